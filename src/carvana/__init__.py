@@ -1,0 +1,1 @@
+"""Reproduction kit for Kaggle's Carvana Image Masking Challenge."""

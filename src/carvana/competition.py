@@ -1,0 +1,49 @@
+"""Facts of the competition, and where its files lie under a data folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SLUG = "carvana-image-masking-challenge"
+WIDTH, HEIGHT = 1918, 1280  # of every photograph and mask
+VIEWS = 16  # photographs of each car, 22.5 degrees apart
+TRAIN_IMAGES = 5_088
+TEST_IMAGES = 100_064
+TEAMS = 735  # on the private leaderboard
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where each file of the competition lies under the data folder `root`."""
+
+    root: Path
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def train_masks(self) -> Path:
+        return self.root / "train_masks"
+
+    @property
+    def test(self) -> Path:
+        return self.root / "test"
+
+    @property
+    def train_masks_csv(self) -> Path:
+        return self.root / "train_masks.csv"
+
+    @property
+    def sample_submission(self) -> Path:
+        return self.root / "sample_submission.csv"
+
+    def image(self, name: str) -> Path:
+        return self.train / name
+
+    def mask(self, name: str) -> Path:
+        return self.train_masks / f"{Path(name).stem}_mask.gif"
+
+
+def car_of(name: str) -> str:
+    """Return the car a photograph shows: `00087a6bd4dc` of `00087a6bd4dc_01.jpg`."""
+    return Path(name).stem.rpartition("_")[0]

@@ -1,0 +1,17 @@
+"""The errors a user meets: one line each, naming the file or key and the remedy."""
+
+
+class CarvanaError(Exception):
+    """A stage failed; the message is one line for the user (exit code 1)."""
+
+
+class UsageError(CarvanaError):
+    """The command was called wrongly, or a recipe is at fault (exit code 2)."""
+
+
+def list_faults(summary: str, faults: list[str], most: int = 20) -> str:
+    """Put faults under a summary, a line each, at most `most` of them."""
+    lines = [summary, *(f"  {fault}" for fault in faults[:most])]
+    if len(faults) > most:
+        lines.append(f"  and {len(faults) - most} more")
+    return "\n".join(lines)

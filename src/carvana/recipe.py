@@ -1,0 +1,184 @@
+"""Load a recipe (every number of an experiment) into one checked dataclass."""
+
+import dataclasses
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from carvana.errors import UsageError
+
+_strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_section = dataclass(frozen=True, config=_strict)
+_Positive = Annotated[int, Field(ge=1)]
+_Factors = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+@_section
+class Data:
+    split: Literal["image", "car"]
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+@_section
+class Input:
+    height: _Positive
+    width: _Positive
+    method: Literal["bilinear", "area"]
+    antialias: bool
+
+
+@_section
+class Augment:
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: _Factors
+    saturation: _Factors
+
+
+@_section
+class Model:
+    filters: _Positive
+    num_layers: Annotated[int, Field(ge=1, le=8)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+@_section
+class Training:
+    seed: Annotated[int, Field(ge=0)]
+    epochs: _Positive
+    steps_per_epoch: Annotated[int, Field(ge=0)]
+    batch_size: _Positive
+    loss: Literal["binary_crossentropy", "bce_dice"]
+    optimizer: Literal["rmsprop"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    epsilon: Annotated[float, Field(gt=0)]
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+
+
+@_section
+class Prediction:
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    batch_size: _Positive
+
+
+@_section
+class Recipe:
+    """Every number of an experiment; `recipes/*.toml` say what each means."""
+
+    data: Data
+    input: Input
+    augment: Augment
+    model: Model
+    training: Training
+    prediction: Prediction
+
+
+def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Load a recipe and check it.
+
+    Args:
+        name_or_path: the name of one of the kit's recipes (`blog`), or a path to a TOML file.
+        overrides: `section.key=value` each, the value in TOML (a bare word is taken as a string).
+
+    Raises:
+        UsageError: no such recipe; a key that is unknown, missing or of the wrong type; a value
+            out of range; a size the model cannot take.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        text, source = _read(path), str(path)
+    else:
+        shipped = resources.files("carvana.recipes")
+        names = sorted(f.name[:-5] for f in shipped.iterdir() if f.name.endswith(".toml"))
+        if str(name_or_path) not in names:
+            raise UsageError(
+                f"recipe '{name_or_path}': no such recipe; there are {', '.join(names)}, "
+                "or give the path of a .toml file"
+            )
+        text, source = (shipped / f"{name_or_path}.toml").read_text("utf-8"), f"{path}.toml"
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source}: not valid TOML: {error}") from error
+    for override in overrides or []:
+        _override(values, override)
+    return _check(values, source)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML that `load_recipe` reads back to the same recipe."""
+    return tomli_w.dumps(dataclasses.asdict(recipe))
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """Name the keys in which two recipes differ: `training.epochs (5, here 8)`."""
+    a, b = dataclasses.asdict(a), dataclasses.asdict(b)
+    return [
+        f"{section}.{key} ({a[section][key]}, here {b[section][key]})"
+        for section in a
+        for key in a[section]
+        if a[section][key] != b[section][key]
+    ]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UsageError(f"{path}: cannot be read ({reason}); give a recipe's .toml") from error
+
+
+def _override(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise UsageError(f"--set {override}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    if not isinstance(values.setdefault(section, {}), dict):
+        raise UsageError(f"--set {override}: [{section}] is not a section")
+    values[section][name] = value
+
+
+def _check(values: dict, source: str) -> Recipe:
+    try:
+        # As JSON: strict about types, yet a table is a section and a whole number a float.
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        faults = [_explain(fault) for fault in error.errors()]
+        raise UsageError(f"{source}: {'; '.join(faults)}") from error
+    step = 2**recipe.model.num_layers
+    for side in ("height", "width"):
+        size = getattr(recipe.input, side)
+        if size % step:
+            below = max(size // step, 1) * step
+            raise UsageError(
+                f"{source}: input.{side} = {size} is not divisible by {step} "
+                f"(2**model.num_layers); use {below} or {below + step}"
+            )
+    for key in ("contrast", "saturation"):
+        low, high = getattr(recipe.augment, key)
+        if low > high:
+            raise UsageError(f"{source}: augment.{key} = [{low}, {high}]: the lower comes first")
+    return recipe
+
+
+def _explain(fault: dict) -> str:
+    key = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "unexpected_keyword_argument":
+        section = fault["loc"][0]
+        fields = Recipe.__dataclass_fields__
+        known = fields[section].type if len(fault["loc"]) > 1 else Recipe
+        return f"unknown key '{key}'; known here: {', '.join(known.__dataclass_fields__)}"
+    if fault["type"] == "missing":
+        return f"key '{key}' is missing"
+    return f"{key} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
