@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from carvana.competition import Paths
 from carvana.dataset import mask_fault, pair_fault
 from carvana.errors import CarvanaError, list_faults
+from carvana.progress import progress
 from carvana.recipe import Augment, Input, Recipe
 
 
@@ -103,7 +103,7 @@ def load_pairs(names: list[str], paths: Paths, settings: Input) -> tuple[np.ndar
 
     with ThreadPoolExecutor() as pool:
         results = pool.map(load, range(len(names)))
-        faults = [f for f in tqdm(results, "decoding", len(names), unit="image") if f]
+        faults = [f for f in progress(results, "decoding", len(names)) if f]
     if faults:
         summary = f"{paths.root}: {len(faults)} of {len(names)} pairs are at fault:"
         raise CarvanaError(list_faults(summary, faults))

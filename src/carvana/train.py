@@ -139,8 +139,8 @@ def build_model(recipe: Recipe) -> keras.Model:
     return model
 
 
-def load_model(path: Path) -> keras.Model:
-    """Load a saved model with its optimizer; no extra arguments are needed.
+def load_model(path: Path, compiled: bool = True) -> keras.Model:
+    """Load a saved model, with its optimizer where `compiled`; no extra arguments are needed.
 
     Raises:
         CarvanaError: absent, cut short, or not a Keras model.
@@ -148,7 +148,7 @@ def load_model(path: Path) -> keras.Model:
     if not path.is_file():
         raise CarvanaError(f"{path}: no such model; run `carvana train` first")
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=compiled)
     except Exception as error:  # Keras raises whatever the broken part raised
         raise CarvanaError(
             f"{path}: is not a readable Keras model; restore it or delete it and train again"

@@ -1,0 +1,42 @@
+"""Show how far long work is: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+_Item = TypeVar("_Item")
+LINE_SECONDS = 30  # between plain lines
+
+
+def progress(
+    items: Iterable[_Item], what: str, total: int, done: int = 0, unit: str = "image"
+) -> Iterator[_Item]:
+    """Pass items through, showing rate and time left on standard error.
+
+    Args:
+        items: what is worked through.
+        what: the work's name, before the bar.
+        total: items in all, those already done among them.
+        done: items done in an earlier session.
+        unit: an item's name.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, what, total, initial=done, unit=unit)
+        return
+    begun = shown = time.monotonic()
+    count = done
+    for count, item in enumerate(items, done + 1):
+        yield item
+        now = time.monotonic()
+        if now - shown > LINE_SECONDS and count < total:
+            _show(count, total, now - begun, what, unit, done)
+            shown = now
+    _show(count, total, time.monotonic() - begun, what, unit, done)
+
+
+def _show(count: int, total: int, elapsed: float, what: str, unit: str, done: int) -> None:
+    line = tqdm.format_meter(count, total, elapsed, ncols=0, prefix=what, unit=unit, initial=done)
+    print(line, file=sys.stderr, flush=True)
