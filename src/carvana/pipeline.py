@@ -167,9 +167,7 @@ def training_dataset(
     )
 
 
-def validation_dataset(
-    images: np.ndarray, masks: np.ndarray, batch_size: int
-) -> tf.data.Dataset:
+def validation_dataset(images: np.ndarray, masks: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """Batch in order, with no augmentation."""
 
     def batches():

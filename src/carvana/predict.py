@@ -99,9 +99,10 @@ def predict_each(
             paths, sizes, small = zip(*batch, strict=True)
             yield from zip(paths, sizes, network(tf.stack(small)), strict=True)
 
-    with ThreadPoolExecutor(os.cpu_count()) as readers, ThreadPoolExecutor(
-        os.cpu_count()
-    ) as finishers:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as readers,
+        ThreadPoolExecutor(os.cpu_count()) as finishers,
+    ):
         loaded = _ahead(readers, lambda path: _load(path, run.recipe), images, 2 * batch_size)
         yield from _ahead(finishers, finish_one, probabilities(loaded), batch_size)
 
@@ -133,9 +134,10 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{partial}.lock", blocking=False), _open_partial(
-            partial, key
-        ) as (file, done):
+        with (
+            filelock.FileLock(f"{partial}.lock", blocking=False),
+            _open_partial(partial, key) as (file, done),
+        ):
             todo = [images / name for name in names if name not in done]
             if done:
                 print(f"{out}: goes on after {len(done)} of {len(names)} images")

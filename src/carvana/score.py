@@ -113,9 +113,7 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
     except ValueError as error:
         raise CarvanaError(f"{path}: {name}: {error}; see `carvana validate`") from error
     if (pairs[1:, 0] < pairs[:-1].sum(axis=1)).any():
-        raise CarvanaError(
-            f"{path}: {name}: runs overlap or do not ascend; see `carvana validate`"
-        )
+        raise CarvanaError(f"{path}: {name}: runs overlap or do not ascend; see `carvana validate`")
     return pairs
 
 

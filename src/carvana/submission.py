@@ -97,7 +97,9 @@ class Validation:
         ]
 
 
-def validate(submission: Path, sample: Path, height: int = HEIGHT, width: int = WIDTH) -> Validation:
+def validate(
+    submission: Path, sample: Path, height: int = HEIGHT, width: int = WIDTH
+) -> Validation:
     """Check a submission against the sample: its rows, and the run lengths in each.
 
     Args:

@@ -1,0 +1,191 @@
+"""The command line: parse arguments, print, map errors to exit codes."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from carvana.competition import Paths
+from carvana.errors import CarvanaError, UsageError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0, 1 failed, 2 wrong use, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.tensorflow and not options.debug:
+            _import_tensorflow()
+        return options.run_command(options) or 0
+    except CarvanaError as error:
+        if options.debug:
+            raise
+        print(f"carvana {options.command}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        print(f"\ncarvana {options.command}: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without the lines it prints about GPUs that are not there."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    standard_error = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+
+def _train(options) -> None:
+    from carvana.report import draw_history
+    from carvana.recipe import load_recipe
+    from carvana.train import HISTORY, train
+
+    recipe = load_recipe(options.recipe, options.set)
+    metrics = train(recipe, Paths(options.data), options.run)
+    draw_history(options.run / HISTORY, options.run / "history.png")
+    print(
+        f"{options.run}: {metrics['epochs']} epochs, {metrics['steps']} steps, validation dice "
+        f"{metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
+    )
+
+
+def _predict(options) -> None:
+    from carvana.predict import Run, write_submission
+
+    write_submission(Run.load(options.run), options.images, options.out, options.threshold)
+    print(f"{options.out}: written")
+
+
+def _validate(options) -> int:
+    from carvana.submission import validate
+
+    found = validate(options.submission, options.sample)
+    print(f"{options.submission}: {found.rows} rows, {found.empty} empty masks")
+    for line in found.lines():
+        print(f"  {line}")
+    print("valid" if found.valid else f"not valid: {len(found.faults)} kinds of fault")
+    return 0 if found.valid else 1
+
+
+def _score(options) -> None:
+    if (options.submission is None) == (options.run is None):
+        raise UsageError("give a SUBMISSION with --truth, or --run to score its validation split")
+    if options.run:
+        _import_tensorflow()
+        from carvana.full_resolution import score_validation
+
+        result = score_validation(options.run, Paths(options.data))
+    else:
+        from carvana.score import score
+
+        if options.truth is None:
+            raise UsageError("--truth is missing: the CSV of true masks (img,rle_mask)")
+        result = score(options.submission, options.truth)
+    if options.json:
+        print(json.dumps(vars(result)))
+        return
+    print(f"mean Dice {result.mean:.6f} over {result.count} images")
+    for part, mean in sorted(result.parts.items()):
+        print(f"  {part} {mean:.6f}")
+    print("worst:")
+    for dice, name in result.worst:
+        print(f"  {dice:.6f} {name}")
+
+
+def _look(options) -> None:
+    from carvana import dataset
+    from carvana.report import draw_samples
+    from carvana.recipe import load_recipe
+
+    paths = Paths(options.data)
+    names = dataset.find_pairs(paths)
+    step = max(len(names) // options.count, 1)
+    draw_samples(
+        load_recipe(options.recipe, options.set),
+        paths,
+        names[::step][: options.count],
+        options.out,
+    )
+    print(f"{options.out}: image | augmented image | mask")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _threshold(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError("a threshold lies between 0 and 1")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="carvana", description="Reproduce Kaggle's Carvana Image Masking Challenge."
+    )
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, run_command, help, tensorflow=False):
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(run_command=run_command, tensorflow=tensorflow)
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return added
+
+    def option(added, name, default, help, type=Path):
+        added.add_argument(name, type=type, default=default, help=f"{help} (default: {default})")
+
+    def recipe_options(added):
+        added.add_argument("--recipe", default="blog", help="a recipe's name or .toml file")
+        added.add_argument(
+            "--set",
+            action="append",
+            metavar="SECTION.KEY=VALUE",
+            help="change a number of the recipe; may be given again",
+        )
+        option(added, "--data", Path("data"), "the competition's files")
+
+    added = command("train", _train, "train a recipe, or go on with a run that was stopped", True)
+    recipe_options(added)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+
+    added = command("predict", _predict, "predict a folder of photographs into a submission", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    option(added, "--images", Path("data/test"), "the folder of photographs")
+    added.add_argument("--out", type=Path, required=True, help="the submission, .csv.gz")
+    added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
+
+    added = command("validate", _validate, "check a submission's rows and run lengths")
+    added.add_argument("submission", type=Path)
+    option(added, "--sample", Path("data/sample_submission.csv"), "for the images to expect")
+
+    added = command("score", _score, "score a submission, or a run's validation split, by Dice")
+    added.add_argument("submission", type=Path, nargs="?")
+    added.add_argument("--truth", type=Path, help="the true masks: img,rle_mask[,Usage]")
+    added.add_argument("--run", type=Path, help="score this run's validation split instead")
+    option(added, "--data", Path("data"), "the competition's files, for --run")
+    added.add_argument("--json", action="store_true", help="print JSON")
+
+    added = command("look", _look, "draw what the network sees: image, augmented image, mask", True)
+    recipe_options(added)
+    option(added, "--out", Path("look.png"), "the picture")
+    option(added, "--count", 4, "how many photographs", type=_count)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
