@@ -46,8 +46,8 @@ def _import_tensorflow() -> None:
 
 
 def _train(options) -> None:
-    from carvana.report import draw_history
     from carvana.recipe import load_recipe
+    from carvana.report import draw_history
     from carvana.train import HISTORY, train
 
     recipe = load_recipe(options.recipe, options.set)
@@ -104,8 +104,8 @@ def _score(options) -> None:
 
 def _look(options) -> None:
     from carvana import dataset
-    from carvana.report import draw_samples
     from carvana.recipe import load_recipe
+    from carvana.report import draw_samples
 
     paths = Paths(options.data)
     names = dataset.find_pairs(paths)

@@ -81,26 +81,26 @@ def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
         keras.callbacks.TerminateOnNaN(),
         record,
     ]
-    batches = pipeline.training_dataset(images[:n], masks[:n], recipe, done)
     fit = {
         "validation_data": validation,
         "callbacks": callbacks,
         "shuffle": False,  # the batches are shuffled already
         "verbose": 1 if sys.stdout.isatty() else 2,  # a bar on a terminal, else a line an epoch
     }
+
+    def fit_epochs(first_step: int, last_epoch: int, steps_per_epoch: int) -> None:
+        # Always by steps: Keras 3.15 runs an empty step at the end of a dataset of unknown length.
+        batches = pipeline.training_dataset(images[:n], masks[:n], recipe, first_step)
+        first = first_step // steps
+        model.fit(
+            batches, initial_epoch=first, epochs=last_epoch, steps_per_epoch=steps_per_epoch, **fit
+        )
+
     try:
         if steps_into:  # first the rest of the epoch that was cut short
-            rest = batches.take(steps - steps_into)
-            model.fit(rest, initial_epoch=epochs_done, epochs=epochs_done + 1, **fit)
-            epochs_done += 1
-            batches = pipeline.training_dataset(images[:n], masks[:n], recipe, epochs_done * steps)
-        model.fit(
-            batches,
-            initial_epoch=epochs_done,
-            epochs=training.epochs,
-            steps_per_epoch=steps,
-            **fit,
-        )
+            fit_epochs(done, epochs_done + 1, steps - steps_into)
+            done += steps - steps_into
+        fit_epochs(done, training.epochs, steps)
     except KeyboardInterrupt:
         record.save()
         print(
@@ -250,6 +250,10 @@ def _load_or_build(run: Path, recipe: Recipe) -> keras.Model:
         model = load_model(run / MODEL)
         if model.optimizer is None:
             raise CarvanaError(f"{run / MODEL}: has no optimizer to go on with; start another run")
+        for layer in model.layers:  # Keras saves no random state: count the draws made so far
+            if isinstance(layer, keras.layers.Dropout) and layer.rate:
+                seed, _ = layer.seed_generator.state.numpy()
+                layer.seed_generator.state.assign([seed, int(model.optimizer.iterations)])
         return model
     return build_model(recipe)
 

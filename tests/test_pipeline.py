@@ -1,0 +1,102 @@
+import io
+import itertools
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from carvana import dataset, pipeline
+from carvana.recipe import load_recipe
+from conftest import TINY
+
+BLOG = load_recipe("blog")
+
+
+def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
+    image_path, mask_path = tiny.image("car0_01.jpg"), tiny.mask("car0_01.jpg")
+    image, mask = pipeline.load_pair(image_path, mask_path, BLOG.input)
+    # The article's own calls, in its order.
+    read = tf.io.read_file
+    want = tf.image.decode_jpeg(read(str(image_path)))
+    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+    np.testing.assert_array_equal(image, want)
+    want = tf.image.decode_gif(read(str(mask_path)))[0][:, :, :1]
+    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+    np.testing.assert_array_equal(mask, want)
+    assert image.dtype == mask.dtype == np.float32
+
+
+def test_real_photographs_decode_as_the_article_decodes_them(real):
+    with zipfile.ZipFile(real / "train.zip") as images:
+        name = sorted(n for n in images.namelist() if n.endswith(".jpg"))[0]
+        jpeg = images.read(name)
+    with zipfile.ZipFile(real / "train_masks.zip") as masks:
+        stem = name.split("/")[-1][:-4]
+        gif = masks.read(f"train_masks/{stem}_mask.gif")
+    np.testing.assert_array_equal(pipeline.decode_image(jpeg), tf.image.decode_jpeg(jpeg))
+    mask = pipeline.decode_mask(gif).numpy()
+    assert mask.shape == (1280, 1918, 1)
+    assert set(np.unique(mask)) == {0, 255}
+    np.testing.assert_array_equal(mask[..., 0] > 0, np.asarray(Image.open(io.BytesIO(gif))) > 0)
+
+
+def test_augmentation_is_brightness_contrast_saturation_then_clip():
+    image = np.random.default_rng(0).random((8, 8, 3), np.float32)
+    out = pipeline.augment(image, (1, 2), BLOG.augment).numpy()
+    keys = tf.random.split((1, 2), 3)
+    delta = tf.random.stateless_uniform([], keys[0], -0.3, 0.3)
+    want = tf.image.adjust_brightness(image, delta)
+    want = tf.image.adjust_contrast(want, tf.random.stateless_uniform([], keys[1], 0.5, 0.7))
+    want = tf.image.adjust_saturation(want, tf.random.stateless_uniform([], keys[2], 0.5, 0.7))
+    np.testing.assert_allclose(out, np.clip(want, 0, 1), atol=1e-6)
+
+
+def test_augmentation_draws_over_the_published_ranges():
+    gray = np.full((4, 4, 3), 0.5, np.float32)
+    levels = [pipeline.augment(gray, (0, i), BLOG.augment).numpy().mean() - 0.5 for i in range(300)]
+    assert -0.3 <= min(levels) < -0.27
+    assert 0.27 < max(levels) <= 0.3
+    assert abs(np.mean(levels)) < 0.03
+    stripes = np.zeros((4, 4, 3), np.float32) + np.array([0.4, 0.6, 0.4, 0.6])[:, None, None]
+    spread = [
+        np.ptp(pipeline.augment(stripes.astype(np.float32), (0, i), BLOG.augment)) / 0.2
+        for i in range(300)
+    ]
+    assert 0.49 < min(spread) < 0.52
+    assert 0.68 < max(spread) < 0.71
+
+
+def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
+    batches = list(itertools.islice(pipeline.training_batches(10, 4, seed=5), 6))
+    assert [len(indices) for indices, _ in batches] == [4, 4, 2, 4, 4, 2]
+    passes = [np.concatenate([i for i, _ in batches[k : k + 3]]) for k in (0, 3)]
+    assert all(sorted(p) == list(range(10)) for p in passes)
+    assert passes[0].tolist() != passes[1].tolist()
+    seeds = np.concatenate([s for _, s in batches])
+    assert len(np.unique(seeds, axis=0)) == 20
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 5, 7])
+def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first):
+    whole = list(itertools.islice(pipeline.training_batches(10, 4, seed=5), 9))
+    rest = list(itertools.islice(pipeline.training_batches(10, 4, 5, first), 9 - first))
+    for (indices, seeds), (want_indices, want_seeds) in zip(rest, whole[first:], strict=True):
+        np.testing.assert_array_equal(indices, want_indices)
+        np.testing.assert_array_equal(seeds, want_seeds)
+
+
+def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
+    recipe = load_recipe("blog", TINY)
+    names = dataset.find_pairs(tiny)
+    images, masks = pipeline.load_pairs(names, tiny, recipe.input)
+    order = next(pipeline.training_batches(20, 8, recipe.training.seed))
+    batch, truth = next(iter(pipeline.training_dataset(images, masks, recipe)))
+    np.testing.assert_array_equal(truth, masks[order[0]])
+    for got, index, seed in zip(batch, *order, strict=True):
+        want = pipeline.augment(images[index], seed, recipe.augment)
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    plain = list(pipeline.validation_dataset(images, masks, 8))
+    assert [len(batch) for batch, _ in plain] == [8, 8, 4]
+    np.testing.assert_array_equal(np.concatenate([b for b, _ in plain]), images)

@@ -1,0 +1,69 @@
+import re
+
+import pytest
+
+from carvana.errors import UsageError
+from carvana.recipe import differences, load_recipe, to_toml
+
+
+def test_blog_is_the_published_recipe():
+    blog = load_recipe("blog")
+    assert (blog.data.split, blog.data.validation) == ("image", 0.2)
+    assert (blog.input.height, blog.input.width) == (128, 128)
+    assert (blog.input.method, blog.input.antialias) == ("bilinear", False)
+    augment = blog.augment
+    assert (augment.brightness, augment.contrast, augment.saturation) == (
+        0.3,
+        [0.5, 0.7],
+        [0.5, 0.7],
+    )
+    training = blog.training
+    assert (training.optimizer, training.learning_rate) == ("rmsprop", 1e-5)
+    assert (training.loss, training.batch_size, training.epochs) == ("binary_crossentropy", 32, 5)
+
+
+def test_written_recipe_reads_back_the_same(tmp_path):
+    recipe = load_recipe("blog", ["training.epochs=7", "data.split=car"])
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(recipe))
+    assert load_recipe(path) == recipe
+    assert differences(load_recipe("blog"), recipe) == [
+        "data.split (image, here car)",
+        "training.epochs (5, here 7)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.epoch=7", "unknown key 'training.epoch'; known here: seed, epochs"),
+        ("colours.red=1", "unknown key 'colours'; known here: data, input"),
+        ("training.epochs=many", "training.epochs = 'many': input should be a valid integer"),
+        ("training.epochs=2.5", "training.epochs = 2.5: input should be a valid integer"),
+        ("training.epochs=true", "training.epochs = True: input should be a valid integer"),
+        ("training.epochs=0", "training.epochs = 0: input should be greater than or equal to 1"),
+        ("training.learning_rate=nan", "training.learning_rate = nan"),
+        ("input.height=100", "input.height = 100 is not divisible by 16"),
+        ("augment.contrast=[0.9, 0.1]", "the lower comes first"),
+        ("augment.contrast=[0.9]", "augment.contrast"),
+        ("training.epochs", "write it as section.key=value"),
+    ],
+)
+def test_faults_are_one_line_that_names_the_key(override, says):
+    with pytest.raises(UsageError, match=re.escape(says)) as error:
+        load_recipe("blog", [override])
+    assert "\n" not in str(error.value)
+
+
+def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(to_toml(load_recipe("blog")).replace("dropout = 0.5", ""))
+    with pytest.raises(UsageError, match=r"mine\.toml: key 'model\.dropout' is missing"):
+        load_recipe(path)
+    path.write_text("[data")
+    with pytest.raises(UsageError, match=r"mine\.toml: not valid TOML"):
+        load_recipe(path)
+    with pytest.raises(UsageError, match=r"gone\.toml: cannot be read"):
+        load_recipe(tmp_path / "gone.toml")
+    with pytest.raises(UsageError, match="'blogg': no such recipe; there are blog"):
+        load_recipe("blogg")

@@ -1,0 +1,70 @@
+import csv
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from carvana import rle
+
+masks = hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+
+
+@given(masks)
+def test_round_trip(mask):
+    np.testing.assert_array_equal(rle.decode(rle.encode(mask), *mask.shape), mask)
+
+
+@given(masks)
+def test_runs_ascend_and_neither_touch_nor_leave_the_picture(mask):
+    pairs = rle.parse(rle.encode(mask))
+    ends = pairs.sum(axis=1)
+    assert (pairs[:, 1] > 0).all()
+    assert (pairs[1:, 0] > ends[:-1]).all()
+    assert pairs.size == 0 or (pairs[0, 0] >= 1 and ends[-1] <= mask.size + 1)
+    assert pairs[:, 1].sum() == mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("rows", "runs"),
+    [
+        (["000", "000"], ""),
+        (["111", "111"], "1 6"),
+        (["100", "000"], "1 1"),
+        (["000", "001"], "6 1"),
+        (["001", "100"], "3 2"),  # a run that goes on in the next row
+        (["010", "010"], "2 1 5 1"),  # by rows, not by columns
+    ],
+)
+def test_by_hand(rows, runs):
+    mask = np.array([[int(c) for c in row] for row in rows])
+    assert rle.encode(mask) == runs
+    np.testing.assert_array_equal(rle.decode(runs, *mask.shape), mask)
+    assert rle.encode(mask * 255) == runs  # masks of 0/255 are the same masks
+
+
+@pytest.mark.parametrize("runs", ["1", "1 x", "1 2 3", "-1 2", "1.0 2", "1 99999999999999999999"])
+def test_what_is_not_run_lengths_is_refused(runs):
+    with pytest.raises(ValueError):
+        rle.parse(runs)
+
+
+@pytest.mark.parametrize("runs", ["0 2", "6 2", "7 1"])
+def test_runs_outside_the_picture_are_refused(runs):
+    with pytest.raises(ValueError, match="outside 2x3"):
+        rle.decode(runs, 2, 3)
+
+
+def test_equals_the_competitions_own_csv(real):
+    with zipfile.ZipFile(real / "train_masks.csv.zip") as archive:
+        text = archive.read("train_masks.csv").decode()
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    assert len(rows) == 760
+    with zipfile.ZipFile(real / "train_masks.zip") as archive:
+        for name, runs in rows:
+            gif = archive.read(f"train_masks/{name[:-4]}_mask.gif")
+            assert rle.encode(np.asarray(Image.open(io.BytesIO(gif)))) == runs, name

@@ -1,0 +1,230 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from carvana import dataset, pipeline, train
+from carvana.errors import CarvanaError, UsageError
+from carvana.recipe import load_recipe
+from conftest import TINY
+
+
+def recipe(*overrides):
+    return load_recipe("blog", [*TINY, *overrides])
+
+
+def weights(run):
+    return keras.saving.load_model(run / "model.keras").get_weights()
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def start(tiny, run, epochs):
+    """Train in a process of its own, which can be killed."""
+    command = [sys.executable, "-m", "carvana.cli", "train", "--data", tiny.root, "--run", run]
+    for setting in (*TINY, f"training.epochs={epochs}"):
+        command += ["--set", setting]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_whole_training(tiny, tmp_path):
+    run = tmp_path / "run"
+    long = recipe("training.epochs=25", "training.learning_rate=0.01")
+    metrics = train.train(long, tiny, run)
+    assert metrics["val_dice"] > 0.6  # it learns: the shapes' share of the picture is 0.3
+    history = pd.read_csv(run / "history.csv")
+    assert history["epoch"].tolist() == list(range(1, 26))
+    assert history["steps"].tolist() == [2 * e for e in range(1, 26)]
+    assert metrics["val_dice"] == history["val_dice"].iloc[-1]
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    assert metrics.keys() >= {
+        *("val_dice", "val_accuracy", "val_loss", "steps", "epochs", "seconds"),
+        *("images_per_second", "parameters"),
+    }
+    assert list((run / "logs").rglob("events.*"))
+    assert load_recipe(run / "recipe.toml") == long
+    assert {f.name for f in run.iterdir()} == {
+        *("model.keras", "best.keras", "recipe.toml", "split.csv", "history.csv"),
+        *("metrics.json", "logs"),
+    }
+
+    # The reported figures are those of the saved model, batch by batch, the last one short.
+    split = dataset.read_split(run / "split.csv", dataset.find_pairs(tiny))
+    images, masks = pipeline.load_pairs(split.validation, tiny, recipe().input)
+    model = keras.saving.load_model(run / "model.keras")
+    probability = model.predict(images, verbose=0)
+    dice, right = [], []
+    for first in range(0, len(images), 8):
+        p, t = probability[first : first + 8], masks[first : first + 8]
+        dice.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+        right.append((p > 0.5) == t)
+    assert metrics["val_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
+    assert metrics["val_accuracy"] == pytest.approx(np.concatenate(right).mean(), abs=1e-5)
+
+    # Once more is nothing to do; the best model is the one with the highest dice.
+    assert train.train(long, tiny, run) == metrics
+    assert metrics["best_val_dice"] == history["val_dice"].max()
+
+
+def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tiny, tmp_path):
+    metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny, tmp_path)
+    split = dataset.read_split(tmp_path / "split.csv", dataset.find_pairs(tiny))
+    images, masks = pipeline.load_pairs(split.validation, tiny, recipe().input)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    dice = []
+    for first in (0, 3):
+        p, t = model.predict(images[first : first + 3], verbose=0), masks[first : first + 3]
+        dice.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    assert len(images) == 4
+    assert metrics["val_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
+
+
+def test_a_run_goes_on_exactly_where_it_was(tiny, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.train(recipe("training.epochs=3"), tiny, whole)
+
+    # Stop after step 3 of 6, in the middle of the second epoch, as Ctrl-C does.
+    class Stop(train._Record):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 3:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_Record", Stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(recipe("training.epochs=3"), tiny, broken)
+    assert not (broken / "metrics.json").exists()
+    train.train(recipe("training.epochs=3"), tiny, broken)
+    histories = [pd.read_csv(run / "history.csv") for run in (whole, broken)]
+    assert histories[1]["epoch"].tolist() == [1, 2, 3]
+    assert histories[1]["steps"].tolist() == [2, 4, 6]
+    for a, b in zip(weights(whole), weights(broken), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(*(h["val_loss"].to_numpy() for h in histories), atol=1e-6)
+
+
+def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_path):
+    train.train(recipe(), tiny, tmp_path)
+    rows = pd.read_csv(tmp_path / "history.csv")
+    rows.iloc[:1].to_csv(tmp_path / "history.csv", index=False)
+    train.train(recipe(), tiny, tmp_path)
+    again = pd.read_csv(tmp_path / "history.csv")
+    assert again["epoch"].tolist() == [1, 2]
+    assert again["val_dice"].tolist() == pytest.approx(rows["val_dice"].tolist(), abs=1e-6)
+
+
+def test_killed_process_resumes_to_the_same_number_of_epochs(tiny, tmp_path):
+    run = tmp_path / "run"
+    process = start(tiny, run, epochs=400)
+    wait_for(lambda: len(_lines(run)) > 2, process)
+    process.kill()
+    process.wait()
+    epochs = len(_lines(run)) + 1
+    metrics = train.train(recipe(f"training.epochs={epochs}"), tiny, run)
+    assert metrics["epochs"] == epochs
+    assert pd.read_csv(run / "history.csv")["epoch"].tolist() == list(range(1, epochs + 1))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny, tmp_path):
+    run = tmp_path / "run"
+    process = start(tiny, run, epochs=400)
+    wait_for(lambda: len(_lines(run)) > 2, process)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "saved at step" in printed
+    assert "the same command goes on from there" in printed
+    assert "Traceback" not in printed
+    assert (run / "model.keras").exists()
+
+
+def _lines(run):
+    path = run / "history.csv"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_more_epochs_may_be_asked_of_a_run_but_nothing_else_changed(tiny, tmp_path):
+    train.train(recipe(), tiny, tmp_path)
+    assert train.train(recipe("training.epochs=3"), tiny, tmp_path)["epochs"] == 3
+    before = (tmp_path / "model.keras").read_bytes()
+    with pytest.raises(UsageError, match=r"another recipe: model\.filters \(4, here 8\)"):
+        train.train(recipe("model.filters=8"), tiny, tmp_path)
+    assert (tmp_path / "model.keras").read_bytes() == before
+
+
+def test_broken_model_and_changed_data_are_named(tiny, tmp_path):
+    train.train(recipe(), tiny, tmp_path)
+    model = (tmp_path / "model.keras").read_bytes()
+    (tmp_path / "model.keras").write_bytes(model[:1000])
+    with pytest.raises(CarvanaError, match=r"model\.keras: is not a readable Keras model"):
+        train.train(recipe("training.epochs=3"), tiny, tmp_path)
+    tiny.image("car0_01.jpg").unlink()
+    tiny.mask("car0_01.jpg").unlink()
+    with pytest.raises(CarvanaError, match=r"split\.csv: 1 of its images are not in the data"):
+        train.train(recipe("training.epochs=3"), tiny, tmp_path)
+
+
+def test_divergence_is_told_and_keeps_the_last_good_model(tiny, tmp_path):
+    train.train(recipe("training.epochs=1"), tiny, tmp_path)
+    good = weights(tmp_path)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    model.optimizer.learning_rate = 1e30
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(CarvanaError, match="the loss is not a number"):
+        train.train(recipe("training.epochs=9"), tiny, tmp_path)
+    assert len(good) == len(weights(tmp_path))
+    assert all(np.isfinite(w).all() for w in weights(tmp_path))
+
+
+def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):
+    train.train(recipe("training.epochs=1"), tiny, tmp_path)
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*.keras")}
+
+    def full(self, path, **options):
+        path.write_bytes(b"part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(CarvanaError, match="cannot be written .No space left on device.*free"):
+        train.train(recipe(), tiny, tmp_path)
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*.keras")} == before
+
+
+def test_precision_follows_the_hardware(monkeypatch):
+    assert train.choose_precision("float32") == "float32"
+    gpu = train.tf.config
+    monkeypatch.setattr(gpu, "list_physical_devices", lambda kind: ["gpu"])
+    for capability, policy in (
+        ((6, 1), "float32"),
+        ((7, 5), "mixed_float16"),
+        ((8, 0), "mixed_bfloat16"),
+        ((12, 0), "mixed_bfloat16"),
+    ):
+        details = {"compute_capability": capability}
+        monkeypatch.setattr(gpu.experimental, "get_device_details", lambda _, d=details: d)
+        assert train.choose_precision("auto") == policy
+
+
+@pytest.fixture(autouse=True)
+def own_policy():
+    """A recipe's precision is global in Keras; put it back."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+    os.environ.pop("KERAS_BACKEND", None)
