@@ -1,0 +1,56 @@
+import json
+
+import pytest
+from PIL import Image
+
+from carvana.cli import main
+from conftest import TINY
+
+
+def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
+    sample = str(tiny.sample_submission)
+    assert main(["validate", sample, "--sample", sample]) == 0
+    assert capsys.readouterr().out.endswith("valid\n")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("img,rle_mask\nx.jpg,1\n")
+    assert main(["validate", str(bad), "--sample", sample]) == 1
+    assert "1 x unknown image, first at line 2: x.jpg" in capsys.readouterr().out
+    assert main(["validate", "gone.csv", "--sample", sample]) == 1
+    assert capsys.readouterr().err == "carvana validate: gone.csv: no such file\n"
+    assert main(["score"]) == 2
+    assert main(["train", "--recipe", "nope", "--run", str(tmp_path / "r")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+    with pytest.raises(SystemExit) as wrong:
+        main(["predict", "--threshold", "1.5", "--run", "r", "--out", "o.csv"])
+    assert wrong.value.code == 2
+
+
+def test_score_as_json(capsys, tiny):
+    solution = tiny.root / "solution.csv"
+    answer = tiny.root / "answer.csv"
+    lines = solution.read_text().splitlines()
+    answer.write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
+    assert main(["score", str(answer), "--truth", str(solution), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["mean"], result["count"], result["parts"]) == (1.0, 8, {"Public": 1.0})
+
+
+def test_debug_shows_the_traceback(tiny):
+    with pytest.raises(Exception, match="no such file"):
+        main(["validate", "gone.csv", "--debug"])
+
+
+def test_look_draws_image_augmented_image_and_mask(tmp_path, tiny):
+    out = tmp_path / "look.png"
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    arguments = ["look", "--data", str(tiny.root), "--out", str(out), "--count", "3", *settings]
+    assert main(arguments) == 0
+    assert Image.open(out).size == (3 * 32, 3 * 32)
+
+
+def test_train_draws_its_history(tmp_path, tiny, capsys):
+    run = tmp_path / "run"
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
+    assert "2 epochs, 4 steps, validation dice" in capsys.readouterr().out
+    assert Image.open(run / "history.png").width > 500

@@ -1,0 +1,200 @@
+import csv
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from carvana import full_resolution, pipeline, predict, rle, train
+from carvana.errors import CarvanaError
+from carvana.recipe import load_recipe
+from carvana.score import score
+from carvana.submission import validate
+from conftest import HEIGHT, TINY, WIDTH, write_competition
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tiny competition and a run that has learnt it a little."""
+    root = tmp_path_factory.mktemp("trained")
+    paths = write_competition(root / "data")
+    recipe = load_recipe("blog", [*TINY, "training.epochs=25", "training.learning_rate=0.01"])
+    train.train(recipe, paths, root / "run")
+    return paths, root / "run"
+
+
+@pytest.fixture
+def run(trained):
+    return predict.Run.load(trained[1])
+
+
+def rows(path):
+    with gzip.open(path, "rt", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_from_photographs_to_a_scored_submission(trained, run, tmp_path):
+    paths, _ = trained
+    out = tmp_path / "submissions" / "tiny.csv.gz"
+    predict.write_submission(run, paths.test, out)
+    assert validate(out, paths.sample_submission, HEIGHT, WIDTH).valid
+    assert score(out, paths.root / "solution.csv").mean > 0.6
+    assert [f.name for f in out.parent.iterdir()] == ["tiny.csv.gz"]  # nothing else is left
+
+
+def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(trained, run, tmp_path):
+    paths, _ = trained
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, size in (("wide.jpg", (300, 40)), ("tall.png", (33, 190)), ("one.jpeg", (1, 1))):
+        Image.open(next(paths.test.iterdir())).resize(size).save(folder / name)
+    predict.write_submission(run, folder, tmp_path / "s.csv.gz")
+    found = dict(rows(tmp_path / "s.csv.gz")[1:])
+    assert list(found) == ["one.jpeg", "tall.png", "wide.jpg"]
+    for name, runs in found.items():
+        picture = pipeline.decode_image((folder / name).read_bytes())
+        small = pipeline.resize(pipeline.to_float(picture), run.recipe.input)
+        probability = run.model(small[None], training=False)
+        full = tf.image.resize(probability, picture.shape[:2], "bilinear")[0, :, :, 0].numpy()
+        mask = rle.decode(runs, *picture.shape[:2])
+        unsure = np.abs(full - 0.5) < 1e-4  # batches of another size round differently
+        np.testing.assert_array_equal(mask | unsure, (full > 0.5) | unsure)
+
+
+def test_threshold(trained, run, tmp_path):
+    paths, _ = trained
+    areas = []
+    for threshold in (0.1, 0.5, 0.9):
+        predict.write_submission(run, paths.test, tmp_path / "s.csv.gz", threshold)
+        areas.append(sum(rle.parse(r[1])[:, 1].sum() for r in rows(tmp_path / "s.csv.gz")[1:]))
+    assert areas[0] > areas[1] > areas[2]
+
+
+def test_broken_photograph_is_named_and_rows_made_so_far_are_used(
+    trained, run, tmp_path, monkeypatch
+):
+    folder, out = _many(trained, tmp_path, 40), tmp_path / "s.csv.gz"
+    predict.write_submission(run, folder, out)
+    whole = rows(out)
+    out.unlink()
+    good = (folder / "p_30.jpg").read_bytes()
+    (folder / "p_30.jpg").write_bytes(good[:300])
+    with pytest.raises(CarvanaError, match=r"p_30\.jpg: is not a readable photograph"):
+        predict.write_submission(run, folder, out)
+    assert not out.exists()
+    (folder / "p_30.jpg").write_bytes(good)
+    # The date of p_30.jpg is another now, so rows are made anew: never a stale one.
+    predict.write_submission(run, folder, out)
+    assert rows(out) == whole
+
+
+def _many(trained, tmp_path, count):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    photographs = sorted(trained[0].test.iterdir())
+    for number in range(count):
+        (folder / f"p_{number:02}.jpg").symlink_to(photographs[number % len(photographs)])
+        if number == 30:
+            (folder / "p_30.jpg").unlink()
+            (folder / "p_30.jpg").write_bytes(photographs[0].read_bytes())
+    return folder
+
+
+def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp_path):
+    folder, out = _many(trained, tmp_path, 400), tmp_path / "s.csv.gz"
+    predict.write_submission(run, folder, out)
+    whole = rows(out)
+    out.unlink()
+    partial = tmp_path / ".s.csv.gz.partial"
+    command = [sys.executable, "-m", "carvana.cli", "predict", "--run", trained[1]]
+    process = subprocess.Popen([*command, "--images", folder, "--out", out])
+    end = time.monotonic() + 120
+    while not (partial.exists() and partial.read_bytes().count(b"\n") > 20):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    with partial.open("ab") as file:
+        file.write(b"p_399.jpg,1 2 3")  # a row cut short
+    done = partial.read_bytes().count(b"\n") - 2
+    calls = []
+    real_load = predict._load
+    predict._load = lambda path, recipe: calls.append(path.name) or real_load(path, recipe)
+    try:
+        predict.write_submission(run, folder, out)
+    finally:
+        predict._load = real_load
+    assert len(calls) == 400 - done  # rows that were made are not made again
+    assert rows(out) == whole
+    assert not partial.exists()
+
+
+def test_another_models_rows_are_not_gone_on_with(trained, run, tmp_path):
+    paths, _ = trained
+    (tmp_path / ".s.csv.gz.partial").write_text("another key\nimg,rle_mask\ncar5_01.jpg,1 1\n")
+    predict.write_submission(run, paths.test, tmp_path / "s.csv.gz")
+    assert len(rows(tmp_path / "s.csv.gz")) == 9
+    assert rows(tmp_path / "s.csv.gz")[1] != ["car5_01.jpg", "1 1"]
+
+
+def test_two_predictions_into_one_file(trained, run, tmp_path):
+    import filelock
+
+    with (
+        filelock.FileLock(tmp_path / ".s.csv.gz.partial.lock"),
+        pytest.raises(CarvanaError, match=r"s\.csv\.gz: another prediction is writing it"),
+    ):
+        predict.write_submission(run, trained[0].test, tmp_path / "s.csv.gz")
+
+
+def test_disk_full_keeps_the_rows_and_the_old_submission(trained, run, tmp_path, monkeypatch):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    paths, out = trained[0], tmp_path / "s.csv.gz"
+    out.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        real_open = gzip.open
+        patch.setattr(gzip, "open", lambda path, *a, **k: real_open("/dev/full", *a, **k))
+        with pytest.raises(CarvanaError, match=r"s\.csv\.gz: cannot be written .No space left"):
+            predict.write_submission(run, paths.test, out)
+    assert out.read_bytes() == b"old"
+    assert (tmp_path / ".s.csv.gz.partial").read_text().count("\n") == 10
+    predict.write_submission(run, paths.test, out)
+    assert len(rows(out)) == 9
+
+
+def test_run_folders_at_fault_are_named(trained, tmp_path):
+    with pytest.raises(CarvanaError, match=r"model\.keras: no such model; run `carvana train`"):
+        predict.Run.load(tmp_path)
+    paths, folder = trained
+    (tmp_path / "model.keras").write_bytes((folder / "model.keras").read_bytes())
+    other = (folder / "recipe.toml").read_text().replace("height = 32", "height = 64")
+    (tmp_path / "recipe.toml").write_text(other)
+    with pytest.raises(CarvanaError, match="the model is another recipe's"):
+        predict.Run.load(tmp_path)
+    (tmp_path / "model.keras").write_text("not a model")
+    with pytest.raises(CarvanaError, match="is not a readable Keras model"):
+        predict.Run.load(tmp_path)
+    with pytest.raises(CarvanaError, match="name ends in"):
+        predict.write_submission(predict.Run.load(folder), paths.test, tmp_path / "s.txt")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CarvanaError, match="none: holds no photograph"):
+        predict.write_submission(predict.Run.load(folder), tmp_path / "none", tmp_path / "s.csv")
+
+
+def test_validation_split_is_scored_at_full_resolution(trained, run):
+    paths, folder = trained
+    result = full_resolution.score_validation(folder, paths)
+    assert result.count == 4
+    assert 0.6 < result.mean <= 1
+    assert len(result.worst) == 4
+    metrics = (folder / "metrics.json").read_text()
+    assert f'"full_resolution_dice": {result.mean}' in metrics
+    assert '"val_dice"' in metrics
