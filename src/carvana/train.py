@@ -28,7 +28,6 @@ MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS = (
     "metrics.json",
 )
 SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
-MAY_CHANGE = {"training.epochs", "training.precision"}  # in a run that goes on
 
 
 def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
@@ -61,7 +60,9 @@ def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     history = _read_history(run, done // steps)
     if done >= steps * training.epochs and len(history) >= training.epochs:
         print(f"{run}: all {training.epochs} epochs are trained; nothing to do")
-        return json.loads((run / METRICS).read_text())
+        if (run / METRICS).exists():
+            return json.loads((run / METRICS).read_text())
+        return _write_metrics(run, history, model, training)
     if done:
         print(f"{run}: goes on after step {done} of {steps * training.epochs}")
 
@@ -217,21 +218,21 @@ class _Record(keras.callbacks.Callback):
 
 
 def _claim(run: Path, recipe: Recipe) -> None:
-    """Write the recipe into the run, or check that the run is this recipe's."""
+    """Write the recipe into the run; where a model is there already, it must be this recipe's."""
     path = run / RECIPE
-    if path.exists():
-        changed = [
-            key
-            for key in differences(load_recipe(path), recipe)
-            if key.split(" ")[0] not in MAY_CHANGE
-        ]
+    if not (run / MODEL).exists():
+        for name in (SPLIT, HISTORY, METRICS, BEST):  # of a start that came to nothing
+            (run / name).unlink(missing_ok=True)
+    elif not path.exists():
+        raise UsageError(f"{run}: holds a model without its {RECIPE}; choose another --run")
+    else:
+        changed = differences(load_recipe(path), recipe)
+        changed = [key for key in changed if not key.startswith("training.epochs ")]
         if changed:
             raise UsageError(
                 f"{run}: holds a run of another recipe: {', '.join(changed)}; "
                 "give this one a name of its own (--run, or make NAME=...)"
             )
-    elif (run / MODEL).exists():
-        raise UsageError(f"{run}: holds a model without its recipe.toml; choose another --run")
     write_text(path, to_toml(recipe))
 
 
@@ -282,7 +283,7 @@ def _write_metrics(run: Path, history: pd.DataFrame, model: keras.Model, trainin
         "seconds": round(seconds, 1),
         "images_per_second": round(last["steps"] * training.batch_size / seconds, 3),
         "parameters": model.count_params(),
-        "precision": keras.mixed_precision.dtype_policy().name,
+        "precision": model.layers[1].dtype_policy.name,
     }
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
