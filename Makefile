@@ -6,6 +6,7 @@ DATA    ?= data
 EPOCHS  ?=
 MESSAGE ?= $(NAME), by the carvana kit
 ARGS    ?=
+ONLY    ?= train
 PYTHON  ?= python3
 
 BIN        := .venv/bin
@@ -17,7 +18,7 @@ TRUTH      ?= $(wildcard $(DATA)/solution.csv)
 SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.epochs=$(EPOCHS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train predict validate score look test lint clean
+.PHONY: help setup download train predict validate submit score look demo test lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,24 +27,42 @@ help: ## list the targets
 setup: $(READY) ## make .venv and install the pinned dependencies
 
 $(READY): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.txt --editable .
 	@touch $@
 
-train: $(READY) ## train RECIPE into runs/NAME, or go on with it
+download: $(READY) ## fetch the training data from Kaggle, check and unpack them (ONLY=train, test or all)
+	$(BIN)/carvana download --data $(DATA) --only $(ONLY) $(ARGS)
+
+$(DATA)/train: | $(READY)
+	$(BIN)/carvana download --data $(DATA) --only train
+
+$(DATA)/train_masks: | $(DATA)/train
+	$(BIN)/carvana download --data $(DATA) --only train
+
+$(DATA)/test: | $(READY)
+	$(BIN)/carvana download --data $(DATA) --only test
+
+$(DATA)/sample_submission.csv: | $(DATA)/test
+	$(BIN)/carvana download --data $(DATA) --only test
+
+train: $(READY) | $(DATA)/train $(DATA)/train_masks ## train RECIPE into runs/NAME, or go on with it
 	$(BIN)/carvana train $(SETTINGS) --run $(RUN) $(ARGS)
 
-$(MODEL): | $(READY)
+$(MODEL): | $(READY) $(DATA)/train $(DATA)/train_masks
 	$(BIN)/carvana train $(SETTINGS) --run $(RUN) $(ARGS)
 
 predict: $(SUBMISSION) ## predict the test photographs into submissions/NAME.csv.gz
 
-$(SUBMISSION): $(MODEL) | $(READY)
+$(SUBMISSION): $(MODEL) | $(DATA)/test
 	$(BIN)/carvana predict --run $(RUN) --images $(DATA)/test --out $@
 
-validate: $(SUBMISSION) ## check the submission's rows and run lengths
+validate: $(SUBMISSION) $(DATA)/sample_submission.csv ## check the submission's rows and run lengths
 	$(BIN)/carvana validate $(SUBMISSION) --sample $(DATA)/sample_submission.csv
+
+submit: $(SUBMISSION) $(DATA)/sample_submission.csv ## validate, upload, wait for the score and the place on the board
+	$(BIN)/carvana submit $(SUBMISSION) --data $(DATA) --message "$(MESSAGE)"
 
 score: $(MODEL) ## score the validation split at full size, and the submission where the truth is known
 	$(BIN)/carvana score --run $(RUN) --data $(DATA)
@@ -52,6 +71,9 @@ score: $(MODEL) ## score the validation split at full size, and the submission w
 
 look: $(READY) ## draw what the network sees into look.png
 	$(BIN)/carvana look $(SETTINGS) --out look.png
+
+demo: $(READY) ## the whole road with no Kaggle account, on rendered cars
+	$(BIN)/carvana demo --data $(DATA)
 
 test: $(READY) ## run the tests, offline
 	$(BIN)/pytest $(ARGS)

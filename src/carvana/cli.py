@@ -45,6 +45,12 @@ def _import_tensorflow() -> None:
         os.close(standard_error)
 
 
+def _download(options) -> None:
+    from carvana.kaggle_client import download
+
+    download(Paths(options.data), options.only, options.source)
+
+
 def _train(options) -> None:
     from carvana.recipe import load_recipe
     from carvana.report import draw_history
@@ -100,6 +106,32 @@ def _score(options) -> None:
     print("worst:")
     for dice, name in result.worst:
         print(f"  {dice:.6f} {name}")
+
+
+def _submit(options) -> None:
+    from carvana.kaggle_client import submit
+
+    submit(options.submission, options.message, Paths(options.data))
+
+
+def _demo(options) -> None:
+    from carvana.sandbox.demo import demo
+
+    demo(options.data, Path("runs"), Path("submissions"))
+
+
+def _serve(options) -> None:
+    from carvana.sandbox.server import Fault, serve
+
+    faults = [Fault.parse(text) for text in options.fault or []]
+    serve(options.folder, options.port, faults, options.pending)
+
+
+def _render(options) -> None:
+    from carvana.sandbox.cars import write_competition
+
+    write_competition(options.folder, options.train_cars, options.test_cars, options.seed)
+    print(f"{options.folder}: {options.train_cars} training cars, {options.test_cars} test cars")
 
 
 def _look(options) -> None:
@@ -159,6 +191,15 @@ def _parser() -> argparse.ArgumentParser:
         )
         option(added, "--data", Path("data"), "the competition's files")
 
+    added = command("download", _download, "fetch the competition's files, check and unpack them")
+    option(added, "--data", Path("data"), "where to put them")
+    added.add_argument(
+        "--only", default="train", choices=("train", "test", "all"), help="(default: train)"
+    )
+    added.add_argument(
+        "--from", dest="source", type=Path, help="take the archives from this folder, not Kaggle"
+    )
+
     added = command("train", _train, "train a recipe, or go on with a run that was stopped", True)
     recipe_options(added)
     added.add_argument("--run", type=Path, required=True, help="the run's folder")
@@ -179,6 +220,36 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--run", type=Path, help="score this run's validation split instead")
     option(added, "--data", Path("data"), "the competition's files, for --run")
     added.add_argument("--json", action="store_true", help="print JSON")
+
+    added = command("submit", _submit, "validate, upload, wait for the score")
+    added.add_argument("submission", type=Path)
+    added.add_argument("--message", required=True, help="what Kaggle shows beside it")
+    option(added, "--data", Path("data"), "the competition's files, for the sample submission")
+
+    added = command("demo", _demo, "the whole road with no Kaggle account, on rendered cars")
+    option(added, "--data", Path("data"), "where the demo's files go")
+
+    sandbox = commands.add_parser("sandbox", help="a local stand-in for Kaggle")
+    parent, commands = (
+        commands,
+        sandbox.add_subparsers(dest="action", required=True, metavar="ACTION"),
+    )
+    added = command("serve", _serve, "serve a folder of competition files on this machine")
+    added.add_argument("folder", type=Path, help="with the zips and solution.csv")
+    option(added, "--port", 0, "0 for any that is free", type=int)
+    option(added, "--pending", 5.0, "seconds until a submission is scored", type=float)
+    added.add_argument(
+        "--fault",
+        action="append",
+        help="misbehave: a status or drop, hold, flip, pending, failed, then on= times= after= "
+        "retry_after= message=, as in 'drop on=train.zip after=100000 times=3'",
+    )
+    added = command("render", _render, "render a competition of made-up cars")
+    added.add_argument("folder", type=Path)
+    option(added, "--train-cars", 24, "training cars, 16 photographs each", type=_count)
+    option(added, "--test-cars", 4, "test cars", type=_count)
+    option(added, "--seed", 1, "of the cars", type=int)
+    commands = parent
 
     added = command("look", _look, "draw what the network sees: image, augmented image, mask", True)
     recipe_options(added)

@@ -44,13 +44,15 @@ FILES += ("sample_submission.csv.zip", "solution.csv")
 HEADER = ["img", "rle_mask"]
 PUBLIC_SHARE = 0.25  # of the test photographs
 SCALE = 2  # supersampling
+GRAIN_MARGIN = 256  # pixels the sheet of sensor noise can be shifted by
 
 # What lies over what. Strict layers, because sorting by depth alone lets a door handle sink into
 # its door. A car is nearly convex, so that one order serves all views (see `Mesh.add` for parts
 # that need two).
-BACK, BODY, TRIM, DETAIL, CABIN, GLASS, FRAME, WHEEL, FRONT = range(9)
+BACK, BODY, TRIM, DETAIL, CABIN, GLASS, WHEEL, FRONT = range(8)
 
 Array = np.ndarray
+Rng = np.random.Generator
 Surface = Callable[[Array, Array], Array]
 
 
@@ -286,7 +288,7 @@ STYLES = (
     Style(4.78, 1.84, 1.46, (0.94, 3.72), 0.33, 0.19, 0.72, 0.95, 1.02,
           (1.32, 2.12), (3.20, 4.08), (2.46, 3.44)),
     Style(4.68, 1.88, 1.37, (0.93, 3.64), 0.34, 0.16, 0.70, 0.92, 0.99,
-          (1.50, 2.28), (2.95, 4.15), (2.98,)),
+          (1.45, 2.10), (3.05, 4.20), (2.98,)),
     Style(4.10, 1.77, 1.50, (0.84, 3.40), 0.32, 0.18, 0.74, 0.98, 0.99,
           (1.14, 1.90), (3.42, 3.98), (2.26, 3.16)),
     Style(4.82, 1.85, 1.50, (0.95, 3.78), 0.34, 0.19, 0.74, 0.97, 1.00,
@@ -330,7 +332,7 @@ PLATE = Material((0.75, 0.76, 0.78), 0.03)
 INK = Material((0.02, 0.05, 0.20), 0.03)
 
 
-def vary(style: Style, rng: np.random.Generator) -> Style:
+def vary(style: Style, rng: Rng) -> Style:
     """Return the style with this car's own measures."""
     along, up, shift = rng.uniform(0.97, 1.03), rng.uniform(0.97, 1.03), rng.uniform(-0.06, 0.06)
     return replace(
@@ -351,7 +353,7 @@ def vary(style: Style, rng: np.random.Generator) -> Style:
     )
 
 
-def shells(style: Style, rng: np.random.Generator) -> tuple[Shell, Shell]:
+def shells(style: Style, rng: Rng) -> tuple[Shell, Shell]:
     """Return the body and the greenhouse (all that is above the windows' lower edge)."""
     length, half = style.length, style.width / 2
     rise = np.array((0, 0.12, 0.35, 0.55, 0.75, 0.92, 1))
@@ -380,7 +382,7 @@ def shells(style: Style, rng: np.random.Generator) -> tuple[Shell, Shell]:
     drop = 0.05 if style.tall else 0.09  # the roof's curve along the car
     wide = [(0, 0.835), (0.86, style.roof + 0.045), (1, style.roof * 0.9)]
     cabin = Shell(
-        front=curve([(0, foot), (0.85, head - 0.06), (1, head + 0.22)], 0.12),
+        front=curve([(0, foot), (0.85, head - 0.06), (1, head + 0.18)], 0.12),
         rear=curve([(0, back_foot), (0.85, back_head + 0.06), (1, back_head - 0.16)], 0.12),
         half=curve(np.array(wide) * (1, half), 0.14),
         low=lambda x: body.high(x) - 0.02,
@@ -389,6 +391,11 @@ def shells(style: Style, rng: np.random.Generator) -> tuple[Shell, Shell]:
         crown=0.035,
     )
     return body, cabin
+
+
+def beside(style: Style, sign: int) -> tuple[float, float, float]:
+    """Return `seen_from` for what lies on a side: from straight ahead the body hides it."""
+    return 0.0, sign, style.width / 2 + 0.2
 
 
 def arch(body: Shell, x: float, radius: float, height: float) -> tuple[Array, Array]:
@@ -412,7 +419,7 @@ def add_wheel(mesh: Mesh, hub: tuple[float, float, float], radius: float, look: 
         return np.stack(np.broadcast_arrays(*points), axis=-1)
 
     turn = np.linspace(0, 2 * np.pi, 61)[:, None]
-    radii, depths = np.array([(radius, 0.24), (radius, 0.03), (0.975 * radius, 0.0)]).T
+    radii, depths = np.array([(0.01, 0.24), (radius, 0.24), (radius, 0.03), (0.975 * radius, 0)]).T
     mesh.add(face(radii, turn, depths), RUBBER, BACK, inside=(x, y - sign * 0.12, z))
 
     def add(grid: Array, material: Material, step: float) -> None:
@@ -421,20 +428,20 @@ def add_wheel(mesh: Mesh, hub: tuple[float, float, float], radius: float, look: 
     rim = look["rim"] * radius
     rings = np.array([(radius, 0.03), (0.975 * radius, 0), (0.85 * radius, -0.012), (rim, 0.01)])
     add(face(rings[:, 0], turn, rings[:, 1]), RUBBER, 0)
-    add(face(np.array([0.01, rim]), turn, 0.06), WELL, 0.1)
-    add(face(np.array([0.1, 0.62]) * radius, turn, 0.06), look["disc"], 0.2)
+    add(face(np.array([0.01, rim]), turn, 0.025), WELL, 0.1)
+    add(face(np.array([0.1, 0.62]) * radius, turn, 0.025), look["disc"], 0.2)
     r = np.linspace(0.08 * radius, 0.96 * rim, 5)[:, None]
     wide = look["wide"] * 0.35 * (1 + rim / r) * np.array([-0.5, -0.2, 0.2, 0.5])
-    depth = 0.035 - 0.025 * r / rim + np.array([0.02, 0, 0, 0.02])
+    depth = 0.012 - 0.01 * r / rim + np.array([0.02, 0, 0, 0.02])
     for spoke in range(look["spokes"]):
         middle = look["turn"] + 2 * np.pi * spoke / look["spokes"]
         add(face(r, middle + wide, depth), look["metal"], 0.3)
-    hoop = np.array([(0.93 * rim, 0.03), (0.97 * rim, 0.0), (1.01 * rim, 0.005)])
+    hoop = np.array([(0.93 * rim, 0.02), (0.97 * rim, 0.0), (1.01 * rim, 0.005)])
     add(face(hoop[:, 0], turn, hoop[:, 1]), look["metal"], 0.4)
     add(face(np.array([0.005, 0.15 * radius]), turn, 0.0), look["cap"], 0.5)
 
 
-def add_wheels(mesh: Mesh, style: Style, body: Shell, rng: np.random.Generator) -> None:
+def add_wheels(mesh: Mesh, style: Style, body: Shell, rng: Rng) -> None:
     """Add four wheels in their arches, all of one look."""
     shade = rng.choice([0.55, 0.35, 0.12, 0.012], p=[0.45, 0.25, 0.1, 0.2])
     metal = Material((shade, shade, shade), 0.12, 0.4 if shade > 0.1 else 0.0)
@@ -450,15 +457,17 @@ def add_wheels(mesh: Mesh, style: Style, body: Shell, rng: np.random.Generator) 
     lip = CLADDING if style.tall and rng.random() < 0.6 else None
     gap = style.wheel * 1.12
     for x, sign in itertools.product(style.axles, (-1, 1)):
-        side = body.side(sign)
+        side, seen = body.side(sign), beside(style, sign)
         if lip:
-            mesh.add(patch(side, *arch(body, x, gap + 0.055, style.wheel), 40, 5), lip, TRIM)
-        mesh.add(patch(side, *arch(body, x, gap, style.wheel), 40, 5), WELL, TRIM + 0.5)
+            edge = patch(side, *arch(body, x, gap + 0.055, style.wheel), 40, 5)
+            mesh.add(edge, lip, TRIM, None, seen)
+        hole = patch(side, *arch(body, x, gap, style.wheel), 40, 5)
+        mesh.add(hole, WELL, TRIM + 0.5, None, seen)
         y = float(side(np.array(x), np.array(0.3))[1]) - sign * 0.015
         add_wheel(mesh, (x, y, style.wheel), style.wheel, look)
 
 
-def add_sides(mesh: Mesh, style: Style, body: Shell, paint: Material, rng) -> None:
+def add_sides(mesh: Mesh, style: Style, body: Shell, paint: Material, rng: Rng) -> None:
     """Add sills, door seams, handles and marker lights."""
     first, last = style.axles[0] + style.wheel * 1.1, style.axles[1] - style.wheel * 1.1
     handles = CHROME if rng.random() < 0.3 else paint
@@ -468,21 +477,25 @@ def add_sides(mesh: Mesh, style: Style, body: Shell, paint: Material, rng) -> No
     if len(style.doors) > 1:
         seams[-1] = min(seams[-1], last + 0.25)
     for sign in (-1, 1):
-        side = body.side(sign)
+        side, seen = body.side(sign), beside(style, sign)
+
+        def add(material: Material, step: float, *place, side=side, seen=seen) -> None:
+            mesh.add(box(side, *place), material, TRIM + step, None, seen)
+
         for start, stop in ((0.12, first - 0.3), (first, last), (last + 0.3, style.length - 0.12)):
-            mesh.add(box(side, start, stop, 0, 0.11, 40, 2), sill, TRIM)
-        mesh.add(box(side, first - 0.1, last + 0.1, 0.105, 0.115, 60, 1), BLACK, DETAIL)
+            add(sill, 0, start, stop, -0.01, 0.11, 40, 2)
+        add(BLACK, 1, first - 0.1, last + 0.1, 0.105, 0.115, 60, 1)
         if strip:
-            mesh.add(box(side, first, last, 0.30, 0.34, 60, 1), CHROME, DETAIL)
+            add(CHROME, 1, first, last, 0.30, 0.34, 60, 1)
         for x in seams:
-            mesh.add(box(side, x, x + 0.007, 0.13, 0.99, 1, 14), WELL, DETAIL)
+            add(WELL, 1, x, x + 0.007, 0.13, 0.99, 1, 14)
         for x in seams[1:]:
-            mesh.add(box(side, x - 0.24, x - 0.04, 0.77, 0.81, 5, 2), handles, DETAIL + 0.2)
-            mesh.add(box(side, x - 0.22, x - 0.06, 0.755, 0.77, 5, 1), WELL, DETAIL + 0.1)
-        mesh.add(box(side, 0.30, 0.42, 0.42, 0.47, 4, 1), AMBER, DETAIL)
+            add(WELL, 1.1, x - 0.22, x - 0.06, 0.755, 0.77, 5, 1)
+            add(handles, 1.2, x - 0.24, x - 0.04, 0.77, 0.81, 5, 2)
+        add(AMBER, 1, 0.30, 0.42, 0.42, 0.47, 4, 1)
 
 
-def add_front(mesh: Mesh, style: Style, body: Shell, rng: np.random.Generator) -> None:
+def add_front(mesh: Mesh, style: Style, body: Shell, rng: Rng) -> None:
     """Add grille, headlights, intake, fog lights, badge and plate."""
     end, half = body.end(-1), style.width / 2
     wide, foot, head = half * rng.uniform(0.36, 0.5), rng.uniform(0.42, 0.5), rng.uniform(0.7, 0.8)
@@ -522,7 +535,7 @@ def add_plate(mesh: Mesh, end: Surface, level: float) -> None:
         mesh.add(grid, INK, DETAIL + 0.1)
 
 
-def add_rear(mesh: Mesh, style: Style, body: Shell, rng: np.random.Generator) -> None:
+def add_rear(mesh: Mesh, style: Style, body: Shell, rng: Rng) -> None:
     """Add tail lights, boot seam, lower bumper, exhausts, badge and plate."""
     end, half = body.end(1), style.width / 2
     foot, head = rng.uniform(0.52, 0.62), rng.uniform(0.82, 0.9)
@@ -534,11 +547,11 @@ def add_rear(mesh: Mesh, style: Style, body: Shell, rng: np.random.Generator) ->
         mesh.add(patch(end, lower, upper, 24, 8), RED, TRIM)
         grid = box(end, line[0] * 1.02, line[1], foot + 0.08, foot + 0.14, 6, 1)
         mesh.add(grid, LENS, TRIM + 0.1)
-        mesh.add(box(end, sign * half * 0.68, sign * half * 0.69, 0.42, 0.98, 1, 8), WELL, DETAIL)
+        mesh.add(box(end, sign * half * 0.68, sign * half * 0.687, 0.42, 0.98, 1, 8), WELL, DETAIL)
         if rng.random() < 0.7:
             mesh.add(oval(end, sign * half * 0.6, 0.10, 0.06, 0.05), CHROME, DETAIL)
             mesh.add(oval(end, sign * half * 0.6, 0.10, 0.045, 0.035), WELL, DETAIL + 0.1)
-    mesh.add(box(end, -half * 0.8, half * 0.8, 0.0, 0.13, 20, 3), CLADDING, TRIM)
+    mesh.add(box(end, -half * 0.8, half * 0.8, -0.01, 0.13, 20, 3), CLADDING, TRIM)
     mesh.add(box(end, -half * 0.86, half * 0.86, 0.40, 0.41, 20, 1), WELL, DETAIL)
     if style.bed or rng.random() < 0.3:
         mesh.add(box(end, -half * 0.9, half * 0.9, 0.20, 0.36, 20, 3), CHROME, TRIM)
@@ -585,30 +598,33 @@ def add_panes(mesh: Mesh, style: Style, cabin: Shell, glass: Material, bright: M
     edges = [(front[0] + 0.30, front[1] + 0.18)]
     edges += [(min(x, last[0]), min(x, last[1])) for x in style.doors] + [last]
     for sign in (-1, 1):
-        side = cabin.side(sign)
-        for (foot0, head0), (foot1, head1) in itertools.pairwise(edges):
+        side, seen = cabin.side(sign), beside(style, sign)
+        for row, ((foot0, head0), (foot1, head1)) in enumerate(itertools.pairwise(edges)):
             if foot1 - foot0 < 0.3:
                 continue
             for gap, material, layer in ((0, bright, 0), (0.022, BLACK, 0.1), (0.04, glass, 0.2)):
                 foot = foot0 + 2.2 * gap, foot1 - gap
                 head = min(head0 + 1.5 * gap, head1 - 0.05), max(head1 - 1.3 * gap, head0)
                 grid = pane(side, foot, head, low + gap, high - gap)
-                mesh.add(grid, material, GLASS + layer)
-            if foot1 < last[0] or len(style.doors) == 1:
-                x = foot1 - 0.30
-                mesh.add(oval(side, x - 0.02, low + 0.42, 0.09, 0.14), inner, GLASS + 0.3)
+                mesh.add(grid, material, GLASS + layer, None, seen)
+            if row < len(style.doors):
+                x = min(foot1, (foot1 + head1) / 2 + 0.05) - 0.30  # clear of a raked pillar
+                head = oval(side, x - 0.02, low + 0.42, 0.09, 0.14)
+                mesh.add(head, inner, GLASS + 0.3, None, seen)
                 seat = [(x - 0.12, low + 0.05), (x + 0.16, low + 0.05)]
                 back = [(x - 0.10, low + 0.36), (x + 0.08, low + 0.36)]
-                mesh.add(patch(side, seat, back), inner, GLASS + 0.3)
+                mesh.add(patch(side, seat, back), inner, GLASS + 0.3, None, seen)
 
 
-def add_fittings(mesh: Mesh, style: Style, body: Shell, cabin: Shell, paint: Material, rng) -> None:
+def add_fittings(
+    mesh: Mesh, style: Style, body: Shell, cabin: Shell, paint: Material, rng: Rng
+) -> None:
     """Add mirrors, aerial, roof rails, spoiler, and a pickup's bed."""
     half, belt = style.width / 2, style.cowl
     shade = paint if rng.random() < 0.7 else CLADDING
     x = style.screen[0] + 0.42
     for sign in (-1, 1):
-        centre = (x, sign * (half * 0.90 + 0.13), belt + 0.10)
+        centre = (x, sign * (half * 0.87 + 0.13), belt + 0.10)
         # Hidden by the cabin unless the camera is on this side or well ahead.
         seen = (-0.545, 0.839 * sign, -2.75)
         stalk = (x, sign * half * 0.86, belt + 0.05)
@@ -623,7 +639,7 @@ def add_fittings(mesh: Mesh, style: Style, body: Shell, cabin: Shell, paint: Mat
     kind = rng.choice(["fin", "rod", "none"], p=[0.4, 0.3, 0.3])
     foot = cabin.top(np.array(style.back[0] - 0.25), np.array(0.0))
     if kind == "fin":
-        mesh.add(ball(foot + np.array((0, 0, 0.01)), (0.09, 0.018, 0.05)), shade, FRONT, foot)
+        mesh.add(ball(foot + np.array((0, 0, 0.005)), (0.075, 0.014, 0.04)), shade, FRONT, foot)
     elif kind == "rod":
         tip = foot + np.array((0.22, 0.0, 0.36))
         mesh.add(tube(foot, tip, 0.006), BLACK, FRONT, (foot + tip) / 2)
@@ -641,7 +657,7 @@ def add_fittings(mesh: Mesh, style: Style, body: Shell, cabin: Shell, paint: Mat
             mesh.add(body.top(xs, line), WELL, TRIM)
 
 
-def build_car(rng: np.random.Generator) -> tuple[Style, Mesh]:
+def build_car(rng: Rng) -> tuple[Style, Mesh]:
     """Draw a car: its measures and its facets, in the car frame."""
     style = vary(STYLES[rng.choice(len(STYLES), p=STYLE_SHARES)], rng)
     shares = np.array([share for *_, share in PAINTS])
@@ -684,7 +700,7 @@ class Camera:
         return column, self.horizon + (self.height - points[..., 2]) * scale
 
 
-def aim(rng: np.random.Generator) -> Camera:
+def aim(rng: Rng) -> Camera:
     """Draw a camera."""
     distance, height = rng.uniform(6.5, 7.2), rng.uniform(1.65, 2.0)
     focal = rng.uniform(305, 335) * distance
@@ -809,14 +825,14 @@ class Stage:
         draw = ImageDraw.Draw(lines)
         for k in range(count):
             angle = start + np.pi * k / count - math.radians(22.5 * (view - 1))
-            ends = 3.2 * np.outer((-1, 1), (np.cos(angle), np.sin(angle), 0))
+            ends = 3.1 * np.outer((-1, 1), (np.cos(angle), np.sin(angle), 0))
             row = SCALE * np.stack(self.camera.project(ends), axis=1)
             draw.line(row.ravel().tolist(), round(255 * keep), 3)
         marks = eighth.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
         return ImageChops.multiply(marks, lines.reduce(SCALE))
 
 
-def draw_backdrop(camera: Camera, rng: np.random.Generator) -> Image.Image:
+def draw_backdrop(camera: Camera, rng: Rng) -> Image.Image:
     """Draw the empty studio: wall with wordmark, floor with turntable, and its clutter."""
     far = camera.distance + rng.uniform(5.5, 8.0)
     base = camera.horizon + camera.height * camera.focal / far  # row where wall meets floor
@@ -851,7 +867,7 @@ def draw_backdrop(camera: Camera, rng: np.random.Generator) -> Image.Image:
     return image.reduce(SCALE)
 
 
-def draw_wall(image: Image.Image, camera: Camera, base: float, rng: np.random.Generator) -> None:
+def draw_wall(image: Image.Image, camera: Camera, base: float, rng: Rng) -> None:
     """Add wordmark, door frame and light stands to the wall, on a doubled image."""
     ink = tuple((rng.integers(62, 112) + rng.integers(-4, 5, 3)).tolist())
     size = SCALE * rng.uniform(290, 340)
@@ -882,7 +898,7 @@ def draw_wall(image: Image.Image, camera: Camera, base: float, rng: np.random.Ge
         draw.rectangle((x - 46, top - 116, x + 46, top - 14), (250, 249, 245))
 
 
-def draw_floor(image: Image.Image, camera: Camera, base: float, rng: np.random.Generator) -> None:
+def draw_floor(image: Image.Image, camera: Camera, base: float, rng: Rng) -> None:
     """Add the table's rim, scratches, tape and the edge of the stage, on a doubled image."""
     draw = ImageDraw.Draw(image)
     turn = np.linspace(0, 2 * np.pi, 241)
@@ -898,7 +914,8 @@ def draw_floor(image: Image.Image, camera: Camera, base: float, rng: np.random.G
         tone = int(rng.integers(110, 215))
         draw.line(ends.ravel().tolist(), (tone,) * 3, int(rng.integers(2, 6)))
     if rng.random() < 0.4:
-        top = SCALE * HEIGHT - SCALE * rng.uniform(40, 130)
+        nearest = camera.project(np.array((0, -3.2, 0)))[1]
+        top = SCALE * max(HEIGHT - rng.uniform(20, 130), nearest + 30)
         sag = SCALE * rng.uniform(-20, 20)
         corners = [(0, top), (SCALE * WIDTH, top + sag)]
         below = [(SCALE * WIDTH, SCALE * HEIGHT), (0, SCALE * HEIGHT)]
@@ -911,9 +928,30 @@ def draw_floor(image: Image.Image, camera: Camera, base: float, rng: np.random.G
 def grain_sheet() -> Image.Image:
     """Return sensor noise around 128, larger than a photograph so that it can be shifted."""
     rng = np.random.default_rng(0)
-    shape = (HEIGHT + 256, WIDTH + 256)
+    shape = (HEIGHT + GRAIN_MARGIN, WIDTH + GRAIN_MARGIN)
     noise = rng.normal(0, 2.0, (*shape, 1)) + rng.normal(0, 0.9, (*shape, 3))
     return Image.fromarray(np.clip(128.5 + noise, 0, 255).astype(np.uint8))
+
+
+def paint(corners: Array, colours: Array) -> tuple[Image.Image, tuple[int, int]]:
+    """Paint facets in order on a clear ground.
+
+    Args:
+        corners: (n, 8), pixels.
+        colours: (n, 3) uint8.
+
+    Returns:
+        The picture of what they cover of the frame, RGBA, and its left upper corner.
+    """
+    columns, rows = corners[:, 0::2], corners[:, 1::2]
+    left, top = (max(0, math.floor(x.min()) - 1) for x in (columns, rows))
+    right, bottom = min(WIDTH, math.ceil(columns.max()) + 1), min(HEIGHT, math.ceil(rows.max()) + 1)
+    canvas = Image.new("RGBA", (SCALE * (right - left), SCALE * (bottom - top)))
+    draw = ImageDraw.Draw(canvas)
+    polygons = (SCALE * (corners - np.tile((left, top), 4))).tolist()
+    for polygon, colour in zip(polygons, colours.tolist(), strict=True):
+        draw.polygon(polygon, (*colour, 255))
+    return canvas.reduce(SCALE), (left, top)
 
 
 def render(car_seed: int, view: int) -> tuple[Array, Array]:
@@ -933,27 +971,15 @@ def render(car_seed: int, view: int) -> tuple[Array, Array]:
     if not 1 <= view <= VIEWS or car_seed < 0:
         raise ValueError(f"car {car_seed} view {view}: views run from 1 to {VIEWS}, cars from 0")
     here = stage(car_seed)
-    rng = np.random.default_rng([car_seed, 2, view])
     photo = ImageChops.multiply(here.backdrop, Image.merge("RGB", [here.floor_marks(view)] * 3))
-    corners, colours = here.facets(view)
-    left, top = (np.clip(np.floor(corners.reshape(-1, 2).min(axis=0)) - 2, 0, None)).astype(int)
-    right, bottom = np.ceil(corners.reshape(-1, 2).max(axis=0)).astype(int) + 2
-    right, bottom = min(right, WIDTH), min(bottom, HEIGHT)
-    size = SCALE * (right - left), SCALE * (bottom - top)
-    canvas = Image.new("RGBA", size)
-    draw = ImageDraw.Draw(canvas)
-    moved = SCALE * (corners - np.tile((left, top), 4))
-    for polygon, colour in zip(moved.tolist(), colours.tolist(), strict=True):
-        draw.polygon(polygon, (*colour, 255))
-    car = canvas.reduce(SCALE)
-    photo.paste(car, (left, top), car)
-    shift = rng.integers(0, 256, 2)
-    sheet = grain_sheet().crop((*shift, shift[0] + WIDTH, shift[1] + HEIGHT))
-    photo = ImageChops.add(photo, sheet, 1, -128)
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    car, corner = paint(*here.facets(view))
+    photo.paste(car, corner, car)
+    left, top = np.random.default_rng([car_seed, 2, view]).integers(0, GRAIN_MARGIN, 2).tolist()
+    grain = grain_sheet().crop((left, top, left + WIDTH, top + HEIGHT))
+    mask = Image.new("L", photo.size)
+    mask.paste(car.getchannel("A"), corner)
     # Four samples a pixel: 128 is exactly half.
-    mask[top:bottom, left:right] = np.asarray(car.getchannel("A")) > 128
-    return np.asarray(photo), mask
+    return np.asarray(ImageChops.add(photo, grain, 1, -128)), np.asarray(mask) > 128
 
 
 # ------------------------------------------------------------------------------------ competition
@@ -976,7 +1002,7 @@ def shoot(car_seed: int) -> list[Shot]:
         photo, mask = render(car_seed, view)
         jpeg, gif = io.BytesIO(), io.BytesIO()
         Image.fromarray(photo).save(jpeg, **JPEG)
-        picture = Image.fromarray(mask.astype(np.uint8), mode="P")
+        picture = Image.fromarray(mask.astype(np.uint8))
         picture.putpalette((0, 0, 0, 255, 255, 255))
         picture.save(gif, "GIF")
         name = f"{car_seed:012x}_{view:02d}"
@@ -1019,8 +1045,7 @@ def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) 
     with _shots(cars) as shots:
         shots = progress(shots, "render", count * VIEWS)
         _write_train(folder, itertools.islice(shots, train_cars * VIEWS))
-        _write_test(folder, list(_write_photos(folder / "test.zip", shots)), rng)
-        next(shots, None)  # lets the progress bar close
+        _write_test(folder, shots, rng)
     sizes = {name: (folder / name).stat().st_size for name in FILES}
     write_text(marker, json.dumps(wanted | {"bytes": sizes}, indent=2) + "\n")
 
@@ -1041,6 +1066,7 @@ def _leave_interrupt_to_parent() -> None:
 @contextlib.contextmanager
 def _shots(cars: list[int]) -> Iterator[Iterator[Shot]]:
     """Yield the shots of cars, in order, rendered on all cores."""
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(len(cars), os.cpu_count() or 1),
         # Forking would copy the locks of whatever threads run in the caller (TensorFlow's).
@@ -1053,6 +1079,10 @@ def _shots(cars: list[int]) -> Iterator[Iterator[Shot]]:
         raise CarvanaError(
             "a process that renders was ended (out of memory?); run the same command again"
         ) from error
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()  # each has cars in hand that nobody waits for any more
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -1084,25 +1114,23 @@ def _write_csv(path: Path, header: list[str], rows: Iterable[tuple[str, ...]]) -
 
 def _write_train(folder: Path, shots: Iterable[Shot]) -> None:
     rows = []
-    with _archive(folder / "train_masks.zip") as masks:
-        for shot in _write_photos(folder / "train.zip", shots):
+    with _archive(folder / "train.zip") as photos, _archive(folder / "train_masks.zip") as masks:
+        for shot in shots:
+            _add(photos, f"train/{shot.name}.jpg", shot.jpeg)
             _add(masks, f"train_masks/{shot.name}_mask.gif", shot.gif)
             rows.append((f"{shot.name}.jpg", shot.runs))
     _write_csv(folder / "train_masks.csv.zip", HEADER, rows)
 
 
-def _write_photos(path: Path, shots: Iterable[Shot]) -> Iterator[Shot]:
-    """Write photographs to an archive and pass the shots on."""
-    with _archive(path) as photos:
+def _write_test(folder: Path, shots: Iterable[Shot], rng: Rng) -> None:
+    rows = []
+    with _archive(folder / "test.zip") as photos:
         for shot in shots:
-            _add(photos, f"{path.stem}/{shot.name}.jpg", shot.jpeg)
-            yield shot
-
-
-def _write_test(folder: Path, shots: list[Shot], rng: np.random.Generator) -> None:
-    names = [f"{shot.name}.jpg" for shot in shots]
-    _write_csv(folder / "sample_submission.csv.zip", HEADER, ((name, "1 1") for name in names))
-    public = rng.permutation(len(shots)) < round(PUBLIC_SHARE * len(shots))
+            _add(photos, f"test/{shot.name}.jpg", shot.jpeg)
+            rows.append((f"{shot.name}.jpg", shot.runs))
+    sample = ((name, "1 1") for name, _ in rows)
+    _write_csv(folder / "sample_submission.csv.zip", HEADER, sample)
+    public = rng.permutation(len(rows)) < round(PUBLIC_SHARE * len(rows))
     usage = np.where(public, "Public", "Private").tolist()
-    rows = zip(names, (shot.runs for shot in shots), usage, strict=True)
-    _write_csv(folder / "solution.csv", [*HEADER, "Usage"], rows)
+    solution = ((*row, kind) for row, kind in zip(rows, usage, strict=True))
+    _write_csv(folder / "solution.csv", [*HEADER, "Usage"], solution)
