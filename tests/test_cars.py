@@ -112,11 +112,12 @@ def test_cars_differ():
 
 def test_outside_the_mask_stands_the_empty_studio(monkeypatch):
     photo, mask = cars.render(CAR, 3)
-    monkeypatch.setattr(cars, "paint", lambda *_: (Image.new("RGBA", (1, 1)), (0, 0)))
+    clear = Image.new("RGBA", (1, 1)), Image.new("L", (1, 1)), (0, 0)
+    monkeypatch.setattr(cars, "paint", lambda *_: clear)
     studio, nothing = cars.render(CAR, 3)
     assert not nothing.any()
     changed = (photo != studio).any(axis=2)
-    near = mask.copy()  # a pixel beside the car may be covered by less than half
+    near = mask.copy()  # beside the car, pixels covered by less than half, and the lens's blur
     for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
         near |= np.roll(near, step, axis)
     assert not (changed & ~near).any()

@@ -832,6 +832,12 @@ class Stage:
         return ImageChops.multiply(marks, lines.reduce(SCALE))
 
 
+def soften(image: Image.Image) -> Image.Image:
+    """Bring a doubled image to size, a little out of focus, as a lens would."""
+    size = image.width // SCALE, image.height // SCALE
+    return image.resize(size, Image.Resampling.BILINEAR)  # each pixel from 4x4, weighted
+
+
 def draw_backdrop(camera: Camera, rng: Rng) -> Image.Image:
     """Draw the empty studio: wall with wordmark, floor with turntable, and its clutter."""
     far = camera.distance + rng.uniform(5.5, 8.0)
@@ -864,7 +870,7 @@ def draw_backdrop(camera: Camera, rng: Rng) -> Image.Image:
     image = image.resize((SCALE * WIDTH, SCALE * HEIGHT), Image.Resampling.BICUBIC)
     draw_wall(image, camera, base, rng)
     draw_floor(image, camera, base, rng)
-    return image.reduce(SCALE)
+    return soften(image)
 
 
 def draw_wall(image: Image.Image, camera: Camera, base: float, rng: Rng) -> None:
@@ -933,7 +939,7 @@ def grain_sheet() -> Image.Image:
     return Image.fromarray(np.clip(128.5 + noise, 0, 255).astype(np.uint8))
 
 
-def paint(corners: Array, colours: Array) -> tuple[Image.Image, tuple[int, int]]:
+def paint(corners: Array, colours: Array) -> tuple[Image.Image, Image.Image, tuple[int, int]]:
     """Paint facets in order on a clear ground.
 
     Args:
@@ -941,7 +947,8 @@ def paint(corners: Array, colours: Array) -> tuple[Image.Image, tuple[int, int]]
         colours: (n, 3) uint8.
 
     Returns:
-        The picture of what they cover of the frame, RGBA, and its left upper corner.
+        The picture of what they cover of the frame, RGBA; which share of each pixel they cover,
+        0 to 255; the left upper corner of both.
     """
     columns, rows = corners[:, 0::2], corners[:, 1::2]
     left, top = (max(0, math.floor(x.min()) - 1) for x in (columns, rows))
@@ -951,7 +958,7 @@ def paint(corners: Array, colours: Array) -> tuple[Image.Image, tuple[int, int]]
     polygons = (SCALE * (corners - np.tile((left, top), 4))).tolist()
     for polygon, colour in zip(polygons, colours.tolist(), strict=True):
         draw.polygon(polygon, (*colour, 255))
-    return canvas.reduce(SCALE), (left, top)
+    return soften(canvas), canvas.getchannel("A").reduce(SCALE), (left, top)
 
 
 def render(car_seed: int, view: int) -> tuple[Array, Array]:
@@ -972,12 +979,12 @@ def render(car_seed: int, view: int) -> tuple[Array, Array]:
         raise ValueError(f"car {car_seed} view {view}: views run from 1 to {VIEWS}, cars from 0")
     here = stage(car_seed)
     photo = ImageChops.multiply(here.backdrop, Image.merge("RGB", [here.floor_marks(view)] * 3))
-    car, corner = paint(*here.facets(view))
+    car, covered, corner = paint(*here.facets(view))
     photo.paste(car, corner, car)
     left, top = np.random.default_rng([car_seed, 2, view]).integers(0, GRAIN_MARGIN, 2).tolist()
     grain = grain_sheet().crop((left, top, left + WIDTH, top + HEIGHT))
     mask = Image.new("L", photo.size)
-    mask.paste(car.getchannel("A"), corner)
+    mask.paste(covered, corner)
     # Four samples a pixel: 128 is exactly half.
     return np.asarray(ImageChops.add(photo, grain, 1, -128)), np.asarray(mask) > 128
 
