@@ -1,7 +1,7 @@
 # The front door. `make help` lists the targets; the stages are files made from files, so
 # `make submit` on a bare clone does all it needs.
 RECIPE  ?= blog
-NAME    ?= $(RECIPE)
+NAME    ?= $(basename $(notdir $(RECIPE)))
 DATA    ?= data
 EPOCHS  ?=
 MESSAGE ?= $(NAME), by the carvana kit
@@ -55,7 +55,9 @@ $(MODEL): | $(READY) $(DATA)/train $(DATA)/train_masks
 
 predict: $(SUBMISSION) ## predict the test photographs into submissions/NAME.csv.gz
 
-$(SUBMISSION): $(MODEL) | $(DATA)/test
+$(RUN)/model.keras: | $(MODEL) ;
+
+$(SUBMISSION): $(RUN)/model.keras | $(MODEL) $(DATA)/test
 	$(BIN)/carvana predict --run $(RUN) --images $(DATA)/test --out $@
 
 validate: $(SUBMISSION) $(DATA)/sample_submission.csv ## check the submission's rows and run lengths

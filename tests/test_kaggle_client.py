@@ -4,31 +4,32 @@ import os
 import random
 import signal
 import socket
-import stat
 import subprocess
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import requests
 
+import kaggle_fixtures
 from carvana import archives, kaggle_client
 from carvana.competition import SLUG
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle_client import CHUNK, KaggleError, Standing, download, submit
+from carvana.sandbox.server import Fault
 from kaggle_fixtures import (
     TEST_IMAGES,
     csv_bytes,
     download_call,
-    paths,  # noqa: F401
     run_client,
-    sandbox,  # noqa: F401
-    served,  # noqa: F401
     start_client,
     write_submission,
     write_zip,
 )
 from test_archives import DAMAGES
+
+paths, sandbox, served = kaggle_fixtures.paths, kaggle_fixtures.sandbox, kaggle_fixtures.served
 
 
 def files_in(root: Path) -> dict[str, bytes]:
@@ -103,32 +104,40 @@ def test_killed_at_ten_random_bytes_then_rerun(sandbox, served, paths):
     server = sandbox()
     whole = (served / "train.zip").read_bytes()
     part = paths.root / "train.zip.part"
-    generator = random.Random(3)
-    stops = sorted(generator.sample(range(CHUNK, len(whole)), 10))
-    resumed = []  # where each run has to go on
+    stops = sorted(random.Random(3).sample(range(CHUNK, len(whole)), 10))
+    sizes = [0]  # of the part before each run
     for stop in stops:
-        here = part.stat().st_size if part.exists() else 0
-        server.faults = kaggle_faults(f"hold on=train.zip times=0 after={stop - here}")
-        expected = here + (stop - here) // CHUNK * CHUNK
+        server.faults = parse_faults(f"hold on=train.zip times=0 after={stop - sizes[-1]}")
+        # The client writes chunk by chunk, so a kill loses less than one.
+        expected = sizes[-1] + (stop - sizes[-1]) // CHUNK * CHUNK
         with start_client(download_call(paths), server.environment()) as process:
-            wait_until(lambda: part.exists() and part.stat().st_size >= expected, process)
+            asked = len(ranges_asked(server)) + bool(sizes[-1])
+            wait_until(
+                lambda asked=asked, expected=expected: (
+                    len(ranges_asked(server)) == asked and size_of(part) == expected
+                ),
+                process,
+            )
             process.kill()
         assert part.read_bytes() == whole[:expected]
-        resumed.append(expected)
         assert not paths.train.exists()
+        sizes.append(expected)
     server.faults.clear()
     code, output = run_client(download_call(paths), server.environment())
     assert code == 0, output
     assert_train_is_there(paths.root, served)
-    ranges = [line.rsplit("=")[1] for line in server.log if "train.zip 206" in line]
-    # Each run asked for nothing it had: what a kill loses is less than a chunk.
-    assert ranges == [f"{size}-" for size in resumed if size]
-    assert all(stop - size < CHUNK for stop, size in zip(stops, resumed, strict=True))
+    assert ranges_asked(server) == [f"{size}-" for size in sizes[1:]]  # nothing it had already
 
 
-def kaggle_faults(*faults: str) -> list:
-    from carvana.sandbox.server import Fault
+def size_of(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
+
+def ranges_asked(server) -> list[str]:
+    return [line.rsplit("=")[1] for line in server.log if "train.zip 206" in line]
+
+
+def parse_faults(*faults: str) -> list[Fault]:
     return [Fault.parse(fault) for fault in faults]
 
 
@@ -145,7 +154,7 @@ def test_interrupted_and_rerun(sandbox, served, paths):
     server = sandbox("hold on=train.zip times=0 after=2000000")
     part = paths.root / "train.zip.part"
     with start_client(download_call(paths), server.environment()) as process:
-        wait_until(lambda: part.exists() and part.stat().st_size > 1_900_000, process)
+        wait_until(lambda: size_of(part) > 1_900_000, process)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert process.returncode != 0
@@ -160,8 +169,7 @@ def test_dropped_three_times_in_one_file(sandbox, served, paths, capsys):
     download(paths)
     assert_train_is_there(paths.root, served)
     each = 1_000_000 // CHUNK * CHUNK
-    starts = [line.rsplit("=")[1] for line in server.log if "train.zip 206" in line]
-    assert starts == [f"{each}-", f"{2 * each}-", f"{3 * each}-"]
+    assert ranges_asked(server) == [f"{each}-", f"{2 * each}-", f"{3 * each}-"]
     assert capsys.readouterr().err.count("train.zip: the connection was lost; trying again") == 3
 
 
@@ -170,7 +178,7 @@ def test_a_stalled_transfer_is_ended_and_resumed(sandbox, served, paths, monkeyp
     server = sandbox("hold on=train.zip after=1000000", "hold on=train.zip after=500000")
     download(paths)
     assert_train_is_there(paths.root, served)
-    assert len([line for line in server.log if "train.zip 206" in line]) == 2
+    assert len(ranges_asked(server)) == 2
 
 
 def test_an_error_page_never_ends_up_in_a_file(sandbox, served, paths):
@@ -180,12 +188,16 @@ def test_an_error_page_never_ends_up_in_a_file(sandbox, served, paths):
 
     def refuse_ranges(request):
         if request.path.endswith("/train.zip") and "Range" in request.headers:
-            server.faults += kaggle_faults("503 on=/storage/train.zip times=2")
+            server.faults += parse_faults("503 on=/storage/train.zip times=2")
         return answer(request)
 
     server.answer = refuse_ranges
     download(paths)
     assert_train_is_there(paths.root, served)
+    asked = [line.split(" ", 2)[2] for line in server.log if "/storage/train.zip" in line]
+    part = 1_000_000 // CHUNK * CHUNK
+    # Cut short; going on: the first look, the refusal, the refusal that was written; all anew.
+    assert asked == ["200", "200", f"503 bytes={part}-", "503", "200"]
 
 
 @pytest.mark.parametrize(
@@ -223,10 +235,9 @@ def test_lasting_trouble_is_one_line_with_a_remedy(sandbox, served, paths, fault
     (paths.root / "sample_submission.csv").write_text("as before")
     part = paths.root / "train.zip.part"
     sandbox("drop on=train.zip after=2000000")
-    with pytest.raises(KaggleError):
-        with pytest.MonkeyPatch.context() as once:
-            once.setattr(kaggle_client, "ATTEMPTS", 1)
-            download(paths)
+    with pytest.raises(KaggleError), pytest.MonkeyPatch.context() as once:
+        once.setattr(kaggle_client, "ATTEMPTS", 1)
+        download(paths)
     before = files_in(paths.root)
     assert len(before["train.zip.part"]) > 1_900_000
     sandbox(fault)
@@ -283,7 +294,9 @@ def test_an_archive_that_arrives_damaged_is_fetched_once_more(sandbox, served, p
 
 def test_an_archive_that_arrives_damaged_twice_is_told(sandbox, paths):
     sandbox("flip on=train.zip times=2")
-    with pytest.raises(CarvanaError, match="train.zip: arrived damaged twice .*fetch it in a brows"):
+    with pytest.raises(
+        CarvanaError, match="train.zip: arrived damaged twice .*fetch it in a brows"
+    ):
         download(paths)
     assert files_in(paths.root) == {}
 
@@ -315,7 +328,7 @@ def test_two_downloads_into_one_folder(sandbox, served, paths):
     server = sandbox("hold on=train.zip times=0 after=2000000")
     part = paths.root / "train.zip.part"
     with start_client(download_call(paths), server.environment()) as first:
-        wait_until(lambda: part.exists() and part.stat().st_size > 1_900_000, first)
+        wait_until(lambda: size_of(part) > 1_900_000, first)
         with pytest.raises(CarvanaError, match="another download is working in this folder; wait"):
             download(paths)
         with pytest.raises(CarvanaError, match="another download is working in this folder; wait"):
@@ -472,7 +485,7 @@ SUBMIT_FAULTS = {
     "403 on=StartSubmissionUpload": r"accept the competition's rules in a browser at .*/rules",
     "403 on=CreateSubmission message='Phone verification needed'": "must be verified by phone",
     "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
-    "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/submissions",
+    "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/subm",
     "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",
     "503 on=CreateSubmission times=0": r"Kaggle has trouble of its own \(503\)",
 }
@@ -496,7 +509,7 @@ def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path):
     def lose_the_answer(request):
         response = answer(request)
         if request.path.endswith("CreateSubmission"):
-            raise ConnectionAbortedError
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return response
 
     server.answer = lose_the_answer
@@ -505,10 +518,42 @@ def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path):
     assert len(server.submissions) == 1
 
 
+def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
+    server = sandbox("pending")
+    submission = write_submission(tmp_path / "mine.csv")
+    paths = f"Paths(Path({str(ready.root)!r}))"
+    call = f"kaggle_client.submit(Path({str(submission)!r}), 'message', {paths})"
+    with start_client(call, server.environment()) as process:
+        wait_until(lambda: any("ListSubmissions" in line for line in server.log), process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert "it is with Kaggle, do not send it again: its score will be at" in output
+    assert len(server.submissions) == 1
+
+
 def test_passing_trouble_while_waiting_for_the_score(sandbox, ready, tmp_path):
     server = sandbox("503 on=ListSubmissions times=2", "429 on=StartSubmissionUpload times=2")
     assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
     assert len(server.submissions) == 1
+
+
+def test_a_submission_not_listed_yet_is_pending(sandbox, ready, tmp_path):
+    server = sandbox(pending_seconds=0)
+    looks = iter([server.submissions.copy()] * 2)
+    answer = server.answer
+
+    def hide_twice(request):
+        hidden = next(looks, None) if request.path.endswith("ListSubmissions") else None
+        if hidden is None:
+            return answer(request)
+        server.submissions, kept = hidden, server.submissions
+        try:
+            return answer(request)
+        finally:
+            server.submissions = kept
+
+    server.answer = hide_twice
+    assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
 
 
 # ---- leaderboard
@@ -519,7 +564,7 @@ def test_leaderboard_comes_in_pages(sandbox):
     scores = kaggle_client.leaderboard()
     assert len(scores) == 735
     assert (scores[0], scores[510]) == (0.997332, 0.988423)
-    assert len([line for line in server.log if "GetLeaderboard" in line]) == 4
+    assert len([line for line in server.log if "GetLeaderboard" in line]) == 8
     assert kaggle_client.standing(0.988423) == Standing(511, 735, estimated=False)
     assert kaggle_client.standing(-1) == Standing(735, 735, estimated=False)
 
@@ -531,3 +576,13 @@ def test_standing_without_the_leaderboard(sandbox, ready, tmp_path):
     assert kaggle_client.standing(0.0) == Standing(735, 735, estimated=True)
     result = submit(write_submission(tmp_path / "mine.csv"), "message", ready)
     assert "1 of 735 (estimated: the leaderboard could not be fetched)" in str(result.standing)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("-3", 0.0), ("Wed, 26 Mar 2014 00:00:00 GMT", 0.0), ("soon", None), ("", None)],
+)
+def test_retry_after_is_a_number_or_a_date(header, seconds):
+    response = requests.Response()
+    response.headers["Retry-After"] = header
+    assert kaggle_client._retry_after(response) == seconds

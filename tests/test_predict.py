@@ -45,7 +45,9 @@ def test_from_photographs_to_a_scored_submission(trained, run, tmp_path):
     predict.write_submission(run, paths.test, out)
     assert validate(out, paths.sample_submission, HEIGHT, WIDTH).valid
     assert score(out, paths.root / "solution.csv").mean > 0.6
-    assert [f.name for f in out.parent.iterdir()] == ["tiny.csv.gz"]  # nothing else is left
+    visible = [f.name for f in out.parent.iterdir() if not f.name.startswith(".")]
+    assert visible == ["tiny.csv.gz"]
+    assert not (out.parent / ".tiny.csv.gz.partial").exists()
 
 
 def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(trained, run, tmp_path):
@@ -89,9 +91,54 @@ def test_broken_photograph_is_named_and_rows_made_so_far_are_used(
         predict.write_submission(run, folder, out)
     assert not out.exists()
     (folder / "p_30.jpg").write_bytes(good)
-    # The date of p_30.jpg is another now, so rows are made anew: never a stale one.
+    predicted = count_loads(monkeypatch)
     predict.write_submission(run, folder, out)
+    assert predicted == [f"p_{number}.jpg" for number in range(30, 40)]
     assert rows(out) == whole
+
+    # A photograph that has been replaced since its row was made is predicted anew.
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict.write_submission(run, folder, out)
+    (folder / "p_30.jpg").write_bytes(sorted(trained[0].test.iterdir())[1].read_bytes())
+    predicted.clear()
+    predict.write_submission(run, folder, out)
+    assert predicted == ["p_30.jpg"]
+    assert sorted(dict(rows(out))) == sorted(dict(whole))
+    assert dict(rows(out))["p_30.jpg"] == dict(whole)["p_01.jpg"]
+
+
+def stop(path):
+    raise KeyboardInterrupt
+
+
+def count_loads(monkeypatch):
+    """Return a list that grows with the name of each photograph that is predicted."""
+    names, load = [], predict._load
+
+    def counted(path, recipe):
+        names.append(path.name)
+        return load(path, recipe)
+
+    monkeypatch.setattr(predict, "_load", counted)
+    return names
+
+
+def test_names_that_a_csv_quotes(trained, run, tmp_path, monkeypatch):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    photograph = next(trained[0].test.iterdir()).read_bytes()
+    names = sorted(["a,b.jpg", 'say "c".jpg', "ü d.JPG", "e.f.g.jpg"])
+    for name in names:
+        (folder / name).write_bytes(photograph)
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict.write_submission(run, folder, tmp_path / "s.csv.gz")
+    predict.write_submission(run, folder, tmp_path / "s.csv.gz")
+    assert [row[0] for row in rows(tmp_path / "s.csv.gz")] == ["img", *names]
+    assert score(tmp_path / "s.csv.gz", tmp_path / "s.csv.gz").mean == 1
 
 
 def _many(trained, tmp_path, count):
@@ -106,7 +153,7 @@ def _many(trained, tmp_path, count):
     return folder
 
 
-def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp_path):
+def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp_path, monkeypatch):
     folder, out = _many(trained, tmp_path, 400), tmp_path / "s.csv.gz"
     predict.write_submission(run, folder, out)
     whole = rows(out)
@@ -122,15 +169,10 @@ def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp
     process.wait()
     assert not out.exists()
     with partial.open("ab") as file:
-        file.write(b"p_399.jpg,1 2 3")  # a row cut short
-    done = partial.read_bytes().count(b"\n") - 2
-    calls = []
-    real_load = predict._load
-    predict._load = lambda path, recipe: calls.append(path.name) or real_load(path, recipe)
-    try:
-        predict.write_submission(run, folder, out)
-    finally:
-        predict._load = real_load
+        file.write(b"1:2,p_399.jpg,1 2 3")  # a row cut short
+    done = partial.read_bytes().count(b"\n") - 1  # the key
+    calls = count_loads(monkeypatch)
+    predict.write_submission(run, folder, out)
     assert len(calls) == 400 - done  # rows that were made are not made again
     assert rows(out) == whole
     assert not partial.exists()
@@ -138,7 +180,7 @@ def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp
 
 def test_another_models_rows_are_not_gone_on_with(trained, run, tmp_path):
     paths, _ = trained
-    (tmp_path / ".s.csv.gz.partial").write_text("another key\nimg,rle_mask\ncar5_01.jpg,1 1\n")
+    (tmp_path / ".s.csv.gz.partial").write_text("another key\n1:2,car5_01.jpg,1 1\n")
     predict.write_submission(run, paths.test, tmp_path / "s.csv.gz")
     assert len(rows(tmp_path / "s.csv.gz")) == 9
     assert rows(tmp_path / "s.csv.gz")[1] != ["car5_01.jpg", "1 1"]
@@ -148,8 +190,8 @@ def test_two_predictions_into_one_file(trained, run, tmp_path):
     import filelock
 
     with (
-        filelock.FileLock(tmp_path / ".s.csv.gz.partial.lock"),
-        pytest.raises(CarvanaError, match=r"s\.csv\.gz: another prediction is writing it"),
+        filelock.FileLock(tmp_path / ".s.csv.gz.lock"),
+        pytest.raises(CarvanaError, match=r"s\.csv\.gz: another prediction is at work on it"),
     ):
         predict.write_submission(run, trained[0].test, tmp_path / "s.csv.gz")
 
@@ -165,7 +207,7 @@ def test_disk_full_keeps_the_rows_and_the_old_submission(trained, run, tmp_path,
         with pytest.raises(CarvanaError, match=r"s\.csv\.gz: cannot be written .No space left"):
             predict.write_submission(run, paths.test, out)
     assert out.read_bytes() == b"old"
-    assert (tmp_path / ".s.csv.gz.partial").read_text().count("\n") == 10
+    assert (tmp_path / ".s.csv.gz.partial").read_text().count("\n") == 9
     predict.write_submission(run, paths.test, out)
     assert len(rows(out)) == 9
 

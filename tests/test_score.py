@@ -78,12 +78,31 @@ def test_truth_without_usage(tmp_path):
         ([*ROWS, ("b_01.jpg", "")], r"line 6: b_01\.jpg is unknown to the truth"),
         ([("a_01.jpg", "1 x"), *ROWS[1:]], r"s\.csv: a_01\.jpg: something that is not a whole"),
         ([("a_01.jpg", "1 4 2 4"), *ROWS[1:]], r"s\.csv: a_01\.jpg: runs overlap"),
+        ([("a_01.jpg", "0 4"), *ROWS[1:]], r"s\.csv: a_01\.jpg: a run is out of bounds"),
+        ([("a_01.jpg", "1 3000000"), *ROWS[1:]], r"s\.csv: a_01\.jpg: a run is out of bounds"),
         ([("a_01.jpg",), *ROWS[1:]], r"line 2: a_01\.jpg is not two cells"),
     ],
 )
 def test_faults_name_the_row(tmp_path, truth, rows, says):
     with pytest.raises(CarvanaError, match=says):
         score(write(tmp_path / "s.csv", rows), truth)
+
+
+def test_broken_truth_is_named(tmp_path):
+    made = write(tmp_path / "s.csv", ROWS)
+    for rows, says in (
+        ([*ROWS, ROWS[0]], r"t\.csv: a_01\.jpg is doubled"),
+        ([*ROWS[:3], ("a_04.jpg",)], r"t\.csv: a_04\.jpg has no mask"),
+    ):
+        with pytest.raises(CarvanaError, match=says):
+            score(made, write(tmp_path / "t.csv", rows))
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path):
+    truth = write(tmp_path / "t.csv", ROWS)
+    truth.write_bytes(b"\xef\xbb\xbf" + truth.read_bytes())
+    assert b"\r\n" in truth.read_bytes()
+    assert score(write(tmp_path / "s.csv", ROWS), truth).mean == 1
 
 
 def test_real_masks_score_as_their_pixels_do(real, tmp_path):

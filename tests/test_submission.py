@@ -66,7 +66,7 @@ def test_each_kind_of_run_fault_is_counted_and_its_line_shown(tmp_path, sample, 
     assert found.lines() == [f"1 x {kind}, first at line 4: {NAMES[2]}"]
 
 
-@pytest.mark.parametrize("runs", ["", "1 100", "100 1", "1 3 4 2"])
+@pytest.mark.parametrize("runs", ["", "  ", "1 100", "100 1", "1 3 4 2"])
 def test_runs_to_the_very_edges_are_good(runs):
     assert run_faults(runs, 100) == []
 
@@ -119,6 +119,11 @@ def test_unreadable_files_are_named(tmp_path, sample):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CarvanaError, match=r"b\.csv: is not a text file"):
         validate(tmp_path / "b.csv", sample)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a.csv", good())
+        archive.writestr("b.csv", good())
+    with pytest.raises(CarvanaError, match=r"two\.zip: holds 2 CSV files, not one"):
+        validate(tmp_path / "two.zip", sample)
     with pytest.raises(CarvanaError, match=r"gone\.csv: no such file"):
         validate(tmp_path / "gone.csv", sample)
     with pytest.raises(CarvanaError, match=r"is not a sample submission"):

@@ -103,6 +103,7 @@ def test_a_run_goes_on_exactly_where_it_was(tiny, tmp_path, monkeypatch):
     # Stop after step 3 of 6, in the middle of the second epoch, as Ctrl-C does.
     class Stop(train._Record):
         def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
             if int(self.model.optimizer.iterations) == 3:
                 raise KeyboardInterrupt
 
@@ -118,6 +119,8 @@ def test_a_run_goes_on_exactly_where_it_was(tiny, tmp_path, monkeypatch):
     for a, b in zip(weights(whole), weights(broken), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(*(h["val_loss"].to_numpy() for h in histories), atol=1e-6)
+    # The training figures of half an epoch do not pass for those of the whole.
+    assert histories[1][["loss", "seconds"]].isna().all(axis=1).tolist() == [False, True, False]
 
 
 def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_path):
@@ -128,6 +131,38 @@ def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_
     again = pd.read_csv(tmp_path / "history.csv")
     assert again["epoch"].tolist() == [1, 2]
     assert again["val_dice"].tolist() == pytest.approx(rows["val_dice"].tolist(), abs=1e-6)
+    (tmp_path / "metrics.json").unlink()
+    assert train.train(recipe(), tiny, tmp_path)["epochs"] == 2
+
+
+def test_a_history_that_does_not_fit_the_model_is_named(tiny, tmp_path):
+    train.train(recipe("training.epochs=3"), tiny, tmp_path)
+    path = tmp_path / "history.csv"
+    text = path.read_text()
+    for broken in ("", text[:300], text[:-5], text.replace("\n2,", "\n7,")):
+        path.write_text(broken)
+        with pytest.raises(CarvanaError, match="history.csv: does not fit the model"):
+            train.train(recipe("training.epochs=4"), tiny, tmp_path)
+
+
+def test_a_start_that_failed_does_not_stand_in_the_way(tiny, tmp_path):
+    good = tiny.image("car0_01.jpg").read_bytes()
+    tiny.image("car0_01.jpg").write_bytes(good[:300])
+    with pytest.raises(CarvanaError, match="car0_01.jpg"):
+        train.train(recipe(), tiny, tmp_path)
+    tiny.image("car0_01.jpg").unlink()
+    tiny.mask("car0_01.jpg").unlink()
+    assert train.train(recipe("model.filters=2"), tiny, tmp_path)["epochs"] == 2
+
+
+def test_two_trainings_into_one_run(tiny, tmp_path):
+    run = tmp_path / "run"
+    process = start(tiny, run, epochs=400)
+    wait_for(lambda: (run / "model.keras").exists(), process)
+    with pytest.raises(CarvanaError, match="run: another training is at work on it"):
+        train.train(recipe(), tiny, run)
+    process.kill()
+    process.wait()
 
 
 def test_killed_process_resumes_to_the_same_number_of_epochs(tiny, tmp_path):
@@ -164,6 +199,8 @@ def test_more_epochs_may_be_asked_of_a_run_but_nothing_else_changed(tiny, tmp_pa
     train.train(recipe(), tiny, tmp_path)
     assert train.train(recipe("training.epochs=3"), tiny, tmp_path)["epochs"] == 3
     before = (tmp_path / "model.keras").read_bytes()
+    assert train.train(recipe(), tiny, tmp_path)["epochs"] == 3  # fewer: nothing to do
+    assert load_recipe(tmp_path / "recipe.toml").training.epochs == 3
     with pytest.raises(UsageError, match=r"another recipe: model\.filters \(4, here 8\)"):
         train.train(recipe("model.filters=8"), tiny, tmp_path)
     assert (tmp_path / "model.keras").read_bytes() == before

@@ -39,7 +39,8 @@ def check(archive: Path) -> int:
     """
     with _opened(archive) as opened:
         entries = _entries(opened, archive)
-        for entry in progress(entries, f"checking {archive.name}", len(entries), unit="file"):
+        name = archive.name.removesuffix(".part")
+        for entry in progress(entries, f"checking {name}", len(entries), unit="file"):
             with opened.open(entry) as file:
                 while file.read(_CHUNK):  # its end compares the checksum
                     pass

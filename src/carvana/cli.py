@@ -17,11 +17,21 @@ def main(arguments: list[str] | None = None) -> int:
         if options.tensorflow and not options.debug:
             _import_tensorflow()
         return options.run_command(options) or 0
+    except BrokenPipeError:  # what reads our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except CarvanaError as error:
         if options.debug:
             raise
         print(f"carvana {options.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except Exception as error:
+        memory = isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
+        if options.debug or not memory:
+            raise
+        remedy = "lower training.batch_size, prediction.batch_size or the input's size"
+        print(f"carvana {options.command}: out of memory; {remedy} (--set)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         if options.debug:
             raise
@@ -86,6 +96,8 @@ def _validate(options) -> int:
 def _score(options) -> None:
     if (options.submission is None) == (options.run is None):
         raise UsageError("give a SUBMISSION with --truth, or --run to score its validation split")
+    if options.run and options.truth:
+        raise UsageError("--truth goes with a SUBMISSION; --run has its own validation masks")
     if options.run:
         _import_tensorflow()
         from carvana.full_resolution import score_validation
@@ -152,16 +164,18 @@ def _look(options) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _threshold(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
     if not 0 < number < 1:
-        raise argparse.ArgumentTypeError("a threshold lies between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return number
 
 

@@ -27,20 +27,26 @@ def list_images(folder: Path) -> list[str]:
     """Return the sorted names of the photographs in a folder; hidden files are passed over.
 
     Raises:
-        CarvanaError: the folder is absent or holds no photograph.
+        CarvanaError: the folder is absent, not a folder, or holds no photograph; a name is not
+            UTF-8.
     """
+    if folder.is_file():
+        raise CarvanaError(f"{folder}: is a file; give the folder it lies in")
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; run `make download` or unzip it there")
     names = sorted(
         f.name
         for f in folder.iterdir()
-        if f.suffix.lower() in IMAGE_ENDINGS and not f.name.startswith(".")
+        if f.suffix.lower() in IMAGE_ENDINGS and not f.name.startswith(".") and not f.is_dir()
     )
     if not names:
         raise CarvanaError(
             f"{folder}: holds no photograph ({', '.join(IMAGE_ENDINGS)}); run `make download` or "
             "unzip the images straight into it"
         )
+    for name in names:
+        if not name.isprintable():
+            raise CarvanaError(f"{folder}/{name!a}: has an unreadable name; rename it")
     return names
 
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 from carvana.errors import CarvanaError
 
 
@@ -30,7 +32,32 @@ def replacing(path: Path) -> Iterator[Path]:
             "another place, then run the same command again"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Delete what writes that were killed have left in a folder."""
+    for left in folder.glob(".*.tmp*"):
+        left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, who: str) -> Iterator[None]:
+    """Keep others from writing `path` while the block runs; the lock lies beside it.
+
+    Raises:
+        CarvanaError: another process holds it; `who` says which kind, as in "training".
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock, blocking=False):
+            yield
+    except filelock.Timeout as error:
+        raise CarvanaError(
+            f"{path}: another {who} is at work on it; wait for it or choose another place"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

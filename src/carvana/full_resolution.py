@@ -25,8 +25,12 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     """
     run = Run.load(folder)
     metrics = folder / METRICS
-    if not metrics.exists():
-        raise CarvanaError(f"{folder}: its training is not finished; run `carvana train` again")
+    try:
+        kept = json.loads(metrics.read_text())
+    except (OSError, ValueError) as error:
+        raise CarvanaError(
+            f"{folder}: its training is not finished; run `carvana train` again"
+        ) from error
     names = dataset.read_split(folder / SPLIT, dataset.find_pairs(paths)).validation
     threshold = run.recipe.prediction.threshold
 
@@ -37,6 +41,5 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     scored = predict_each(run, [paths.image(name) for name in names], compare)
     values = sorted(progress(scored, "scoring", len(names)))
     mean = float(np.mean([value for value, _ in values]))
-    kept = json.loads(metrics.read_text())
     write_text(metrics, json.dumps({**kept, "full_resolution_dice": mean}, indent=2) + "\n")
     return Score(mean=mean, count=len(values), worst=values[:worst])

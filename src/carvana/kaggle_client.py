@@ -172,6 +172,9 @@ def _take_all(names: list[str], source: Path, root: Path) -> None:
             f"--from {source}: holds neither {absent[0]} nor {_target(absent[0], Path()).name}; "
             f"give the folder with the competition's files ({PAGE}/data)"
         )
+    needed = sum(_size(source / name) for name in names)
+    free = archives.require_room(root, needed, ", ".join(names))
+    _say(f"{root}: takes about {size_text(needed)} of {size_text(free)} free")
     for name in names:
         found, target = _in_source(name, source), _target(name, root)
         if found.name == name:
@@ -379,7 +382,14 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
         raise CarvanaError(list_faults(f"{submission}: not valid, so not sent", found.lines()))
     _say(f"{submission}: valid, uploading {size_text(_size(submission))}")
     ref = _upload(api, submission, message)
-    public, private = _await_score(api, ref, wait_seconds)
+    try:
+        public, private = _await_score(api, ref, wait_seconds)
+    except KeyboardInterrupt:
+        _say(
+            f"{submission}: it is with Kaggle, do not send it again: its score will be at "
+            f"{PAGE}/submissions"
+        )
+        raise
     value = public if private is None else private
     return Result(ref, public, private, None if value is None else _standing(api, value))
 
@@ -415,9 +425,10 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
     begun = shown = time.monotonic()
     while True:
         state = _patiently("the list of submissions", lambda: _submission(api, ref))
-        if state.status == SubmissionStatus.COMPLETE:
+        status = state.status if state else SubmissionStatus.PENDING
+        if status == SubmissionStatus.COMPLETE:
             return _number(state.public_score), _number(state.private_score)
-        if state.status == SubmissionStatus.ERROR:
+        if status == SubmissionStatus.ERROR:
             raise KaggleError(
                 f"{state.file_name}: Kaggle took it but could not score it: "
                 f"{state.error_description or 'no reason given'}; see {PAGE}/submissions"
@@ -425,7 +436,7 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
         now = time.monotonic()
         if now - begun > limit:
             raise KaggleError(
-                f"{state.file_name}: sent, but not scored after {limit:.0f} s; it is not lost: "
+                f"submission {ref}: sent, but not scored after {limit:.0f} s; it is not lost: "
                 f"its score will be at {PAGE}/submissions"
             )
         if shown == begun or now - shown > LINE_SECONDS:
@@ -435,12 +446,9 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
 
 
 def _submission(api: "KaggleApi", ref: int):
-    """Find a submission among the latest; by Kaggle's number, or the newest if it gave none."""
+    """Find a submission by Kaggle's number, or the newest if it gave none; None if not listed."""
     latest = api.competition_submissions(SLUG) or []
-    found = next((each for each in latest if each.ref == ref or not ref), None)
-    if found is None:
-        raise KaggleError(f"submission {ref}: Kaggle does not list it; see {PAGE}/submissions")
-    return found
+    return next((each for each in latest if each.ref == ref or not ref), None)
 
 
 def _number(text: str | None) -> float | None:
@@ -498,7 +506,7 @@ def _leaderboard(api: "KaggleApi") -> list[float]:
     from kagglesdk.competitions.types.competition_api_service import ApiGetLeaderboardRequest
 
     request = ApiGetLeaderboardRequest()
-    request.competition_name, request.page_size = SLUG, 200
+    request.competition_name, request.page_size = SLUG, 100
 
     def page():
         with api.build_kaggle_client() as kaggle:
@@ -507,7 +515,7 @@ def _leaderboard(api: "KaggleApi") -> list[float]:
     scores = []
     while True:
         answer = _patiently("the leaderboard", page)
-        scores += [_number(team.score) for team in answer.submissions]
+        scores += [_number(team.score) for team in answer.submissions if team.score]
         if not answer.next_page_token or answer.next_page_token == request.page_token:
             break
         request.page_token = answer.next_page_token
@@ -643,7 +651,7 @@ def _explain_status(status: int, response: requests.Response, what: str) -> Kagg
     if status == 403 and any(word in said.lower() for word in ("phone", "verif")):
         return KaggleError(
             f"{what}: your account must be verified by phone first (403); do so at {PHONE_PAGE}, "
-            "then run the same command again"
+            f"then run the same command again{quoted}"
         )
     if status == 403:
         return KaggleError(

@@ -5,9 +5,7 @@ import csv
 import gzip
 import hashlib
 import io
-import itertools
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-import filelock
 import keras
 import numpy as np
 import tensorflow as tf
@@ -23,7 +20,7 @@ import tensorflow as tf
 from carvana import pipeline, rle
 from carvana.dataset import list_images
 from carvana.errors import CarvanaError
-from carvana.files import replacing
+from carvana.files import alone, replacing
 from carvana.progress import progress
 from carvana.recipe import Recipe, load_recipe
 from carvana.submission import HEADER
@@ -49,6 +46,8 @@ class Run:
         """
         path = folder / MODEL
         model = load_model(path, compiled=False)
+        if not (folder / RECIPE).exists():
+            raise CarvanaError(f"{folder / RECIPE}: is missing; restore it or train again")
         recipe = load_recipe(folder / RECIPE)
         size = (recipe.input.height, recipe.input.width)
         if model.input_shape[1:3] != size:
@@ -85,7 +84,8 @@ def predict_each(
         finish: called with the path and the probabilities, (height, width) float32 in [0, 1].
 
     Raises:
-        CarvanaError: a photograph cannot be read; it is named.
+        CarvanaError: a photograph cannot be read; it is named, after the results of all before it
+            have been given.
     """
     batch_size = run.recipe.prediction.batch_size
     network = tf.function(lambda batch: run.model(batch, training=False))
@@ -95,7 +95,7 @@ def predict_each(
         return finish(path, upsample(probability, height, width))
 
     def probabilities(loaded):
-        while batch := list(itertools.islice(loaded, batch_size)):
+        for batch in _batches(loaded, batch_size):
             paths, sizes, small = zip(*batch, strict=True)
             yield from zip(paths, sizes, network(tf.stack(small)), strict=True)
 
@@ -122,42 +122,35 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
         CarvanaError: the folder is empty, a photograph cannot be read, another prediction
             writes the same file, or the disk is full. Rows already made are kept.
     """
-    if not out.name.endswith((".csv", ".csv.gz")):
-        raise CarvanaError(f"{out}: a submission's name ends in .csv or .csv.gz")
+    if not out.name.endswith((".csv", ".csv.gz")) or out.is_dir():
+        raise CarvanaError(f"{out}: a submission is a file whose name ends in .csv or .csv.gz")
     threshold = run.recipe.prediction.threshold if threshold is None else threshold
-    names = list_images(images)
-    key = _fingerprint(run, images, names, threshold)
+    key = hashlib.sha256(run.path.read_bytes() + repr(threshold).encode()).hexdigest()
+    stamps = {name: _stamp(images / name) for name in list_images(images)}
     partial = out.with_name(f".{out.name}.partial")
 
-    def row(path: Path, probability: np.ndarray) -> tuple[str, str]:
-        return path.name, rle.encode(probability > threshold)
+    def row(path: Path, probability: np.ndarray) -> tuple[str, str, str]:
+        return stamps[path.name], path.name, rle.encode(probability > threshold)
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            filelock.FileLock(f"{partial}.lock", blocking=False),
-            _open_partial(partial, key) as (file, done),
-        ):
-            todo = [images / name for name in names if name not in done]
+        with alone(out, "prediction"), _open_partial(partial, key) as file:
+            done = {name for stamp, name, _ in _rows(file) if stamps.get(name) == stamp}
             if done:
-                print(f"{out}: goes on after {len(done)} of {len(names)} images")
+                print(f"{out}: goes on after {len(done)} of {len(stamps)} images")
             writer = csv.writer(file, lineterminator="\n")
-            rows = predict_each(run, todo, row)
-            for cells in progress(rows, "predicting", len(names), len(done)):
+            rows = predict_each(run, [images / name for name in stamps if name not in done], row)
+            for cells in progress(rows, "predicting", len(stamps), len(done)):
                 writer.writerow(cells)
                 file.flush()
-            file.seek(0)
-            file.readline()  # the key
             with replacing(out) as temporary:
                 opened = gzip.open if out.suffix == ".gz" else open
                 with opened(temporary, "wt", encoding="utf-8", newline="") as finished:
-                    shutil.copyfileobj(file, finished)
+                    writer = csv.writer(finished, lineterminator="\n")
+                    writer.writerow(HEADER)
+                    for stamp, name, runs in _rows(file):
+                        if stamps.get(name) == stamp:
+                            writer.writerow((name, runs))
         partial.unlink()
-        Path(f"{partial}.lock").unlink(missing_ok=True)
-    except filelock.Timeout as error:
-        raise CarvanaError(
-            f"{out}: another prediction is writing it; wait for it or choose another --out"
-        ) from error
     except OSError as error:
         raise CarvanaError(
             f"{out}: cannot be written ({error.strerror or error}); the rows made so far are "
@@ -168,11 +161,21 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
 def _ahead(
     pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], depth: int
 ) -> Iterator[_Out]:
-    """Map in order on a pool, at most `depth` items ahead of what has been taken."""
+    """Map in order on a pool, at most `depth` items ahead of what has been taken.
+
+    Where `items` fails, the results of what came before are given first.
+    """
     waiting = deque()
+    items, failure = iter(items), None
     try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
+        while True:
+            try:
+                waiting.append(pool.submit(work, next(items)))
+            except StopIteration:
+                break
+            except CarvanaError as error:
+                failure = error
+                break
             if len(waiting) > depth:
                 yield waiting.popleft().result()
         while waiting:
@@ -180,6 +183,25 @@ def _ahead(
     finally:
         for future in waiting:
             future.cancel()
+    if failure:
+        raise failure
+
+
+def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
+    """Gather items; where they fail, the part of a batch there is comes first."""
+    batch, failure = [], None
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except CarvanaError as error:
+        failure = error
+    if batch:
+        yield batch
+    if failure:
+        raise failure
 
 
 def _load(path: Path, recipe: Recipe) -> tuple[Path, tuple[int, int], tf.Tensor]:
@@ -194,37 +216,38 @@ def _load(path: Path, recipe: Recipe) -> tuple[Path, tuple[int, int], tf.Tensor]
     return path, tuple(picture.shape[:2]), pipeline.resize(pipeline.to_float(picture), recipe.input)
 
 
-def _fingerprint(run: Run, images: Path, names: list[str], threshold: float) -> str:
-    """Hash all that decides the rows: model, threshold, and each photograph's name and date."""
-    digest = hashlib.sha256(run.path.read_bytes())
-    digest.update(repr(threshold).encode())
-    for name in names:
-        status = (images / name).stat()
-        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+def _stamp(path: Path) -> str:
+    """Tell one state of a photograph from another: its size and date."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CarvanaError(f"{path}: leads nowhere; fetch it again or remove it") from error
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 @contextlib.contextmanager
-def _open_partial(path: Path, key: str) -> Iterator[tuple[TextIO, set[str]]]:
-    """Open the rows made so far for adding to: the file, and the images that are in it.
+def _open_partial(path: Path, key: str) -> Iterator[TextIO]:
+    """Open the rows made so far for adding to: stamp, image, run lengths.
 
     The first line is the key; another key starts the file anew. A row cut short is dropped.
     """
     with path.open("a+b") as file:
         file.seek(0)
-        done = set()
-        if file.readline().decode("utf-8", "replace").strip() == key:
+        if file.readline().decode("utf-8", "replace") == f"{key}\n":
             good = file.tell()
-            while (line := file.readline()).endswith(b"\n"):
+            while file.readline().endswith(b"\n"):
                 good = file.tell()
-                done.add(line.partition(b",")[0].decode("utf-8"))
             file.truncate(good)
-            file.seek(good)
         else:
             file.truncate(0)
             file.write(f"{key}\n".encode())
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        if HEADER[0] not in done:
-            text.write(",".join(HEADER) + "\n")
-        yield text, done - {HEADER[0]}
+        yield text
         text.detach()
+
+
+def _rows(file: TextIO) -> Iterator[list[str]]:
+    """Read the rows of a partial file from its beginning; leave it at its end."""
+    file.seek(0)
+    file.readline()  # the key
+    yield from csv.reader(file)

@@ -16,6 +16,8 @@ from carvana.errors import UsageError
 _strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _section = dataclass(frozen=True, config=_strict)
 _Positive = Annotated[int, Field(ge=1)]
+_Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
+_Seed = Annotated[int, Field(ge=0, lt=2**31)]
 _Factors = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
 
@@ -23,13 +25,13 @@ _Factors = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, ma
 class Data:
     split: Literal["image", "car"]
     validation: Annotated[float, Field(gt=0, lt=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: _Seed
 
 
 @_section
 class Input:
-    height: _Positive
-    width: _Positive
+    height: _Side
+    width: _Side
     method: Literal["bilinear", "area"]
     antialias: bool
 
@@ -43,14 +45,14 @@ class Augment:
 
 @_section
 class Model:
-    filters: _Positive
+    filters: Annotated[int, Field(ge=1, le=1024)]
     num_layers: Annotated[int, Field(ge=1, le=8)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 @_section
 class Training:
-    seed: Annotated[int, Field(ge=0)]
+    seed: _Seed
     epochs: _Positive
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: _Positive

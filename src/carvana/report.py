@@ -8,7 +8,7 @@ from PIL import Image
 
 from carvana import pipeline
 from carvana.competition import Paths
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing
 from carvana.recipe import Recipe
 
@@ -24,7 +24,10 @@ def draw_samples(recipe: Recipe, paths: Paths, names: list[str], out: Path) -> N
 
     Raises:
         CarvanaError: a pair is at fault, or the picture cannot be written.
+        UsageError: `out` does not end in .png.
     """
+    if out.suffix != ".png":
+        raise UsageError(f"{out}: a picture's name ends in .png")
     rows = []
     for number, name in enumerate(names):
         image, mask = pipeline.load_pair(paths.image(name), paths.mask(name), recipe.input)

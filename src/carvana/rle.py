@@ -38,7 +38,9 @@ def parse(runs: str) -> np.ndarray:
             whole number.
     """
     digits = runs.replace(" ", "")
-    if digits and not (digits.isascii() and digits.isdigit()):
+    if not digits:
+        return np.empty((0, 2), np.int64)
+    if not (digits.isascii() and digits.isdigit()):
         raise ValueError("something that is not a whole number")
     numbers = np.fromstring(runs, dtype=np.int64, sep=" ")  # ten times faster than split
     if numbers.size % 2:

@@ -13,8 +13,9 @@ from typing import TextIO
 import numpy as np
 
 from carvana import rle
+from carvana.competition import HEIGHT, WIDTH
 from carvana.errors import CarvanaError
-from carvana.submission import HEADER, open_csv, read_rows
+from carvana.submission import HEADER, open_csv, read_rows, without_mark
 
 
 @dataclass
@@ -73,14 +74,16 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
     lowest: list[tuple[float, str]] = []  # a heap of (-dice, image)
     with _Truth(truth) as true_rows:
         rows = read_rows(submission)
-        if next(rows, (0, []))[1] != HEADER:
+        if without_mark(next(rows, (0, []))[1]) != HEADER:
             raise CarvanaError(f"{submission}: does not begin with {','.join(HEADER)}")
         for line, cells in rows:
             name = cells[0]
             if len(cells) != 2 or name in found or name not in true_rows:
                 what = "doubled" if name in found else "unknown to the truth"
                 what = "not two cells" if len(cells) != 2 else what
-                raise CarvanaError(f"{submission}: line {line}: {name} is {what}; see `validate`")
+                raise CarvanaError(
+                    f"{submission}: line {line}: {name[:60]} is {what}; see `carvana validate`"
+                )
             found.add(name)
             runs, usage = true_rows[name]
             if usage == "Ignored":
@@ -114,6 +117,8 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
         raise CarvanaError(f"{path}: {name}: {error}; see `carvana validate`") from error
     if (pairs[1:, 0] < pairs[:-1].sum(axis=1)).any():
         raise CarvanaError(f"{path}: {name}: runs overlap or do not ascend; see `carvana validate`")
+    if pairs.size and (pairs[0, 0] < 1 or pairs[-1].sum() > HEIGHT * WIDTH + 1):
+        raise CarvanaError(f"{path}: {name}: a run is out of bounds; see `carvana validate`")
     return pairs
 
 
@@ -129,10 +134,14 @@ class _Truth:
             with open_csv(self.path) as text:
                 shutil.copyfileobj(text, self.file)
             self.file.seek(0)
-            self.columns = next(csv.reader([self.file.readline()]), [])
+            self.columns = without_mark(next(csv.reader([self.file.readline()]), []))
             if self.columns[:2] != HEADER:
                 raise CarvanaError(f"{self.path}: does not begin with {','.join(HEADER)}")
-            self.offsets = dict(_offsets(self.file))
+            self.offsets = {}
+            for name, offset in _offsets(self.file):
+                if name in self.offsets:
+                    raise CarvanaError(f"{self.path}: {name[:60]} is doubled; fetch it again")
+                self.offsets[name] = offset
             self.stack = stack.pop_all()
         return self
 
@@ -149,7 +158,9 @@ class _Truth:
     def __getitem__(self, name: str) -> tuple[str, str]:
         self.file.seek(self.offsets[name])
         row = dict(zip(self.columns, next(csv.reader([self.file.readline()])), strict=False))
-        return row.get("rle_mask", ""), row.get("Usage", "")
+        if "rle_mask" not in row:
+            raise CarvanaError(f"{self.path}: {name} has no mask (cut short?); fetch it again")
+        return row["rle_mask"], row.get("Usage", "")
 
 
 def _offsets(file: TextIO) -> Iterator[tuple[str, int]]:
@@ -160,4 +171,4 @@ def _offsets(file: TextIO) -> Iterator[tuple[str, int]]:
         if not line:
             return
         if line.strip():
-            yield next(csv.reader([line.partition(",")[0]]))[0], offset
+            yield next(csv.reader([line]))[0], offset

@@ -29,11 +29,15 @@ def open_csv(path: Path) -> Iterator[TextIO]:
     remedy = "write it again (`carvana predict`) or fetch it again"
     try:
         with contextlib.ExitStack() as stack:
-            if path.suffix == ".gz":
+            if path.suffix.lower() == ".gz":
                 binary = stack.enter_context(gzip.open(path, "rb"))
-            elif path.suffix == ".zip":
+            elif path.suffix.lower() == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
-                members = [m for m in archive.namelist() if m.lower().endswith(".csv")]
+                members = [
+                    name
+                    for name in archive.namelist()
+                    if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
+                ]
                 if len(members) != 1:
                     raise CarvanaError(f"{path}: holds {len(members)} CSV files, not one")
                 binary = stack.enter_context(archive.open(members[0]))
@@ -46,7 +50,7 @@ def open_csv(path: Path) -> Iterator[TextIO]:
         raise CarvanaError(f"{path}: is cut short or broken; {remedy}") from error
     except UnicodeDecodeError as error:
         raise CarvanaError(f"{path}: is not a text file; {remedy}") from error
-    except (OSError, csv.Error) as error:
+    except (OSError, csv.Error, RuntimeError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CarvanaError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
@@ -58,6 +62,11 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         for cells in reader:
             if cells:
                 yield reader.line_num, cells
+
+
+def without_mark(header: list[str]) -> list[str]:
+    """Take off the byte order mark some programs put before a CSV's first cell."""
+    return [cell.removeprefix("\ufeff") for cell in header]
 
 
 @dataclass
@@ -111,7 +120,7 @@ def validate(
         CarvanaError: a file cannot be read at all (absent, cut short, not text).
     """
     rows = read_rows(sample)
-    if next(rows, (0, []))[1][:1] != HEADER[:1]:
+    if without_mark(next(rows, (0, []))[1])[:1] != HEADER[:1]:
         raise CarvanaError(f"{sample}: is not a sample submission (img,rle_mask); fetch it again")
     expected = {cells[0] for _, cells in rows}
     found = Validation()
@@ -119,27 +128,28 @@ def validate(
     rows = read_rows(submission)
     line, header = next(rows, (1, []))
     if header != HEADER:
-        found.add("wrong header", line, f"{','.join(header)!r}, not {','.join(HEADER)!r}")
+        found.add("wrong header", line, f"{','.join(header)[:60]!r}, not {','.join(HEADER)!r}")
     for line, cells in rows:
         found.rows += 1
         name = cells[0]
+        shown = name[:60]
         if len(cells) != 2:
-            found.add("cells in a row not two", line, f"{name} ({len(cells)})")
+            found.add("cells in a row not two", line, f"{shown} ({len(cells)})")
         if name in seen:
-            found.add("doubled row", line, f"{name}, as in line {seen[name]}")
+            found.add("doubled row", line, f"{shown}, as in line {seen[name]}")
         elif name not in expected:
-            found.add("unknown image", line, name)
+            found.add("unknown image", line, shown)
         seen.setdefault(name, line)
         if len(cells) == 2:
             if not cells[1].strip():
                 found.empty += 1
             for kind in run_faults(cells[1], height * width):
-                found.add(kind, line, name)
+                found.add(kind, line, shown)
     missing = sorted(expected - seen.keys())
     if missing:
         found.add("missing image", None, missing[0], len(missing))
     if not _ends_with_newline(submission):
-        found.add("last row without an end of line (cut short?)", line, name if seen else "")
+        found.add("last row without an end of line (cut short?)", line, shown if seen else "")
     return found
 
 

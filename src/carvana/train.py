@@ -1,9 +1,14 @@
 """Train: recipe + data -> runs/<name>/, resumable after a kill at any moment."""
 
+import contextlib
+import io
 import json
 import math
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -13,10 +18,10 @@ import tensorflow as tf
 from carvana import dataset, pipeline
 from carvana.competition import Paths
 from carvana.errors import CarvanaError, UsageError
-from carvana.files import replacing, write_text
+from carvana.files import alone, clear_temporaries, replacing, write_text
 from carvana.losses import LOSSES
 from carvana.metrics import dice
-from carvana.recipe import Recipe, differences, load_recipe, to_toml
+from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.unet import unet
 
 MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS = (
@@ -27,6 +32,10 @@ MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS = (
     "history.csv",
     "metrics.json",
 )
+COLUMNS = [  # of history.csv; empty where an epoch was cut short
+    *("epoch", "steps", "seconds", "accuracy", "dice", "loss"),
+    *("val_accuracy", "val_dice", "val_loss"),
+]
 SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
 
 
@@ -47,8 +56,13 @@ def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
         UsageError: `run` holds another recipe's model.
         KeyboardInterrupt: Ctrl-C, after the model has been saved.
     """
+    with alone(run, "training"):
+        return _train(recipe, paths, run)
+
+
+def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
+    _check_run(run, recipe)
     names = dataset.find_pairs(paths)
-    _claim(run, recipe)
     split = _split(run, names, recipe)
     training = recipe.training
     steps = training.steps_per_epoch or math.ceil(len(split.train) / training.batch_size)
@@ -59,23 +73,23 @@ def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     done = int(model.optimizer.iterations)
     history = _read_history(run, done // steps)
     if done >= steps * training.epochs and len(history) >= training.epochs:
-        print(f"{run}: all {training.epochs} epochs are trained; nothing to do")
-        if (run / METRICS).exists():
-            return json.loads((run / METRICS).read_text())
-        return _write_metrics(run, history, model, training)
+        print(f"{run}: {len(history)} epochs are trained already; nothing to do")
+        return _read_metrics(run) or _write_metrics(run, history, model, len(split.train), training)
     if done:
         print(f"{run}: goes on after step {done} of {steps * training.epochs}")
 
     images, masks = pipeline.load_pairs(split.train + split.validation, paths, recipe.input)
     n = len(split.train)
+    write_text(run / RECIPE, to_toml(recipe))
+    (run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
+    clear_temporaries(run)
     validation = pipeline.validation_dataset(images[n:], masks[n:], training.batch_size)
-    record = _Record(run, history, steps)
-    record.set_model(model)
     epochs_done, steps_into = divmod(done, steps)
+    record = _Record(run, history, steps, done)
+    record.set_model(model)
     if epochs_done > len(history):  # stopped between an epoch's last step and its validation
         logs = model.evaluate(validation, return_dict=True, verbose=0)
-        record.on_epoch_begin(epochs_done - 1)
-        record.on_epoch_end(epochs_done - 1, {f"val_{k}": v for k, v in logs.items()})
+        record.on_epoch_end(epochs_done - 1, {f"val_{name}": v for name, v in logs.items()})
 
     callbacks = [
         keras.callbacks.TensorBoard(run / "logs", profile_batch=0),
@@ -96,6 +110,11 @@ def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
         model.fit(
             batches, initial_epoch=first, epochs=last_epoch, steps_per_epoch=steps_per_epoch, **fit
         )
+        if model.stop_training:
+            raise CarvanaError(
+                f"{run}: the loss is not a number; the last good model, if one was saved, is kept; "
+                "lower training.learning_rate (--set training.learning_rate=...) in another run"
+            )
 
     try:
         if steps_into:  # first the rest of the epoch that was cut short
@@ -103,18 +122,14 @@ def train(recipe: Recipe, paths: Paths, run: Path) -> dict:
             done += steps - steps_into
         fit_epochs(done, training.epochs, steps)
     except KeyboardInterrupt:
-        record.save()
+        with _uninterrupted():
+            record.save()
         print(
-            f"\n{run}: saved at step {int(model.optimizer.iterations)} of "
-            f"{steps * training.epochs}; the same command goes on from there"
+            f"\n{run}: saved at step {record.step} of {steps * training.epochs}; "
+            "the same command goes on from there"
         )
         raise
-    if model.stop_training:
-        raise CarvanaError(
-            f"{run}: the loss is not a number; the last good model is kept; lower "
-            "training.learning_rate (--set training.learning_rate=...) and start another run"
-        )
-    return _write_metrics(run, record.history, model, training)
+    return _write_metrics(run, record.history, model, n, training)
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
@@ -181,30 +196,31 @@ class _Record(keras.callbacks.Callback):
     trains that epoch again and drops the row, so that none is repeated or lost.
     """
 
-    def __init__(self, run: Path, history: pd.DataFrame, steps: int):
+    def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int):
         super().__init__()
-        self.run, self.history, self.steps = run, history, steps
+        self.run, self.history, self.steps, self.step = run, history, steps, done
         self.saved = time.monotonic()
+        self.begun = None  # when this epoch's first step began, None if that was before a stop
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.begun = time.monotonic()
+        self.begun = time.monotonic() if self.step % self.steps == 0 else None
 
     def on_train_batch_end(self, batch, logs=None):
-        epoch_ends = int(self.model.optimizer.iterations) % self.steps == 0
-        if not epoch_ends and time.monotonic() - self.saved > SAVE_SECONDS:
+        self.step += 1
+        if self.step % self.steps and time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.model.stop_training:  # diverged: keep the last good model
             return
-        row = {
-            "epoch": epoch + 1,
-            "steps": int(self.model.optimizer.iterations),
-            "seconds": round(time.monotonic() - self.begun, 3),
-            **{name: float(value) for name, value in logs.items()},
-        }
-        best = self.history.get("val_dice", pd.Series(dtype=float)).max()
-        self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
+        row = {"epoch": epoch + 1, "steps": self.step, **logs}
+        if self.begun:
+            row["seconds"] = time.monotonic() - self.begun
+        else:  # figures of a part of the epoch would pass for those of the whole
+            row = {key: row[key] for key in row if key not in ("accuracy", "dice", "loss")}
+        best = self.history["val_dice"].max()
+        rows = [*self.history.to_dict("records"), row]
+        self.history = pd.DataFrame(rows, columns=COLUMNS)
         write_text(self.run / HISTORY, self.history.to_csv(index=False))
         if not row["val_dice"] <= best:
             with replacing(self.run / BEST) as temporary:
@@ -212,28 +228,45 @@ class _Record(keras.callbacks.Callback):
         self.save()
 
     def save(self):
+        if self.model.stop_training:
+            return
+        # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
+        self.step = max(self.step, int(self.model.optimizer.iterations))
+        self.model.optimizer.iterations.assign(self.step)
         with replacing(self.run / MODEL) as temporary:
             self.model.save(temporary)
         self.saved = time.monotonic()
 
 
-def _claim(run: Path, recipe: Recipe) -> None:
-    """Write the recipe into the run; where a model is there already, it must be this recipe's."""
-    path = run / RECIPE
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a second Ctrl-C wait for what the first has begun."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_run(run: Path, recipe: Recipe) -> None:
+    """Make sure that a model in the run is this recipe's, or that there is none."""
     if not (run / MODEL).exists():
         for name in (SPLIT, HISTORY, METRICS, BEST):  # of a start that came to nothing
             (run / name).unlink(missing_ok=True)
-    elif not path.exists():
-        raise UsageError(f"{run}: holds a model without its {RECIPE}; choose another --run")
-    else:
-        changed = differences(load_recipe(path), recipe)
-        changed = [key for key in changed if not key.startswith("training.epochs ")]
-        if changed:
-            raise UsageError(
-                f"{run}: holds a run of another recipe: {', '.join(changed)}; "
-                "give this one a name of its own (--run, or make NAME=...)"
-            )
-    write_text(path, to_toml(recipe))
+        return
+    for name in (RECIPE, SPLIT):
+        if not (run / name).exists():
+            raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
+    changed = differences(load_recipe(run / RECIPE), recipe)
+    changed = [key for key in changed if not key.startswith("training.epochs ")]
+    if changed:
+        raise UsageError(
+            f"{run}: holds a run of another recipe: {', '.join(changed)}; "
+            "give this one a name of its own (--run, or make NAME=...)"
+        )
 
 
 def _split(run: Path, names: list[str], recipe: Recipe) -> dataset.Split:
@@ -260,28 +293,47 @@ def _load_or_build(run: Path, recipe: Recipe) -> keras.Model:
 
 
 def _read_history(run: Path, epochs_done: int) -> pd.DataFrame:
+    """Read the rows of epochs the model has behind it; the last may be missing after a kill."""
     path = run / HISTORY
-    if not path.exists():
-        return pd.DataFrame()
+    if epochs_done == 0:
+        return pd.DataFrame(columns=COLUMNS)
+    fault = f"{path}: does not fit the model beside it; restore it or start another run"
     try:
-        history = pd.read_csv(path)
-        return history[history["epoch"] <= epochs_done]
-    except (KeyError, ValueError) as error:
-        raise CarvanaError(f"{path}: is not a training history; start another run") from error
+        text = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
+        history = pd.read_csv(io.StringIO(text))
+    except (OSError, ValueError) as error:
+        raise CarvanaError(fault) from error
+    if list(history.columns) != COLUMNS or not text.endswith("\n"):
+        raise CarvanaError(fault)
+    history = history[history["epoch"] <= epochs_done]
+    if list(history["epoch"]) != list(range(1, len(history) + 1)) or len(history) < epochs_done - 1:
+        raise CarvanaError(fault)
+    return history
 
 
-def _write_metrics(run: Path, history: pd.DataFrame, model: keras.Model, training) -> dict:
-    last = history.iloc[-1]
-    seconds = history["seconds"].sum()
+def _read_metrics(run: Path) -> dict | None:
+    try:
+        return json.loads((run / METRICS).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _write_metrics(
+    run: Path, history: pd.DataFrame, model: keras.Model, images: int, training: Training
+) -> dict:
+    last, timed = history.iloc[-1], history.dropna(subset="seconds")
+    seconds = float(timed["seconds"].sum())
+    epoch_images = training.steps_per_epoch * training.batch_size or images
     metrics = {
-        "val_dice": last["val_dice"],
-        "val_accuracy": last["val_accuracy"],
-        "val_loss": last["val_loss"],
-        "best_val_dice": history["val_dice"].max(),
+        "val_dice": float(last["val_dice"]),
+        "val_accuracy": float(last["val_accuracy"]),
+        "val_loss": float(last["val_loss"]),
+        "best_val_dice": float(history["val_dice"].max()),
         "steps": int(last["steps"]),
         "epochs": int(last["epoch"]),
+        # Of epochs that were not cut short; validation and the first step's compilation included.
         "seconds": round(seconds, 1),
-        "images_per_second": round(last["steps"] * training.batch_size / seconds, 3),
+        "images_per_second": round(epoch_images * len(timed) / seconds, 3) if seconds else None,
         "parameters": model.count_params(),
         "precision": model.layers[1].dtype_policy.name,
     }

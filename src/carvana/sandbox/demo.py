@@ -1,6 +1,5 @@
 """`make demo`: the whole road, through the official client, against the local stand-in."""
 
-import contextlib
 import os
 import shlex
 import subprocess
@@ -8,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import filelock
-
 from carvana.errors import CarvanaError
+from carvana.files import alone
 from carvana.sandbox.cars import write_competition
 from carvana.sandbox.server import Sandbox
 
@@ -42,7 +40,7 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         ("submit", submission, "--message", "the demo", "--data", fetched),
     )
     begun = time.monotonic()
-    with _alone(data / ".demo.lock"):
+    with alone(fetched, "demo"):
         print(f"rendering {TRAIN_CARS + TEST_CARS} cars into {served}", flush=True)
         write_competition(served, TRAIN_CARS, TEST_CARS, SEED)
         with Sandbox(served) as sandbox:
@@ -70,15 +68,3 @@ def _run(stage: tuple, environment: dict[str, str]) -> None:
         raise KeyboardInterrupt
     if code:
         raise CarvanaError(f"the stage `carvana {stage[0]}` failed; see above, then run it again")
-
-
-@contextlib.contextmanager
-def _alone(lock: Path):
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(lock, blocking=False):
-            yield
-    except filelock.Timeout as error:
-        raise CarvanaError(
-            f"{lock}: another demo runs in this folder; wait for it or clone the kit elsewhere"
-        ) from error

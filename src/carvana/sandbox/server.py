@@ -16,6 +16,7 @@ import os
 import secrets
 import shlex
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -142,7 +143,7 @@ class Sandbox:
             server = make_server(
                 "127.0.0.1",
                 self.port,
-                Request.application(self.answer),
+                Request.application(lambda request: self.answer(request)),
                 threaded=True,
                 request_handler=_QuietHandler,
                 fd=listener.fileno(),
@@ -474,6 +475,7 @@ def serve(
         variables = shlex.join(f"{key}={value}" for key, value in sandbox.environment().items())
         print(f"{folder} as {SLUG} on 127.0.0.1:{sandbox.port}, until Ctrl-C. To use it, run:")
         print(f"env {variables} kaggle competitions files {SLUG}", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, too
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 
