@@ -20,7 +20,15 @@ _MACINTOSH = "__MACOSX"  # what a Macintosh adds of its own
 
 
 class BrokenArchive(CarvanaError):
-    """An archive is damaged, or holds what no archive of the competition does."""
+    """An archive is damaged, or holds what no archive of the competition does.
+
+    Attributes:
+        reason: what is wrong, to go after "it": "is cut short or damaged".
+    """
+
+    def __init__(self, archive: Path, reason: str):
+        super().__init__(f"{archive}: {reason}; delete it and fetch it again")
+        self.reason = reason
 
 
 def check(archive: Path) -> int:
@@ -66,7 +74,7 @@ def unpack(archive: Path, target: Path) -> None:
         strays = [entry.filename for entry in entries if _top(entry) != target.name]
         if strays or not entries:
             found = f"{strays[0]!r}" if strays else "nothing"
-            raise BrokenArchive(f"{archive}: holds {found}, not {target.name}; fetch it again")
+            raise BrokenArchive(archive, f"holds {found}, not {target.name}")
         require_room(target.parent, sum(entry.file_size for entry in entries), archive.name)
         for entry in progress(entries, f"unpacking {archive.name}", len(entries), unit="file"):
             opened.extract(entry, temporary)
@@ -144,9 +152,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(archive) as opened:
             yield opened
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BrokenArchive(
-            f"{archive}: is cut short or damaged ({error}); delete it and fetch it again"
-        ) from error
+        raise BrokenArchive(archive, f"is cut short or damaged ({error})") from error
     except FileNotFoundError as error:
         raise CarvanaError(f"{archive}: no such file") from error
     except OSError as error:
@@ -158,15 +164,12 @@ def _entries(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     entries = opened.infolist()
     for entry in entries:
         if fault := _fault(entry):
-            raise BrokenArchive(
-                f"{archive}: entry {entry.filename!r} {fault}; this is not the competition's "
-                "archive: delete it and fetch it again"
-            )
+            raise BrokenArchive(archive, f"is not safe: its entry {entry.filename!r} {fault}")
     total = sum(entry.file_size for entry in entries)
     if total > max(SMALL, MOST_RATIO * archive.stat().st_size):
         raise BrokenArchive(
-            f"{archive}: would unpack to {size_text(total)}, over {MOST_RATIO} times its own size; "
-            "this is not the competition's archive: delete it and fetch it again"
+            archive,
+            f"is not safe: it unpacks to {size_text(total)}, over {MOST_RATIO} times its own size",
         )
     return entries
 

@@ -140,7 +140,7 @@ def _serve(options) -> None:
 
 
 def _render(options) -> None:
-    from carvana.sandbox.cars import write_competition
+    from carvana.sandbox.rendered import write_competition
 
     write_competition(options.folder, options.train_cars, options.test_cars, options.seed)
     print(f"{options.folder}: {options.train_cars} training cars, {options.test_cars} test cars")

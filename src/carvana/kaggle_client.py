@@ -41,7 +41,7 @@ RULES_PAGE = f"{PAGE}/rules"
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 PHONE_PAGE = "https://www.kaggle.com/settings"
 STATUS_PAGE = "https://status.kaggle.com"
-AGAIN = "then run the same command again: what is fetched already is kept"
+AGAIN = "then run the same command again: nothing done so far is lost"
 
 FILES = {  # what each road needs
     "sample": ("sample_submission.csv.zip",),
@@ -271,11 +271,11 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
             # What an earlier run left may have been damaged: once more, from its first byte.
             _discard(part)
             if not again:
-                raise BrokenArchive(
-                    f"{root / name}: arrived damaged twice ({error.__cause__ or error}); try "
-                    f"later, or fetch it in a browser at {PAGE}/data and use --from FOLDER"
+                raise CarvanaError(
+                    f"{root / name}: fetched twice, and both times it {error.reason}; try later, "
+                    f"or fetch it in a browser at {PAGE}/data and use --from FOLDER"
                 ) from error
-            _say(f"{name}: arrived damaged; fetching it once more from its beginning")
+            _say(f"{name}: {error.reason}; fetching it once more from its beginning")
     if _size(part) != size:
         _say(f"{name}: {_size(part)} bytes, Kaggle lists {size}; its checksums hold, so it is used")
     os.replace(part, root / name)

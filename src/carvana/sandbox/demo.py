@@ -9,7 +9,7 @@ from pathlib import Path
 
 from carvana.errors import CarvanaError
 from carvana.files import alone
-from carvana.sandbox.cars import write_competition
+from carvana.sandbox.rendered import write_competition
 from carvana.sandbox.server import Sandbox
 
 TRAIN_CARS, TEST_CARS, SEED = 24, 4, 1

@@ -12,7 +12,7 @@ from PIL import Image
 from carvana import rle
 from carvana.competition import HEIGHT, VIEWS, WIDTH
 from carvana.errors import CarvanaError, UsageError
-from carvana.sandbox import cars
+from carvana.sandbox import rendered, studio
 
 CAR = 3
 
@@ -21,7 +21,7 @@ CAR = 3
 def folder(tmp_path_factory):
     """A rendered competition of one car to train on and one to test."""
     folder = tmp_path_factory.mktemp("competition")
-    cars.write_competition(folder, train_cars=1, test_cars=1, seed=5)
+    rendered.write_competition(folder, train_cars=1, test_cars=1, seed=5)
     return folder
 
 
@@ -33,12 +33,12 @@ def no_rendering(monkeypatch):
     def shots(seeds):
         views = range(1, VIEWS + 1)
         yield (
-            cars.Shot(f"{seed:012x}_{view:02d}", b"jpeg", b"gif", f"{seed + view} 1")
+            rendered.Shot(f"{seed:012x}_{view:02d}", b"jpeg", b"gif", f"{seed + view} 1")
             for seed in seeds
             for view in views
         )
 
-    monkeypatch.setattr(cars, "_shots", shots)
+    monkeypatch.setattr(rendered, "_shots", shots)
 
 
 def names(path):
@@ -65,23 +65,23 @@ def table(path):
 
 
 def test_render_gives_the_competitions_shapes():
-    photo, mask = cars.render(CAR, 1)
+    photo, mask = studio.render(CAR, 1)
     assert photo.shape == (HEIGHT, WIDTH, 3) and photo.dtype == np.uint8
     assert mask.shape == (HEIGHT, WIDTH) and mask.dtype == bool
 
 
 def test_render_is_deterministic():
-    first = cars.render(CAR, 4)
-    cars.stage.cache_clear()
-    cars.grain_sheet.cache_clear()
-    again = cars.render(CAR, 4)
+    first = studio.render(CAR, 4)
+    studio.stage.cache_clear()
+    studio.grain_sheet.cache_clear()
+    again = studio.render(CAR, 4)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_mask_covers_what_a_car_covers_in_the_real_data(seed):
     for view in (1, 5):
-        mask = cars.render(seed, view)[1]
+        mask = studio.render(seed, view)[1]
         assert 0.09 < mask.mean() < 0.42  # 0.12 to 0.37 in the real masks
         rows = np.flatnonzero(mask.any(axis=1))
         assert rows[0] > 0 and rows[-1] < HEIGHT - 1
@@ -92,7 +92,7 @@ def test_mask_covers_what_a_car_covers_in_the_real_data(seed):
 
 
 def test_views_differ_but_show_one_car():
-    photos, masks = zip(*(cars.render(CAR, view) for view in (1, 5, 9, 13)), strict=True)
+    photos, masks = zip(*(studio.render(CAR, view) for view in (1, 5, 9, 13)), strict=True)
     shares = [mask.mean() for mask in masks]
     for one, other in ((0, 1), (1, 2), (2, 3)):
         assert np.mean(masks[one] ^ masks[other]) > 0.03
@@ -105,31 +105,31 @@ def test_views_differ_but_show_one_car():
 
 
 def test_cars_differ():
-    (photo, mask), (other_photo, other_mask) = cars.render(1, 3), cars.render(2, 3)
+    (photo, mask), (other_photo, other_mask) = studio.render(1, 3), studio.render(2, 3)
     assert np.mean(mask ^ other_mask) > 0.005
     assert np.abs(photo.astype(int) - other_photo).mean() > 3
 
 
 def test_outside_the_mask_stands_the_empty_studio(monkeypatch):
-    photo, mask = cars.render(CAR, 3)
+    photo, mask = studio.render(CAR, 3)
     clear = Image.new("RGBA", (1, 1)), Image.new("L", (1, 1)), (0, 0)
-    monkeypatch.setattr(cars, "paint", lambda *_: clear)
-    studio, nothing = cars.render(CAR, 3)
+    monkeypatch.setattr(studio, "paint", lambda *_: clear)
+    empty, nothing = studio.render(CAR, 3)
     assert not nothing.any()
-    changed = (photo != studio).any(axis=2)
+    changed = (photo != empty).any(axis=2)
     near = mask.copy()  # beside the car, pixels covered by less than half, and the lens's blur
     for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
         near |= np.roll(near, step, axis)
     assert not (changed & ~near).any()
     assert changed[mask].mean() > 0.97
     # The shadow darkens the floor, yet is not in the mask.
-    backdrop = np.asarray(cars.stage(CAR).backdrop).astype(int)
-    assert ((backdrop - studio > 40).all(axis=2) & ~mask).sum() > 5_000
+    backdrop = np.asarray(studio.stage(CAR).backdrop).astype(int)
+    assert ((backdrop - empty > 40).all(axis=2) & ~mask).sum() > 5_000
 
 
 def test_brightness_alone_does_not_find_the_car():
     def best_dice(seed):
-        photo, mask = cars.render(seed, 4)
+        photo, mask = studio.render(seed, 4)
         grey = photo.mean(axis=2)
         found = (grey < level for level in range(40, 240, 20))
         return max(2 * (f & mask).sum() / (f.sum() + mask.sum()) for f in found)
@@ -140,7 +140,7 @@ def test_brightness_alone_does_not_find_the_car():
 @pytest.mark.parametrize(("seed", "view"), [(0, 0), (0, 17), (-1, 1)])
 def test_render_refuses_what_is_out_of_range(seed, view):
     with pytest.raises(ValueError, match="views run from 1 to 16"):
-        cars.render(seed, view)
+        studio.render(seed, view)
 
 
 # ------------------------------------------------------------------------------ write_competition
@@ -154,7 +154,7 @@ def test_archives_hold_the_competitions_names(folder):
     assert all(re.fullmatch("test" + pattern, name) for name in test)
     masks = [n.replace("train/", "train_masks/").replace(".jpg", "_mask.gif") for n in train]
     assert names(folder / "train_masks.zip") == masks
-    assert sorted(p.name for p in folder.iterdir()) == sorted((*cars.FILES, cars.MARKER))
+    assert sorted(p.name for p in folder.iterdir()) == sorted((*rendered.FILES, rendered.MARKER))
 
 
 def test_photographs_and_masks_are_of_the_real_kind(folder):
@@ -166,7 +166,7 @@ def test_photographs_and_masks_are_of_the_real_kind(folder):
     assert np.unique(mask).tolist() == [0, 1]
     assert np.unique(mask.convert("RGB")).tolist() == [0, 255]
     # What other processes wrote is what this one renders, but for the JPEG's losses.
-    drawn, truth = cars.render(int(name[6:18], 16), 3)
+    drawn, truth = studio.render(int(name[6:18], 16), 3)
     assert np.array_equal(np.asarray(mask) > 0, truth)
     assert np.abs(np.asarray(photo).astype(int) - drawn).mean() < 4
 
@@ -190,7 +190,7 @@ def test_sample_and_solution_cover_the_test_photographs(folder):
 
 
 def test_train_and_test_cars_are_disjoint(tmp_path, no_rendering):
-    cars.write_competition(tmp_path, 40, 20, 1)
+    rendered.write_competition(tmp_path, 40, 20, 1)
     train = {name[6:18] for name in names(tmp_path / "train.zip")}
     test = {name[5:17] for name in names(tmp_path / "test.zip")}
     assert len(train) == 40 and len(test) == 20 and not train & test
@@ -199,33 +199,33 @@ def test_train_and_test_cars_are_disjoint(tmp_path, no_rendering):
 
 
 def test_a_second_run_does_nothing(tmp_path, no_rendering):
-    cars.write_competition(tmp_path, 2, 1, 1)
+    rendered.write_competition(tmp_path, 2, 1, 1)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    cars.write_competition(tmp_path, 2, 1, 1)
+    rendered.write_competition(tmp_path, 2, 1, 1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("harm", ["other arguments", "missing", "cut short", "marker"])
 def test_a_run_renews_what_is_not_the_same_and_whole(tmp_path, no_rendering, harm):
-    cars.write_competition(tmp_path, 2, 1, 1)
-    whole = {name: (tmp_path / name).read_bytes() for name in cars.FILES}
+    rendered.write_competition(tmp_path, 2, 1, 1)
+    whole = {name: (tmp_path / name).read_bytes() for name in rendered.FILES}
     if harm == "other arguments":
-        cars.write_competition(tmp_path, 2, 1, 2)
+        rendered.write_competition(tmp_path, 2, 1, 2)
         assert (tmp_path / "train.zip").read_bytes() != whole["train.zip"]
     elif harm == "missing":
         (tmp_path / "train.zip").unlink()
     elif harm == "cut short":
         (tmp_path / "train.zip").write_bytes(whole["train.zip"][:-9])
     else:
-        (tmp_path / cars.MARKER).write_text("[")
-    cars.write_competition(tmp_path, 2, 1, 1)
-    assert {name: (tmp_path / name).read_bytes() for name in cars.FILES} == whole
-    assert json.loads((tmp_path / cars.MARKER).read_text())["seed"] == 1
+        (tmp_path / rendered.MARKER).write_text("[")
+    rendered.write_competition(tmp_path, 2, 1, 1)
+    assert {name: (tmp_path / name).read_bytes() for name in rendered.FILES} == whole
+    assert json.loads((tmp_path / rendered.MARKER).read_text())["seed"] == 1
 
 
 @pytest.mark.parametrize("after", [5, 20])  # amid the train and amid the test photographs
 def test_an_interrupt_leaves_nothing_half_written(tmp_path, no_rendering, monkeypatch, after):
-    whole = cars._shots
+    whole = rendered._shots
 
     @contextlib.contextmanager
     def interrupted(seeds):
@@ -238,9 +238,9 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, no_rendering, monkey
         with whole(seeds) as shots:
             yield some(shots)
 
-    monkeypatch.setattr(cars, "_shots", interrupted)
+    monkeypatch.setattr(rendered, "_shots", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cars.write_competition(tmp_path, 1, 1, 1)
+        rendered.write_competition(tmp_path, 1, 1, 1)
     left = {path.name for path in tmp_path.iterdir()}
     assert left <= {"train.zip", "train_masks.zip", "train_masks.csv.zip"}
     assert bool(left) == (after >= VIEWS)
@@ -253,11 +253,11 @@ def test_a_full_disk_is_named(tmp_path, no_rendering, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     with pytest.raises(CarvanaError, match="No space left"):
-        cars.write_competition(tmp_path, 1, 1, 1)
+        rendered.write_competition(tmp_path, 1, 1, 1)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
 def test_numbers_out_of_range_are_refused(tmp_path, arguments):
     with pytest.raises(UsageError, match="at least one car"):
-        cars.write_competition(tmp_path, *arguments)
+        rendered.write_competition(tmp_path, *arguments)
