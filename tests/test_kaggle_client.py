@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -151,6 +152,17 @@ def wait_until(condition, process: subprocess.Popen) -> None:
             process.kill()
             pytest.fail(f"the client ended: {process.communicate()[0]}")
         time.sleep(0.01)
+
+
+def test_stopped_between_fetching_and_checking(sandbox, served, paths):
+    server = sandbox()
+    paths.root.mkdir()
+    shutil.copy(served / "train.zip", paths.root / "train.zip.part")
+    broken = os.urandom((served / "train_masks.zip").stat().st_size)
+    (paths.root / "train_masks.zip.part").write_bytes(broken)
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    assert not any("/storage/train.zip" in line for line in server.log)
 
 
 def test_interrupted_and_rerun(sandbox, served, paths):
@@ -438,6 +450,13 @@ def test_credentials_that_are_not_accepted(sandbox, paths, monkeypatch):
         download(paths)
 
 
+def test_a_folder_the_client_cannot_make(sandbox, paths):
+    environment = sandbox().environment() | {"KAGGLE_CONFIG_DIR": "/dev/null/kaggle"}
+    code, output = run_client(download_call(paths), environment)
+    assert code == 1
+    assert output.startswith("/dev/null/kaggle: the Kaggle client cannot make its folder")
+
+
 # ---- submit
 
 
@@ -490,6 +509,7 @@ SUBMIT_FAULTS = {
     "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
     "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/subm",
     "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",
+    "503 on=ListSubmissions times=0": "sent, do not send it again: its score will be at .*/subm",
     "503 on=CreateSubmission times=0": r"Kaggle has trouble of its own \(503\)",
 }
 

@@ -207,7 +207,7 @@ def _fetch_all(names: list[str], root: Path) -> None:
     if absent := [name for name in names if name not in sizes]:
         raise CarvanaError(f"{absent[0]}: Kaggle does not list it; see {PAGE}/data")
     here = [name for name in names if _is_whole(root / name, sizes[name])]
-    parts = {name: _size(_part(root, name)) for name in names if name not in here}
+    parts = {n: min(_size(_part(root, n)), sizes[n]) for n in names if n not in here}
     to_fetch = sum(sizes[name] - part for name, part in parts.items())
     # Photographs do not shrink in a zip: what is unpacked is about as large again.
     needed = to_fetch + sum(sizes[name] for name in names)
@@ -254,7 +254,7 @@ def _is_whole(archive: Path, size: int) -> bool:
     try:
         archives.check(archive)
     except BrokenArchive as error:
-        _say(f"{error}; fetching it again")
+        _say(f"{archive}: {error.reason}; fetching it again")
         return False
     return True
 
@@ -263,7 +263,8 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
     """Fetch one archive, going on with a part of it, and put it in place once it is sound."""
     part = _part(root, name)
     for again in (True, False):
-        _patiently(name, lambda: _transfer(api, name, part, size), lambda: _size(part))
+        if _size(part) != size:  # else an earlier run was stopped before it could check it
+            _patiently(name, lambda: _transfer(api, name, part, size), lambda: _size(part))
         try:
             archives.check(part)
             break
@@ -424,7 +425,13 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
 
     begun = shown = time.monotonic()
     while True:
-        state = _patiently("the list of submissions", lambda: _submission(api, ref))
+        try:
+            state = _patiently("the list of submissions", lambda: _submission(api, ref))
+        except KaggleError as error:
+            raise KaggleError(
+                f"submission {ref}: sent, do not send it again: its score will be at "
+                f"{PAGE}/submissions; waiting for it failed: {str(error).split(';')[0]}"
+            ) from error
         status = state.status if state else SubmissionStatus.PENDING
         if status == SubmissionStatus.COMPLETE:
             return _number(state.public_score), _number(state.private_score)
@@ -536,8 +543,13 @@ def _connect() -> "KaggleApi":
     try:
         with _hushed():
             from kaggle.api.kaggle_api_extended import KaggleApi
-
-            api = KaggleApi()
+    except OSError as error:
+        raise KaggleError(
+            f"{error.filename}: the Kaggle client cannot make its folder ({error.strerror}); set "
+            "KAGGLE_CONFIG_DIR to a folder that can be written"
+        ) from error
+    api = KaggleApi()
+    try:
         _patiently("the credentials", api.authenticate)
         # A legacy key is only ever proved by using it; so are the rules.
         _patiently("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
