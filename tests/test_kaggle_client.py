@@ -344,9 +344,9 @@ def test_two_downloads_into_one_folder(sandbox, served, paths):
     part = paths.root / "train.zip.part"
     with start_client(download_call(paths), server.environment()) as first:
         wait_until(lambda: size_of(part) == HELD, first)
-        with pytest.raises(CarvanaError, match="another download is working in this folder; wait"):
+        with pytest.raises(CarvanaError, match="another download is at work on it; wait"):
             download(paths)
-        with pytest.raises(CarvanaError, match="another download is working in this folder; wait"):
+        with pytest.raises(CarvanaError, match="another download is at work on it; wait"):
             download(paths, source=served)
         first.kill()
     server.faults.clear()

@@ -49,15 +49,22 @@ def alone(path: Path, who: str) -> Iterator[None]:
     Raises:
         CarvanaError: another process holds it; `who` says which kind, as in "training".
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock, blocking=False):
-            yield
+        lock.acquire()
     except filelock.Timeout as error:
         raise CarvanaError(
             f"{path}: another {who} is at work on it; wait for it or choose another place"
         ) from error
+    except OSError as error:
+        raise CarvanaError(
+            f"{path.parent}: cannot be written ({error.strerror or error}); choose another place"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import filelock
 import requests
 from tqdm import tqdm
 
 from carvana import archives
 from carvana.archives import BrokenArchive, disk_error, size_text
-from carvana.competition import SLUG, TEAMS, Paths
+from carvana.competition import ANCHORS, SLUG, TEAMS, Paths
 from carvana.errors import CarvanaError, UsageError, list_faults
+from carvana.files import alone
 from carvana.progress import LINE_SECONDS
 from carvana.submission import validate
 
@@ -49,8 +49,6 @@ FILES = {  # what each road needs
     "train": ("train.zip", "train_masks.zip", "train_masks.csv.zip", "sample_submission.csv.zip"),
 }
 FILES["all"] = tuple(dict.fromkeys(FILES["train"] + FILES["test"]))
-# Known places of the private board and their scores, for when the board itself is not to be had.
-ANCHORS = ((1, 0.997332), (511, 0.988423), (TEAMS, 0.0))
 
 ATTEMPTS = 5  # in a row without any progress, before giving up
 FIRST_DELAY = 2.0  # seconds before the second attempt, doubled for each one after it
@@ -126,12 +124,15 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
     if not _missing(paths, only):
         _say(f"{paths.root}: all in place ({only}), nothing to fetch")
         return []
-    with _alone(paths.root):
-        missing = _missing(paths, only)
-        if source is None:
-            _fetch_all(missing, paths.root)
-        else:
-            _take_all(missing, source, paths.root)
+    try:
+        with alone(paths.root / "download", "download"):
+            missing = _missing(paths, only)
+            if source is None:
+                _fetch_all(missing, paths.root)
+            else:
+                _take_all(missing, source, paths.root)
+    except OSError as error:
+        raise disk_error(paths.root, error) from error
     return [_target(name, paths.root) for name in missing]
 
 
@@ -146,22 +147,6 @@ def _target(name: str, root: Path) -> Path:
 
 def _is_there(target: Path) -> bool:
     return any(target.iterdir()) if target.is_dir() else target.is_file()
-
-
-@contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep a second download out of a data folder."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / ".download.lock", timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise CarvanaError(
-            f"{root}: another download is working in this folder; wait until it has ended, then "
-            "run the same command again"
-        ) from error
-    except OSError as error:
-        raise disk_error(root, error) from error
 
 
 def _take_all(names: list[str], source: Path, root: Path) -> None:

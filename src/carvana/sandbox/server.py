@@ -37,9 +37,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
-from carvana.competition import SLUG
+from carvana.competition import ANCHORS, SLUG
 from carvana.errors import CarvanaError, UsageError
-from carvana.kaggle_client import ANCHORS
 from carvana.score import score
 
 USER = "sandbox"
