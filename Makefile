@@ -18,7 +18,7 @@ TRUTH      ?= $(wildcard $(DATA)/solution.csv)
 SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.epochs=$(EPOCHS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup download train predict validate submit score look demo test lint clean
+.PHONY: help setup download train predict validate submit score report look demo test lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 download: $(READY) ## fetch the training data from Kaggle, check and unpack them (ONLY=train, test or all)
-	$(BIN)/carvana download --data $(DATA) --only $(ONLY) $(ARGS)
+	$(BIN)/carvana download --data $(DATA) --only $(ONLY)
 
 $(DATA)/train: | $(READY)
 	$(BIN)/carvana download --data $(DATA) --only train
@@ -70,6 +70,9 @@ score: $(MODEL) ## score the validation split at full size, and the submission w
 	$(BIN)/carvana score --run $(RUN) --data $(DATA)
 	$(if $(TRUTH),$(MAKE) --no-print-directory $(SUBMISSION) && \
 	$(BIN)/carvana score $(SUBMISSION) --truth $(TRUTH))
+
+report: $(MODEL) ## write runs/NAME/report.html: figures, plot, masks, recipe
+	$(BIN)/carvana report --run $(RUN) --data $(DATA)
 
 look: $(READY) ## draw what the network sees into look.png
 	$(BIN)/carvana look $(SETTINGS) --out look.png

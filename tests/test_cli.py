@@ -54,3 +54,13 @@ def test_train_draws_its_history(tmp_path, tiny, capsys):
     assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
     assert "2 epochs, 4 steps, validation dice" in capsys.readouterr().out
     assert Image.open(run / "history.png").width > 500
+    assert main(["report", "--run", str(run), "--data", str(tiny.root)]) == 0
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 4  # a picture for each validation photograph
+    assert page.count("data:image/png") == 1
+    assert "val_dice" in page
+    assert "learning_rate" in page
+    assert 'src="http' not in page
+    assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
+    assert "gone is not there" in (run / "report.html").read_text()
+    assert main(["report", "--run", str(tmp_path)]) == 1

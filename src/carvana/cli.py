@@ -120,10 +120,20 @@ def _score(options) -> None:
         print(f"  {dice:.6f} {name}")
 
 
+def _report(options) -> None:
+    from carvana.report import write_report
+
+    print(write_report(options.run, Paths(options.data)))
+
+
 def _submit(options) -> None:
     from carvana.kaggle_client import submit
 
-    submit(options.submission, options.message, Paths(options.data))
+    result = submit(options.submission, options.message, Paths(options.data))
+    for part, score in (("public", result.public), ("private", result.private)):
+        print(f"{part} score {'not shown' if score is None else f'{score:.6f}'}")
+    if result.standing:
+        print(result.standing)
 
 
 def _demo(options) -> None:
@@ -234,6 +244,10 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--run", type=Path, help="score this run's validation split instead")
     option(added, "--data", Path("data"), "the competition's files, for --run")
     added.add_argument("--json", action="store_true", help="print JSON")
+
+    added = command("report", _report, "report on a run in one HTML file", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    option(added, "--data", Path("data"), "the competition's files, for the pictures")
 
     added = command("submit", _submit, "validate, upload, wait for the score")
     added.add_argument("submission", type=Path)

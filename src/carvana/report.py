@@ -1,16 +1,38 @@
-"""Draw what the network sees, and how a training went."""
+"""Draw what the network sees and how a training went; report on a run in one HTML file."""
 
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from carvana import pipeline
+from carvana import dataset, pipeline
 from carvana.competition import Paths
 from carvana.errors import CarvanaError, UsageError
-from carvana.files import replacing
+from carvana.files import replacing, write_text
+from carvana.predict import Run, predict_each
 from carvana.recipe import Recipe
+from carvana.train import HISTORY, METRICS, RECIPE, SPLIT
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{name}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: auto; padding: 1rem }}
+td, th {{ padding: .1rem .8rem; text-align: right; font-variant-numeric: tabular-nums }}
+td:first-child, th:first-child {{ text-align: left }}
+img {{ max-width: 100% }} pre {{ background: #f4f4f4; padding: 1rem; overflow-x: auto }}
+</style>
+<h1>{name}</h1>
+<h2>Figures</h2><table>{metrics}</table>
+<h2>Training</h2><img alt="dice, accuracy and loss by step" src="{plot}"><table>{history}</table>
+<h2>Validation photographs: truth | photograph | prediction</h2>{masks}
+<h2>Recipe</h2><pre>{recipe}</pre></html>
+"""
 
 
 def draw_samples(recipe: Recipe, paths: Paths, names: list[str], out: Path) -> None:
@@ -63,3 +85,78 @@ def draw_history(history: Path, out: Path) -> None:
         axes.legend()
     with replacing(out) as temporary:
         figure.savefig(temporary)
+
+
+def write_report(folder: Path, paths: Paths, samples: int = 6) -> Path:
+    """Write `report.html` into a run: figures, plot, masks and recipe, self-contained.
+
+    The masks are of validation photographs spread evenly over the split; where the data folder is
+    not there, the report says so instead.
+
+    Args:
+        folder: the run, its training finished.
+        paths: the competition's data.
+        samples: how many photographs to show.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        CarvanaError: the run is absent or unfinished, a photograph or mask is at fault, or the
+            report cannot be written.
+    """
+    try:
+        metrics = json.loads((folder / METRICS).read_text())
+    except (OSError, ValueError) as error:
+        raise CarvanaError(f"{folder}: no finished training; run `carvana train` first") from error
+    plot = folder / "history.png"
+    draw_history(folder / HISTORY, plot)
+    masks = f"<p>{html.escape(str(paths.root))} is not there.</p>"
+    if paths.train.is_dir():
+        names = dataset.read_split(folder / SPLIT, dataset.find_pairs(paths)).validation
+        names = names[:: max(len(names) // samples, 1)][:samples]
+        masks = "".join(_triptychs(Run.load(folder), paths, names))
+    history = pd.read_csv(folder / HISTORY)
+    page = _PAGE.format(
+        name=html.escape(folder.name),
+        metrics=_table([key, value] for key, value in metrics.items()),
+        plot=_inline(Image.open(plot), "PNG"),
+        history=_table([list(history.columns), *history.itertuples(index=False)]),
+        masks=masks,
+        recipe=html.escape((folder / RECIPE).read_text()),
+    )
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _triptychs(run: Run, paths: Paths, names: list[str]) -> Iterator[str]:
+    """Yield the HTML of truth | photograph | prediction for each photograph."""
+
+    def compare(path: Path, probability: np.ndarray) -> str:
+        photograph = Image.open(path).convert("RGB")
+        truth = dataset.read_mask(paths.mask(path.name))
+        predicted = probability > run.recipe.prediction.threshold
+        width, height = 480, round(480 * photograph.height / photograph.width)
+        picture = Image.new("RGB", (3 * width, height))
+        panels = (Image.fromarray(truth), photograph, Image.fromarray(predicted))
+        for column, panel in enumerate(panels):
+            picture.paste(panel.convert("RGB").resize((width, height)), (column * width, 0))
+        name = html.escape(path.name)
+        return f'<p>{name}<br><img alt="{name}" src="{_inline(picture, "JPEG")}"></p>'
+
+    yield from predict_each(run, [paths.image(name) for name in names], compare)
+
+
+def _inline(picture: Image.Image, kind: str) -> str:
+    data = io.BytesIO()
+    picture.save(data, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _table(rows) -> str:
+    def cell(value) -> str:
+        return f"{value:.4f}" if isinstance(value, float) else html.escape(str(value))
+
+    return "".join(
+        f"<tr>{''.join(f'<td>{cell(value)}</td>' for value in row)}</tr>" for row in rows
+    )

@@ -37,6 +37,7 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         ("train", "--recipe", NAME, "--data", fetched, "--run", run),
         ("predict", "--run", run, "--images", fetched / "test", "--out", submission),
         ("validate", submission, "--sample", fetched / "sample_submission.csv"),
+        ("report", "--run", run, "--data", fetched),
         ("submit", submission, "--message", "the demo", "--data", fetched),
     )
     begun = time.monotonic()
@@ -47,10 +48,11 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
             environment = os.environ | sandbox.environment()
             for stage in stages:
                 _run(stage, environment)
+    minutes = (time.monotonic() - begun) / 60
     print(
-        f"\ndone in {(time.monotonic() - begun) / 60:.1f} minutes: the model and its history in "
-        f"{run}, the submission in {submission}.\nWith a Kaggle account, the same road on the "
-        "real photographs: make download train submit"
+        f"\ndone in {minutes:.1f} minutes: the report is {run / 'report.html'}, the submission "
+        f"{submission}.\nWith a Kaggle account, the same road on the real photographs: "
+        "make download train submit"
     )
 
 
