@@ -155,6 +155,12 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tiny, tmp_path):
     assert train.train(recipe("model.filters=2"), tiny, tmp_path)["epochs"] == 2
 
 
+def test_a_long_epoch_prints_lines_where_there_is_no_terminal(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "LINE_SECONDS", 0)
+    train.train(recipe("training.epochs=1"), tiny, tmp_path)
+    assert "step 1: accuracy 0." in capsys.readouterr().out
+
+
 def test_two_trainings_into_one_run(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)

@@ -21,6 +21,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, clear_temporaries, replacing, write_text
 from carvana.losses import LOSSES
 from carvana.metrics import dice
+from carvana.progress import LINE_SECONDS
 from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.unet import unet
 
@@ -199,7 +200,7 @@ class _Record(keras.callbacks.Callback):
     def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int):
         super().__init__()
         self.run, self.history, self.steps, self.step = run, history, steps, done
-        self.saved = time.monotonic()
+        self.saved = self.told = time.monotonic()
         self.begun = None  # when this epoch's first step began, None if that was before a stop
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -207,8 +208,13 @@ class _Record(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if self.step % self.steps and time.monotonic() - self.saved > SAVE_SECONDS:
+        now = time.monotonic()
+        if self.step % self.steps and now - self.saved > SAVE_SECONDS:
             self.save()
+        if not sys.stdout.isatty() and now - self.told > LINE_SECONDS:
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            print(f"step {self.step}: {figures}", flush=True)
+            self.told = now
 
     def on_epoch_end(self, epoch, logs=None):
         if self.model.stop_training:  # diverged: keep the last good model
