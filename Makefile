@@ -1,22 +1,30 @@
 # The front door. `make help` lists the targets; the stages are files made from files, so
 # `make submit` on a bare clone does all it needs.
-RECIPE  ?= blog
-NAME    ?= $(basename $(notdir $(RECIPE)))
-DATA    ?= data
-EPOCHS  ?=
-MESSAGE ?= $(NAME), by the carvana kit
-ARGS    ?=
-ONLY    ?= train
-PYTHON  ?= python3
+# `=`, not `?=`: an environment's own NAME or DATA is not meant for us.
+RECIPE  = blog
+NAME    = $(basename $(notdir $(RECIPE)))
+DATA    = data
+ONLY    = train
+EPOCHS  =
+MESSAGE = $(NAME), by the carvana kit
+ARGS    =
+PYTHON  = python3
+export MESSAGE
+
+ifneq ($(words $(RECIPE) $(NAME) $(DATA)),3)
+$(error RECIPE, NAME and DATA are one word each, without spaces; use a link to a folder with one)
+endif
 
 BIN        := .venv/bin
 READY      := .venv/ready
 RUN        := runs/$(NAME)
 MODEL      := $(RUN)/metrics.json
 SUBMISSION := submissions/$(NAME).csv.gz
-TRUTH      ?= $(wildcard $(DATA)/solution.csv)
+TRUTH      = $(wildcard $(DATA)/solution.csv)
 SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.epochs=$(EPOCHS))
 
+# One after the other, also under `make -j`: each stage uses all cores.
+.NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup download train predict validate submit score report look demo test lint clean
 
@@ -64,7 +72,7 @@ validate: $(SUBMISSION) $(DATA)/sample_submission.csv ## check the submission's 
 	$(BIN)/carvana validate $(SUBMISSION) --sample $(DATA)/sample_submission.csv
 
 submit: $(SUBMISSION) $(DATA)/sample_submission.csv ## validate, upload, wait for the score and the place on the board
-	$(BIN)/carvana submit $(SUBMISSION) --data $(DATA) --message "$(MESSAGE)"
+	$(BIN)/carvana submit $(SUBMISSION) --data $(DATA) --message "$$MESSAGE"
 
 score: $(MODEL) ## score the validation split at full size, and the submission where the truth is known
 	$(BIN)/carvana score --run $(RUN) --data $(DATA)

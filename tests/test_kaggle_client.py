@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import requests
 
 import kaggle_fixtures
 from carvana import archives, kaggle_client
-from carvana.competition import SLUG
+from carvana.competition import SLUG, Paths
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle_client import CHUNK, KaggleError, Standing, download, submit
 from carvana.sandbox.server import Fault
@@ -495,7 +496,7 @@ def test_an_invalid_submission_is_not_sent(sandbox, ready, tmp_path):
     server = sandbox()
     with pytest.raises(CarvanaError, match="not valid, so not sent\n.*zero length, first at line"):
         submit(write_submission(tmp_path / "mine.csv", last="5 0"), "message", ready)
-    with pytest.raises(UsageError, match="gone.csv: no such file"):
+    with pytest.raises(UsageError, match="gone.csv: is no file"):
         submit(tmp_path / "gone.csv", "message", ready)
     assert not any("Upload" in line for line in server.log)
 
@@ -609,3 +610,21 @@ def test_retry_after_is_a_number_or_a_date(header, seconds):
     response = requests.Response()
     response.headers["Retry-After"] = header
     assert kaggle_client._retry_after(response) == seconds
+
+
+@pytest.mark.parametrize("stray", ["\r", "\n", "€"])
+def test_a_token_with_a_stray_character_is_told_and_never_shown(sandbox, paths, stray):
+    server = sandbox()
+    token = f"SECRET{stray}"
+    environment = os.environ | server.environment() | {"KAGGLE_API_TOKEN": token}
+    command = [sys.executable, "-m", "carvana.cli", "download", "--data", str(paths.root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "SECRET" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "settings/api" in done.stderr
+
+
+def test_a_source_that_holds_the_data_folder_is_refused(served):
+    with pytest.raises(UsageError, match="holds the data folder"):
+        download(Paths(served / "data"), source=served)

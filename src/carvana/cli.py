@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        print(f"\ncarvana {options.command}: interrupted; run it again to go on", file=sys.stderr)
+        go_on = "" if options.command == "submit" else "; run it again to go on"
+        print(f"\ncarvana {options.command}: interrupted{go_on}", file=sys.stderr)
         return 130
 
 

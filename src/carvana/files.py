@@ -43,15 +43,16 @@ def clear_temporaries(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(path: Path, who: str) -> Iterator[None]:
-    """Keep others from writing `path` while the block runs; the lock lies beside it.
+def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]:
+    """Keep others from writing `path` while the block runs; the lock lies beside it by default.
 
     Raises:
         CarvanaError: another process holds it; `who` says which kind, as in "training".
     """
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), blocking=False)
+    lock_path = lock_path or path.with_name(f".{path.name}.lock")
+    lock = filelock.FileLock(lock_path, blocking=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
         raise CarvanaError(
@@ -59,7 +60,8 @@ def alone(path: Path, who: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise CarvanaError(
-            f"{path.parent}: cannot be written ({error.strerror or error}); choose another place"
+            f"{lock_path.parent}: cannot be written ({error.strerror or error}); "
+            "choose another place"
         ) from error
     try:
         yield

@@ -121,11 +121,13 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
         raise UsageError(f"--only {only}: is none of {', '.join(FILES)}")
     if source is not None and not source.is_dir():
         raise UsageError(f"--from {source}: no such folder")
+    if source is not None and paths.root.absolute().is_relative_to(source.absolute()):
+        raise UsageError(f"--from {source}: holds the data folder {paths.root}; give another")
     if not _missing(paths, only):
         _say(f"{paths.root}: all in place ({only}), nothing to fetch")
         return []
     try:
-        with alone(paths.root / "download", "download"):
+        with alone(paths.root, "download", paths.root / ".download.lock"):
             missing = _missing(paths, only)
             if source is None:
                 _fetch_all(missing, paths.root)
@@ -146,7 +148,9 @@ def _target(name: str, root: Path) -> Path:
 
 
 def _is_there(target: Path) -> bool:
-    return any(target.iterdir()) if target.is_dir() else target.is_file()
+    if target.suffix:
+        return target.is_file()
+    return target.is_dir() and any(file.suffix in (".jpg", ".gif") for file in target.iterdir())
 
 
 def _take_all(names: list[str], source: Path, root: Path) -> None:
@@ -359,7 +363,7 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
             after `wait_seconds`, or anything that can go wrong on the way to Kaggle.
     """
     if not submission.is_file():
-        raise UsageError(f"{submission}: no such file; write it with `carvana predict`")
+        raise UsageError(f"{submission}: is no file; write it with `carvana predict`")
     api = _connect()
     if not paths.sample_submission.is_file():
         download(paths, only="sample")
@@ -541,10 +545,10 @@ def _connect() -> "KaggleApi":
         return api
     except SystemExit:  # how the client says that it found none it can use
         raise _no_credentials() from None
-    except (TypeError, UnicodeDecodeError):  # what it does with files that are not its own
+    except (TypeError, ValueError, IsADirectoryError):  # what it does with what is no credential
         raise KaggleError(
-            "the Kaggle credentials cannot be read; delete the file and make a new token at "
-            f"{TOKEN_PAGE}"
+            "the Kaggle credentials cannot be read (a stray character or line end?); make a new "
+            f"token at {TOKEN_PAGE} and put it in place of the old"
         ) from None
 
 

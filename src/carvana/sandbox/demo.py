@@ -1,15 +1,19 @@
 """`make demo`: the whole road, through the official client, against the local stand-in."""
 
+import contextlib
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from carvana.errors import CarvanaError
-from carvana.files import alone
-from carvana.sandbox.rendered import write_competition
+from carvana.files import alone, write_text
+from carvana.recipe import load_recipe, to_toml
+from carvana.sandbox.rendered import MARKER, write_competition
 from carvana.sandbox.server import Sandbox
 
 TRAIN_CARS, TEST_CARS, SEED = 24, 4, 1
@@ -41,9 +45,10 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         ("submit", submission, "--message", "the demo", "--data", fetched),
     )
     begun = time.monotonic()
-    with alone(fetched, "demo"):
-        print(f"rendering {TRAIN_CARS + TEST_CARS} cars into {served}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+    with alone(run, "demo", runs / ".make-demo.lock"):
         write_competition(served, TRAIN_CARS, TEST_CARS, SEED)
+        _forget_another(served, fetched, run, submission)
         with Sandbox(served) as sandbox:
             environment = os.environ | sandbox.environment()
             for stage in stages:
@@ -56,6 +61,17 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
     )
 
 
+def _forget_another(served: Path, fetched: Path, run: Path, submission: Path) -> None:
+    """Delete what an earlier demo made of other cars or by another recipe."""
+    made_of = (served / MARKER).read_text() + to_toml(load_recipe(NAME))
+    note = fetched / "made-of.txt"
+    if not note.exists() or note.read_text() != made_of:
+        for folder in (fetched, run):
+            shutil.rmtree(folder, ignore_errors=True)
+        submission.unlink(missing_ok=True)
+        write_text(note, made_of)
+
+
 def _run(stage: tuple, environment: dict[str, str]) -> None:
     arguments = [str(part) for part in stage]
     print(f"\n$ carvana {shlex.join(arguments)}", flush=True)
@@ -64,7 +80,12 @@ def _run(stage: tuple, environment: dict[str, str]) -> None:
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        process.wait()  # it has had the same Ctrl-C: let it save
+        # Ctrl-C reached the stage too, a signal to this process alone did not: let it save.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait()
         raise
     if code == 130:
         raise KeyboardInterrupt

@@ -87,7 +87,12 @@ def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) 
     wanted = {"version": VERSION, "train_cars": train_cars, "test_cars": test_cars, "seed": seed}
     if _holds(marker, wanted):
         return
-    marker.unlink(missing_ok=True)  # from here on the folder is not complete
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.unlink(missing_ok=True)  # from here on the folder is not complete
+    except OSError as error:
+        raise UsageError(f"{folder}: is no folder to write to ({error.strerror})") from error
+    print(f"{folder}: rendering {train_cars} training and {test_cars} test cars", flush=True)
     rng = np.random.default_rng(seed)
     count = train_cars + test_cars
     cars = list(dict.fromkeys(rng.integers(0, 16**12, 2 * count + 8).tolist()))[:count]

@@ -83,8 +83,12 @@ class Fault:
         Raises:
             UsageError: an unknown kind or setting.
         """
-        kind, *settings = shlex.split(text) or [""]
-        if kind not in ("drop", "hold", "flip", "pending", "failed") and not kind.isdecimal():
+        try:
+            kind, *settings = shlex.split(text) or [""]
+        except ValueError as error:
+            raise UsageError(f"fault {text!r}: {error}") from error
+        status = kind.isdecimal() and 400 <= int(kind) <= 599
+        if kind not in ("drop", "hold", "flip", "pending", "failed") and not status:
             raise UsageError(f"fault {text!r}: {kind!r} is neither a status nor a known kind")
         types = {field.name: field.type for field in fields(cls) if field.name != "kind"}
         values = {}
