@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -64,3 +65,8 @@ def test_train_draws_its_history(tmp_path, tiny, capsys):
     assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
     assert "gone is not there" in (run / "report.html").read_text()
     assert main(["report", "--run", str(tmp_path)]) == 1
+
+
+def test_the_readme_has_no_blanks_left():
+    readme = Path(__file__).parents[1] / "README.md"
+    assert "@@" not in readme.read_text()

@@ -161,7 +161,7 @@ def _take_all(names: list[str], source: Path, root: Path) -> None:
             f"--from {source}: holds neither {absent[0]} nor {_target(absent[0], Path()).name}; "
             f"give the folder with the competition's files ({PAGE}/data)"
         )
-    needed = sum(_size(source / name) for name in names)
+    needed = sum(_size_of_all(_in_source(name, source)) for name in names)
     free = archives.require_room(root, needed, ", ".join(names))
     _say(f"{root}: takes about {size_text(needed)} of {size_text(free)} free")
     for name in names:
@@ -179,6 +179,12 @@ def _in_source(name: str, source: Path) -> Path | None:
     unpacked = _target(name, source)
     places = (source / name, unpacked / unpacked.name, unpacked)
     return next((place for place in places if place.exists() and _is_there(place)), None)
+
+
+def _size_of_all(found: Path) -> int:
+    """Sum the bytes of a file, or of a folder's files."""
+    files = found.rglob("*") if found.is_dir() else (found,)
+    return sum(_size(file) for file in files)
 
 
 def _copy(found: Path, target: Path) -> None:
