@@ -65,6 +65,10 @@ def test_train_draws_its_history(tmp_path, tiny, capsys):
     assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
     assert "gone is not there" in (run / "report.html").read_text()
     assert main(["report", "--run", str(tmp_path)]) == 1
+    (run / "history.csv").write_text("epoch,steps\n")
+    capsys.readouterr()
+    assert main(["report", "--run", str(run), "--data", str(tiny.root)]) == 1
+    assert "history.csv: is not a training history" in capsys.readouterr().err
 
 
 def test_the_readme_has_no_blanks_left():

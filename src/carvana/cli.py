@@ -25,6 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"carvana {options.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:  # one that no stage has a better word for
+        if options.debug:
+            raise
+        print(f"carvana {options.command}: {error}; see to it and run it again", file=sys.stderr)
+        return 1
     except Exception as error:
         memory = isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
         if options.debug or not memory:

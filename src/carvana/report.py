@@ -17,7 +17,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.predict import Run, predict_each
 from carvana.recipe import Recipe
-from carvana.train import HISTORY, METRICS, RECIPE, SPLIT
+from carvana.train import COLUMNS, HISTORY, METRICS, RECIPE, SPLIT
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name}</title>
@@ -74,8 +74,8 @@ def draw_history(history: Path, out: Path) -> None:
     from matplotlib.figure import Figure
 
     try:
-        rows = pd.read_csv(history)
-    except (OSError, ValueError) as error:
+        rows = pd.read_csv(history)[COLUMNS]
+    except (OSError, ValueError, KeyError) as error:
         raise CarvanaError(f"{history}: is not a training history; train first") from error
     figure = Figure(figsize=(10, 3), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("dice", "accuracy", "loss"), strict=True):
