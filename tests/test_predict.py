@@ -153,7 +153,10 @@ def _many(trained, tmp_path, count):
     return folder
 
 
-def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_prediction_goes_on_and_ends_with_the_same_rows(
+    trained, run, tmp_path, monkeypatch, stop_signal
+):
     folder, out = _many(trained, tmp_path, 400), tmp_path / "s.csv.gz"
     predict.write_submission(run, folder, out)
     whole = rows(out)
@@ -165,8 +168,8 @@ def test_killed_prediction_goes_on_and_ends_with_the_same_rows(trained, run, tmp
     while not (partial.exists() and partial.read_bytes().count(b"\n") > 20):
         assert time.monotonic() < end
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(stop_signal)
+    assert process.wait() == (130 if stop_signal == signal.SIGINT else -stop_signal)
     assert not out.exists()
     with partial.open("ab") as file:
         file.write(b"1:2,p_399.jpg,1 2 3")  # a row cut short
