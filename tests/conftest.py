@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from carvana import rle
+from carvana import pipeline, rle
 from carvana.competition import Paths
 
 REAL = Path(__file__).parents[2] / "shared" / "carvana-mini"
@@ -61,6 +61,13 @@ def write_competition(root: Path, cars: int = 5, views: int = 4) -> Paths:
     with paths.sample_submission.open("w", newline="") as file:
         csv.writer(file).writerows([("img", "rle_mask"), *((row[0], "1 1") for row in truth)])
     return paths
+
+
+def prepared(names, paths, settings):
+    """What a network sees of pairs, decoded, resized and read back: images and masks."""
+    files = pipeline.prepare(names, paths, settings)
+    pairs = np.stack([pipeline.read_prepared(file, settings) for file in files])
+    return pairs[..., :3], pairs[..., 3:]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ SETTINGS = load_recipe("blog", TINY).input
 def refused(tiny, *says):
     """Loading the training pairs fails, and the message says all of `says`."""
     with pytest.raises(CarvanaError) as error:
-        pipeline.load_pairs(dataset.find_pairs(tiny), tiny, SETTINGS)
+        pipeline.prepare(dataset.find_pairs(tiny), tiny, SETTINGS)
     for text in says:
         assert re.search(text, str(error.value)), str(error.value)
 

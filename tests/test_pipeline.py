@@ -9,9 +9,13 @@ from PIL import Image
 
 from carvana import dataset, pipeline
 from carvana.recipe import load_recipe
-from conftest import TINY
+from conftest import TINY, prepared
 
 BLOG = load_recipe("blog")
+
+
+def augmented(image, seed, settings=BLOG.augment):
+    return pipeline.augment(image, image[..., :1], seed, settings)[0].numpy()
 
 
 def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
@@ -44,7 +48,7 @@ def test_real_photographs_decode_as_the_article_decodes_them(real):
 
 def test_augmentation_is_brightness_contrast_saturation_then_clip():
     image = np.random.default_rng(0).random((8, 8, 3), np.float32)
-    out = pipeline.augment(image, (1, 2), BLOG.augment).numpy()
+    out = augmented(image, (1, 2))
     keys = tf.random.split((1, 2), 3)
     delta = tf.random.stateless_uniform([], keys[0], -0.3, 0.3)
     want = tf.image.adjust_brightness(image, delta)
@@ -55,15 +59,12 @@ def test_augmentation_is_brightness_contrast_saturation_then_clip():
 
 def test_augmentation_draws_over_the_published_ranges():
     gray = np.full((4, 4, 3), 0.5, np.float32)
-    levels = [pipeline.augment(gray, (0, i), BLOG.augment).numpy().mean() - 0.5 for i in range(300)]
+    levels = [augmented(gray, (0, i)).mean() - 0.5 for i in range(300)]
     assert -0.3 <= min(levels) < -0.27
     assert 0.27 < max(levels) <= 0.3
     assert abs(np.mean(levels)) < 0.03
     stripes = np.zeros((4, 4, 3), np.float32) + np.array([0.4, 0.6, 0.4, 0.6])[:, None, None]
-    spread = [
-        np.ptp(pipeline.augment(stripes.astype(np.float32), (0, i), BLOG.augment)) / 0.2
-        for i in range(300)
-    ]
+    spread = [np.ptp(augmented(stripes.astype(np.float32), (0, i))) / 0.2 for i in range(300)]
     assert 0.49 < min(spread) < 0.52
     assert 0.68 < max(spread) < 0.71
 
@@ -90,13 +91,14 @@ def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first):
 def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
     recipe = load_recipe("blog", TINY)
     names = dataset.find_pairs(tiny)
-    images, masks = pipeline.load_pairs(names, tiny, recipe.input)
+    images, masks = prepared(names, tiny, recipe.input)
+    files = pipeline.prepare(names, tiny, recipe.input)
     order = next(pipeline.training_batches(20, 8, recipe.training.seed))
-    batch, truth = next(iter(pipeline.training_dataset(images, masks, recipe)))
+    batch, truth = next(iter(pipeline.training_dataset(files, recipe)))
     np.testing.assert_array_equal(truth, masks[order[0]])
     for got, index, seed in zip(batch, *order, strict=True):
-        want = pipeline.augment(images[index], seed, recipe.augment)
+        want, _ = pipeline.augment(images[index], masks[index], seed, recipe.augment)
         np.testing.assert_allclose(got, want, atol=1e-6)
-    plain = list(pipeline.validation_dataset(images, masks, 8))
+    plain = list(pipeline.validation_dataset(files, recipe))
     assert [len(batch) for batch, _ in plain] == [8, 8, 4]
     np.testing.assert_array_equal(np.concatenate([b for b, _ in plain]), images)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carvana import dataset, pipeline, train
+from carvana import dataset, train
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
-from conftest import TINY
+from conftest import TINY, prepared
 
 
 def recipe(*overrides):
@@ -67,7 +67,7 @@ def test_a_whole_training(tiny, tmp_path):
 
     # The reported figures are those of the saved model, batch by batch, the last one short.
     split = dataset.read_split(run / "split.csv", dataset.find_pairs(tiny))
-    images, masks = pipeline.load_pairs(split.validation, tiny, recipe().input)
+    images, masks = prepared(split.validation, tiny, recipe().input)
     model = keras.saving.load_model(run / "model.keras")
     probability = model.predict(images, verbose=0)
     dice, right = [], []
@@ -86,7 +86,7 @@ def test_a_whole_training(tiny, tmp_path):
 def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tiny, tmp_path):
     metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny, tmp_path)
     split = dataset.read_split(tmp_path / "split.csv", dataset.find_pairs(tiny))
-    images, masks = pipeline.load_pairs(split.validation, tiny, recipe().input)
+    images, masks = prepared(split.validation, tiny, recipe().input)
     model = keras.saving.load_model(tmp_path / "model.keras")
     dice = []
     for first in (0, 3):

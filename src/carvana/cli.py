@@ -82,10 +82,33 @@ def _train(options) -> None:
 
 
 def _predict(options) -> None:
-    from carvana.predict import Run, write_submission
+    from carvana.predict import write_submission
 
-    write_submission(Run.load(options.run), options.images, options.out, options.threshold)
+    write_submission(_trained(options), options.images, options.out, options.threshold)
     print(f"{options.out}: written")
+
+
+def _cutout(options) -> None:
+    from carvana.cutout import cut_out
+
+    written = cut_out(_trained(options), options.photo, options.out)
+    print(f"{options.out}: {len(written)} written")
+
+
+def _weights(options) -> None:
+    from carvana.predict import Run
+    from carvana.weights import save_weights
+
+    save_weights(Run.load(options.run), options.out)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
+
+
+def _trained(options):
+    """Load what --run or --weights names."""
+    from carvana.predict import Run
+    from carvana.weights import load_weights
+
+    return Run.load(options.run) if options.run else load_weights(options.weights)
 
 
 def _validate(options) -> int:
@@ -234,8 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     recipe_options(added)
     added.add_argument("--run", type=Path, required=True, help="the run's folder")
 
+    def trained_options(added):
+        which = added.add_mutually_exclusive_group(required=True)
+        which.add_argument("--run", type=Path, help="the run's folder")
+        which.add_argument("--weights", help="weights the kit ships (sharp), or a .npz file")
+
     added = command("predict", _predict, "predict a folder of photographs into a submission", True)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    trained_options(added)
     option(added, "--images", Path("data/test"), "the folder of photographs")
     added.add_argument("--out", type=Path, required=True, help="the submission, .csv.gz")
     added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
@@ -259,6 +287,15 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("submission", type=Path)
     added.add_argument("--message", required=True, help="what Kaggle shows beside it")
     option(added, "--data", Path("data"), "the competition's files, for the sample submission")
+
+    added = command("cutout", _cutout, "cut cars out: PNGs with the background transparent", True)
+    added.add_argument("photo", type=Path, nargs="+", help="a JPEG or PNG file")
+    trained_options(added)
+    added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
+
+    added = command("weights", _weights, "write a run's weights to one small file", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    added.add_argument("--out", type=Path, required=True, help="the file, .npz")
 
     added = command("demo", _demo, "the whole road with no Kaggle account, on rendered cars")
     option(added, "--data", Path("data"), "where the demo's files go")

@@ -39,6 +39,10 @@ class Paths:
     def sample_submission(self) -> Path:
         return self.root / "sample_submission.csv"
 
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
     def image(self, name: str) -> Path:
         return self.train / name
 

@@ -77,3 +77,16 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def stamp(path: Path) -> str:
+    """Tell one state of a file from another: its size and date.
+
+    Raises:
+        CarvanaError: there is no such file, or it is a link that leads nowhere.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CarvanaError(f"{path}: leads nowhere; fetch it again or remove it") from error
+    return f"{status.st_size}:{status.st_mtime_ns}"

@@ -3,6 +3,8 @@
 Each step takes and returns tensors and can be looked at on its own; `carvana look` draws them.
 """
 
+import hashlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ import tensorflow as tf
 from carvana.competition import Paths
 from carvana.dataset import mask_fault, pair_fault
 from carvana.errors import CarvanaError, list_faults
+from carvana.files import replacing, stamp
 from carvana.progress import progress
 from carvana.recipe import Augment, Input, Recipe
 
@@ -42,22 +45,31 @@ def resize(picture: tf.Tensor, settings: Input) -> tf.Tensor:
     return resized
 
 
-def augment(image: tf.Tensor, seed: tf.Tensor, settings: Augment) -> tf.Tensor:
+def augment(
+    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, settings: Augment
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Shift brightness, then scale contrast, then saturation, each at random; clip to [0, 1].
+
+    Where the recipe says `flip`, half of the pairs are mirrored, left for right.
 
     Args:
         image: (height, width, 3) float32 in [0, 1].
+        mask: (height, width, 1) float32 in [0, 1].
         seed: (2,) integers; the same seed draws the same changes.
         settings: the recipe's ranges.
     """
-    seeds = tf.random.split(tf.cast(seed, tf.int32), 3)
+    seed = tf.cast(seed, tf.int32)
+    seeds = tf.random.split(seed, 3)
     image = tf.image.stateless_random_brightness(image, settings.brightness, seeds[0])
     for change, (low, high), key in (
         (tf.image.adjust_contrast, settings.contrast, seeds[1]),
         (tf.image.adjust_saturation, settings.saturation, seeds[2]),
     ):
         image = change(image, tf.random.stateless_uniform([], key, low, high))
-    return tf.clip_by_value(image, 0.0, 1.0)
+    image = tf.clip_by_value(image, 0.0, 1.0)
+    if settings.flip and tf.random.stateless_uniform([], tf.random.fold_in(seed, 1)) < 0.5:
+        image, mask = tf.reverse(image, [1]), tf.reverse(mask, [1])
+    return image, mask
 
 
 def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.ndarray]:
@@ -85,33 +97,72 @@ def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.
     return photograph.numpy(), truth.numpy()
 
 
-def load_pairs(names: list[str], paths: Paths, settings: Input) -> tuple[np.ndarray, np.ndarray]:
-    """Load every pair, decoded and resized once, on all cores, with progress.
+def prepare(names: list[str], paths: Paths, settings: Input) -> list[Path]:
+    """Decode and resize pairs once for all epochs and runs, on all cores, with progress.
+
+    Each pair becomes a file of its own under the data's `cache/`, put in place whole: a kill, or
+    two processes at once, leave nothing half made, and a pair whose photograph or mask has
+    changed since is made anew.
 
     Returns:
-        images (n, height, width, 3) and masks (n, height, width, 1), float32 in [0, 1].
+        The files, in the order of `names`, for `read_prepared`.
 
     Raises:
-        CarvanaError: pairs are at fault; all of them are told, at most twenty by name.
+        CarvanaError: pairs are at fault (all are told, at most twenty by name), or the cache
+            cannot be written.
     """
-    images = np.empty((len(names), settings.height, settings.width, 3), np.float32)
-    masks = np.empty((len(names), settings.height, settings.width, 1), np.float32)
+    folder = paths.cache / _settings_key(settings)
+    files = [folder / f"{Path(name).stem}.{_pair_key(name, paths)}" for name in names]
+    sizes = {e.name: e.stat().st_size for e in os.scandir(folder)} if folder.is_dir() else {}
+    whole = settings.height * settings.width * 4 * _dtype(settings).itemsize
+    missing = [(n, f) for n, f in zip(names, files, strict=True) if sizes.get(f.name) != whole]
 
-    def load(index: int) -> str | None:
-        name = names[index]
+    def make(pair: tuple[str, Path]) -> str | None:
+        name, file = pair
         try:
-            images[index], masks[index] = load_pair(paths.image(name), paths.mask(name), settings)
+            pictures = load_pair(paths.image(name), paths.mask(name), settings)
+            with replacing(file) as temporary:
+                _pack(np.concatenate(pictures, axis=-1), settings).tofile(temporary)
         except CarvanaError as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor() as pool:
-        results = pool.map(load, range(len(names)))
-        faults = [f for f in progress(results, "decoding", len(names)) if f]
+        results = pool.map(make, missing)
+        faults = [f for f in progress(results, "decoding", len(missing)) if f]
     if faults:
         summary = f"{paths.root}: {len(faults)} of {len(names)} pairs are at fault:"
         raise CarvanaError(list_faults(summary, faults))
-    return images, masks
+    current = {file.name for file in files}
+    changed = {Path(name).stem for name in names}
+    for name in sizes:
+        if name not in current and name.rpartition(".")[0] in changed:
+            (folder / name).unlink(missing_ok=True)
+    return files
+
+
+def read_prepared(file: Path, settings: Input) -> np.ndarray:
+    """Read what `prepare` made of a pair: (height, width, RGB and mask) uint8 or float32."""
+    return np.fromfile(file, _dtype(settings)).reshape(settings.height, settings.width, 4)
+
+
+def _dtype(settings: Input) -> np.dtype:
+    """Return what pairs are kept as: exactly, or at a quarter of that where shares are averaged."""
+    return np.dtype(np.uint8 if settings.method == "area" else np.float32)
+
+
+def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
+    return np.rint(pair * 255).astype(np.uint8) if _dtype(settings) == np.uint8 else pair
+
+
+def _settings_key(settings: Input) -> str:
+    made_by = (settings, tf.__version__, "1")  # the last: of this code's way of preparing
+    return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
+
+
+def _pair_key(name: str, paths: Paths) -> str:
+    stamps = f"{stamp(paths.image(name))} {stamp(paths.mask(name))}"
+    return hashlib.sha256(stamps.encode()).hexdigest()[:12]
 
 
 def training_batches(
@@ -136,49 +187,67 @@ def training_batches(
 
 
 def training_dataset(
-    images: np.ndarray, masks: np.ndarray, recipe: Recipe, first_batch: int = 0
+    files: list[Path], recipe: Recipe, first_batch: int = 0, shrink: int = 1
 ) -> tf.data.Dataset:
     """Shuffle, augment and batch, without end, from batch number `first_batch` on.
+
+    Args:
+        files: what `prepare` made.
+        recipe: whose input, augmentation, batch size and seed.
+        first_batch: counted over all passes.
+        shrink: average this many pixels a side into one.
 
     Yields:
         images (batch, height, width, 3) and masks (batch, height, width, 1), float32 in [0, 1].
     """
     training = recipe.training
 
-    def gather(indices, seeds):
-        picked = tf.numpy_function(
-            lambda i: (images[i], masks[i]), [indices], (tf.float32, tf.float32), stateful=False
-        )
-        for tensor, array in zip(picked, (images, masks), strict=True):
-            tensor.set_shape((None, *array.shape[1:]))
-        augmented = tf.map_fn(
+    def load(indices, seeds):
+        pairs = _gather(files, indices, recipe.input, shrink)
+        return tf.map_fn(
             lambda pair: augment(*pair, recipe.augment),
-            (picked[0], seeds),
-            fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+            (*pairs, seeds),
+            fn_output_signature=tuple(tf.TensorSpec(part.shape[1:], tf.float32) for part in pairs),
         )
-        return augmented, picked[1]
 
     return (
         tf.data.Dataset.from_generator(
-            lambda: training_batches(len(images), training.batch_size, training.seed, first_batch),
+            lambda: training_batches(len(files), training.batch_size, training.seed, first_batch),
             output_signature=(
                 tf.TensorSpec([None], tf.int64),
                 tf.TensorSpec([None, 2], tf.int64),
             ),
         )
-        .map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(2)
     )
 
 
-def validation_dataset(images: np.ndarray, masks: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> tf.data.Dataset:
     """Batch in order, with no augmentation."""
+    return (
+        tf.data.Dataset.range(len(files))
+        .batch(recipe.training.batch_size)
+        .map(
+            lambda indices: _gather(files, indices, recipe.input, shrink),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        .prefetch(2)
+    )
 
-    def batches():
-        for start in range(0, len(images), batch_size):
-            yield images[start : start + batch_size], masks[start : start + batch_size]
 
-    signature = tuple(tf.TensorSpec((None, *a.shape[1:]), tf.float32) for a in (images, masks))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    count = -(-len(images) // batch_size)
-    return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+def _gather(
+    files: list[Path], indices: tf.Tensor, settings: Input, shrink: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Read the pairs of a batch: images and masks, float32 in [0, 1]."""
+    pairs = tf.numpy_function(
+        lambda chosen: np.stack([read_prepared(files[i], settings) for i in chosen]),
+        [indices],
+        _dtype(settings),
+        stateful=False,
+    )
+    pairs.set_shape((None, settings.height, settings.width, 4))
+    pairs = to_float(pairs)
+    if shrink > 1:
+        pairs = tf.nn.avg_pool2d(pairs, shrink, shrink, "VALID")
+    return pairs[..., :3], pairs[..., 3:]

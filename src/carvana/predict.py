@@ -20,7 +20,7 @@ import tensorflow as tf
 from carvana import pipeline, rle
 from carvana.dataset import list_images
 from carvana.errors import CarvanaError
-from carvana.files import alone, replacing
+from carvana.files import alone, replacing, stamp
 from carvana.progress import progress
 from carvana.recipe import Recipe, load_recipe
 from carvana.submission import HEADER
@@ -126,7 +126,7 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
         raise CarvanaError(f"{out}: a submission is a file whose name ends in .csv or .csv.gz")
     threshold = run.recipe.prediction.threshold if threshold is None else threshold
     key = hashlib.sha256(run.path.read_bytes() + repr(threshold).encode()).hexdigest()
-    stamps = {name: _stamp(images / name) for name in list_images(images)}
+    stamps = {name: stamp(images / name) for name in list_images(images)}
     partial = out.with_name(f".{out.name}.partial")
 
     def row(path: Path, probability: np.ndarray) -> tuple[str, str, str]:
@@ -134,7 +134,7 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
 
     try:
         with alone(out, "prediction"), _open_partial(partial, key) as file:
-            done = {name for stamp, name, _ in _rows(file) if stamps.get(name) == stamp}
+            done = {name for mark, name, _ in _rows(file) if stamps.get(name) == mark}
             if done:
                 print(f"{out}: goes on after {len(done)} of {len(stamps)} images")
             writer = csv.writer(file, lineterminator="\n")
@@ -147,8 +147,8 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
                 with opened(temporary, "wt", encoding="utf-8", newline="") as finished:
                     writer = csv.writer(finished, lineterminator="\n")
                     writer.writerow(HEADER)
-                    for stamp, name, runs in _rows(file):
-                        if stamps.get(name) == stamp:
+                    for mark, name, runs in _rows(file):
+                        if stamps.get(name) == mark:
                             writer.writerow((name, runs))
         partial.unlink()
     except OSError as error:
@@ -214,15 +214,6 @@ def _load(path: Path, recipe: Recipe) -> tuple[Path, tuple[int, int], tf.Tensor]
             "command: masks made so far are kept"
         ) from error
     return path, tuple(picture.shape[:2]), pipeline.resize(pipeline.to_float(picture), recipe.input)
-
-
-def _stamp(path: Path) -> str:
-    """Tell one state of a photograph from another: its size and date."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CarvanaError(f"{path}: leads nowhere; fetch it again or remove it") from error
-    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 @contextlib.contextmanager

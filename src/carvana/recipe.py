@@ -18,6 +18,7 @@ _section = dataclass(frozen=True, config=_strict)
 _Positive = Annotated[int, Field(ge=1)]
 _Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
 _Seed = Annotated[int, Field(ge=0, lt=2**31)]
+_Filters = Annotated[int, Field(ge=1, le=1024)]
 _Factors = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
 
@@ -41,24 +42,50 @@ class Augment:
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: _Factors
     saturation: _Factors
+    flip: bool
 
 
 @_section
-class Model:
-    filters: Annotated[int, Field(ge=1, le=1024)]
+class Unet:
+    network: Literal["unet"]
+    filters: _Filters
     num_layers: Annotated[int, Field(ge=1, le=8)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+
+    @property
+    def step(self) -> int:
+        """What both sides of the input must be divisible by."""
+        return 2**self.num_layers
+
+
+@_section
+class PyramidUnet:
+    network: Literal["pyramid_unet"]
+    filters: Annotated[list[_Filters], Field(min_length=1, max_length=8)]
+    fine_filters: Annotated[list[_Filters], Field(max_length=4)]
+
+    @property
+    def step(self) -> int:
+        """What both sides of the input must be divisible by."""
+        return 4 * 2 ** (len(self.filters) - 1 + len(self.fine_filters))  # pyramid.pyramid_step
+
+
+_NETWORKS = {"unet": Unet, "pyramid_unet": PyramidUnet}
 
 
 @_section
 class Training:
     seed: _Seed
     epochs: _Positive
+    coarse_epochs: Annotated[int, Field(ge=0)]
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: _Positive
     loss: Literal["binary_crossentropy", "bce_dice"]
-    optimizer: Literal["rmsprop"]
+    optimizer: Literal["rmsprop", "adamw"]
     learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "cosine"]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
     epsilon: Annotated[float, Field(gt=0)]
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -76,7 +103,7 @@ class Recipe:
     data: Data
     input: Input
     augment: Augment
-    model: Model
+    model: Annotated[Unet | PyramidUnet, Field(discriminator="network")]
     training: Training
     prediction: Prediction
 
@@ -104,6 +131,11 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
                 "or give the path of a .toml file"
             )
         text, source = (shipped / f"{name_or_path}.toml").read_text("utf-8"), f"{path}.toml"
+    return parse_recipe(text, source, overrides)
+
+
+def parse_recipe(text: str, source: str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe from TOML and check it; `source` is what errors name. See `load_recipe`."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -158,14 +190,14 @@ def _check(values: dict, source: str) -> Recipe:
     except ValidationError as error:
         faults = [_explain(fault) for fault in error.errors()]
         raise UsageError(f"{source}: {'; '.join(faults)}") from error
-    step = 2**recipe.model.num_layers
+    step = recipe.model.step
     for side in ("height", "width"):
         size = getattr(recipe.input, side)
         if size % step:
             below = max(size // step, 1) * step
             raise UsageError(
-                f"{source}: input.{side} = {size} is not divisible by {step} "
-                f"(2**model.num_layers); use {below} or {below + step}"
+                f"{source}: input.{side} = {size} is not divisible by {step}, as this model's "
+                f"levels need; use {below} or {below + step}"
             )
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)
@@ -175,11 +207,14 @@ def _check(values: dict, source: str) -> Recipe:
 
 
 def _explain(fault: dict) -> str:
-    key = ".".join(map(str, fault["loc"]))
+    key = ".".join(str(part) for part in fault["loc"] if part not in _NETWORKS)
+    if fault["type"].startswith("union_tag"):
+        return f"{key}.network: name one of {', '.join(_NETWORKS)}"
     if fault["type"] == "unexpected_keyword_argument":
-        section = fault["loc"][0]
-        fields = Recipe.__dataclass_fields__
-        known = fields[section].type if len(fault["loc"]) > 1 else Recipe
+        section, *inner = fault["loc"]
+        known = Recipe
+        if inner:
+            known = _NETWORKS.get(inner[0]) or Recipe.__dataclass_fields__[section].type
         return f"unknown key '{key}'; known here: {', '.join(known.__dataclass_fields__)}"
     if fault["type"] == "missing":
         return f"key '{key}' is missing"

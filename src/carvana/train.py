@@ -22,7 +22,8 @@ from carvana.files import alone, clear_temporaries, replacing, write_text
 from carvana.losses import LOSSES
 from carvana.metrics import dice
 from carvana.progress import LINE_SECONDS
-from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
+from carvana.pyramid import coarse_part, pyramid_unet
+from carvana.recipe import PyramidUnet, Recipe, Training, differences, load_recipe, to_toml
 from carvana.unet import unet
 
 MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS = (
@@ -70,7 +71,7 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
 
     keras.utils.set_random_seed(training.seed)
     keras.mixed_precision.set_global_policy(choose_precision(training.precision))
-    model = _load_or_build(run, recipe)
+    model = _load_or_build(run, recipe, steps)
     done = int(model.optimizer.iterations)
     history = _read_history(run, done // steps)
     if done >= steps * training.epochs and len(history) >= training.epochs:
@@ -79,39 +80,48 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     if done:
         print(f"{run}: goes on after step {done} of {steps * training.epochs}")
 
-    images, masks = pipeline.load_pairs(split.train + split.validation, paths, recipe.input)
+    files = pipeline.prepare(split.train + split.validation, paths, recipe.input)
     n = len(split.train)
     write_text(run / RECIPE, to_toml(recipe))
     (run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
     clear_temporaries(run)
-    validation = pipeline.validation_dataset(images[n:], masks[n:], training.batch_size)
     epochs_done, steps_into = divmod(done, steps)
-    record = _Record(run, history, steps, done)
-    record.set_model(model)
-    if epochs_done > len(history):  # stopped between an epoch's last step and its validation
-        logs = model.evaluate(validation, return_dict=True, verbose=0)
-        record.on_epoch_end(epochs_done - 1, {f"val_{name}": v for name, v in logs.items()})
-
+    coarse = _compiled_coarse_part(model, recipe) if training.coarse_epochs else None
+    record = _Record(run, history, steps, done, model)
     callbacks = [
         keras.callbacks.TensorBoard(run / "logs", profile_batch=0),
         keras.callbacks.TerminateOnNaN(),
         record,
     ]
-    fit = {
-        "validation_data": validation,
-        "callbacks": callbacks,
-        "shuffle": False,  # the batches are shuffled already
-        "verbose": 1 if sys.stdout.isatty() else 2,  # a bar on a terminal, else a line an epoch
-    }
+
+    def trained_in(epoch: int) -> tuple[keras.Model, int, tf.data.Dataset]:
+        """The network an epoch trains, how much its pictures are shrunk, and its validation."""
+        network, shrink = (model, 1)
+        if epoch < training.coarse_epochs:
+            network, shrink = coarse, 2 ** len(recipe.model.fine_filters)
+        return network, shrink, pipeline.validation_dataset(files[n:], recipe, shrink)
+
+    if epochs_done > len(history):  # stopped between an epoch's last step and its validation
+        network, _, validation = trained_in(epochs_done - 1)
+        logs = network.evaluate(validation, return_dict=True, verbose=0)
+        record.set_model(network)
+        record.on_epoch_end(epochs_done - 1, {f"val_{name}": v for name, v in logs.items()})
 
     def fit_epochs(first_step: int, last_epoch: int, steps_per_epoch: int) -> None:
         # Always by steps: Keras 3.15 runs an empty step at the end of a dataset of unknown length.
-        batches = pipeline.training_dataset(images[:n], masks[:n], recipe, first_step)
         first = first_step // steps
-        model.fit(
-            batches, initial_epoch=first, epochs=last_epoch, steps_per_epoch=steps_per_epoch, **fit
+        network, shrink, validation = trained_in(first)
+        network.fit(
+            pipeline.training_dataset(files[:n], recipe, first_step, shrink),
+            initial_epoch=first,
+            epochs=last_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation,
+            callbacks=callbacks,
+            shuffle=False,  # the batches are shuffled already
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, else a line an epoch
         )
-        if model.stop_training:
+        if network.stop_training:
             raise CarvanaError(
                 f"{run}: the loss is not a number; the last good model, if one was saved, is kept; "
                 "lower training.learning_rate (--set training.learning_rate=...) in another run"
@@ -121,7 +131,10 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
         if steps_into:  # first the rest of the epoch that was cut short
             fit_epochs(done, epochs_done + 1, steps - steps_into)
             done += steps - steps_into
-        fit_epochs(done, training.epochs, steps)
+        for last_epoch in (training.coarse_epochs, training.epochs):
+            if done < steps * last_epoch:
+                fit_epochs(done, last_epoch, steps)
+                done = steps * last_epoch
     except KeyboardInterrupt:
         with _uninterrupted():
             record.save()
@@ -133,27 +146,51 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     return _write_metrics(run, record.history, model, n, training)
 
 
-def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Give a model the recipe's optimizer, loss and metrics (accuracy and dice)."""
-    training = recipe.training
-    model.compile(
-        optimizer=keras.optimizers.RMSprop(training.learning_rate, epsilon=training.epsilon),
-        loss=LOSSES[training.loss](),
-        metrics=[dice, keras.metrics.BinaryAccuracy(name="accuracy")],
-    )
-
-
-def build_model(recipe: Recipe) -> keras.Model:
-    """Build the recipe's network, untrained and compiled."""
-    settings, size = recipe.model, recipe.input
-    model = unet(
-        (size.height, size.width, 3),
+def build_network(recipe: Recipe) -> keras.Model:
+    """Build the recipe's network with fresh weights, in the precision that is set."""
+    settings, input_shape = recipe.model, (recipe.input.height, recipe.input.width, 3)
+    if isinstance(settings, PyramidUnet):
+        return pyramid_unet(input_shape, settings.filters, settings.fine_filters)
+    return unet(
+        input_shape,
         dropout=settings.dropout,
         filters=settings.filters,
         num_layers=settings.num_layers,
     )
-    compile_model(model, recipe)
+
+
+def build_model(recipe: Recipe, steps: int) -> keras.Model:
+    """Build the recipe's network, untrained and compiled.
+
+    Args:
+        recipe: whose network, optimizer, loss and schedule.
+        steps: of an epoch, which the learning rate's schedule counts by.
+    """
+    training, model = recipe.training, build_network(recipe)
+    rate = training.learning_rate
+    if training.schedule == "cosine":
+        total = steps * training.epochs
+        warmup = math.ceil(total * training.warmup)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate, total - warmup, warmup_target=rate, warmup_steps=warmup
+        )
+    # Keras decays weights apart from the gradient, so that its Adam with decay is AdamW.
+    kind = {"rmsprop": keras.optimizers.RMSprop, "adamw": keras.optimizers.Adam}
+    optimizer = kind[training.optimizer](
+        rate, epsilon=training.epsilon, weight_decay=training.weight_decay or None
+    )
+    _compile(model, optimizer, recipe)
+    model.optimizer.build(model.trainable_variables)  # all, also where a part is trained first
     return model
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer, recipe: Recipe) -> None:
+    """Give a model an optimizer, and the recipe's loss and metrics (accuracy and dice)."""
+    model.compile(
+        optimizer=optimizer,
+        loss=LOSSES[recipe.training.loss](),
+        metrics=[dice, keras.metrics.BinaryAccuracy(name="accuracy")],
+    )
 
 
 def load_model(path: Path, compiled: bool = True) -> keras.Model:
@@ -197,8 +234,9 @@ class _Record(keras.callbacks.Callback):
     trains that epoch again and drops the row, so that none is repeated or lost.
     """
 
-    def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int):
+    def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int, whole: keras.Model):
         super().__init__()
+        self.whole = whole  # what is saved; `self.model` may be a part of it
         self.run, self.history, self.steps, self.step = run, history, steps, done
         self.saved = self.told = time.monotonic()
         self.begun = None  # when this epoch's first step began, None if that was before a stop
@@ -230,17 +268,17 @@ class _Record(keras.callbacks.Callback):
         write_text(self.run / HISTORY, self.history.to_csv(index=False))
         if not row["val_dice"] <= best:
             with replacing(self.run / BEST) as temporary:
-                self.model.save(temporary)
+                self.whole.save(temporary)
         self.save()
 
     def save(self):
         if self.model.stop_training:
             return
         # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
-        self.step = max(self.step, int(self.model.optimizer.iterations))
-        self.model.optimizer.iterations.assign(self.step)
+        self.step = max(self.step, int(self.whole.optimizer.iterations))
+        self.whole.optimizer.iterations.assign(self.step)
         with replacing(self.run / MODEL) as temporary:
-            self.model.save(temporary)
+            self.whole.save(temporary)
         self.saved = time.monotonic()
 
 
@@ -267,7 +305,8 @@ def _check_run(run: Path, recipe: Recipe) -> None:
         if not (run / name).exists():
             raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
     changed = differences(load_recipe(run / RECIPE), recipe)
-    changed = [key for key in changed if not key.startswith("training.epochs ")]
+    if recipe.training.schedule == "constant":  # then more epochs go on from fewer
+        changed = [key for key in changed if not key.startswith("training.epochs ")]
     if changed:
         raise UsageError(
             f"{run}: holds a run of another recipe: {', '.join(changed)}; "
@@ -285,7 +324,7 @@ def _split(run: Path, names: list[str], recipe: Recipe) -> dataset.Split:
     return split
 
 
-def _load_or_build(run: Path, recipe: Recipe) -> keras.Model:
+def _load_or_build(run: Path, recipe: Recipe, steps: int) -> keras.Model:
     if (run / MODEL).exists():
         model = load_model(run / MODEL)
         if model.optimizer is None:
@@ -295,7 +334,13 @@ def _load_or_build(run: Path, recipe: Recipe) -> keras.Model:
                 seed, _ = layer.seed_generator.state.numpy()
                 layer.seed_generator.state.assign([seed, int(model.optimizer.iterations)])
         return model
-    return build_model(recipe)
+    return build_model(recipe, steps)
+
+
+def _compiled_coarse_part(model: keras.Model, recipe: Recipe) -> keras.Model:
+    coarse = coarse_part(model)
+    _compile(coarse, model.optimizer, recipe)
+    return coarse
 
 
 def _read_history(run: Path, epochs_done: int) -> pd.DataFrame:

@@ -1,0 +1,142 @@
+"""A U-Net on an image pyramid: context from a small picture, edges from the large one."""
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+STEM = 4  # pixels a side that become channels, on the way in and on the way out
+
+
+@keras.saving.register_keras_serializable(package="carvana")
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Normalise batches over the last axis by TensorFlow's fused kernel.
+
+    Keras makes several passes over the activations, this makes one, for the same result; the
+    moving variance is the unbiased one.
+    """
+
+    def call(self, inputs, training=None):
+        gamma, beta, mean, variance = (
+            tf.cast(weight, "float32")
+            for weight in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        fused = tf.compat.v1.nn.fused_batch_norm
+        if not (training and self.trainable):
+            return fused(inputs, gamma, beta, mean, variance, self.epsilon, is_training=False)[0]
+        outputs, batch_mean, batch_variance = fused(inputs, gamma, beta, epsilon=self.epsilon)
+        keep, take = self.momentum, 1 - self.momentum
+        self.moving_mean.assign(mean * keep + batch_mean * take)
+        self.moving_variance.assign(variance * keep + batch_variance * take)
+        return outputs
+
+
+def pyramid_unet(
+    input_shape: tuple[int, int, int],
+    filters: tuple[int, ...] = (48, 96, 160, 224),
+    fine_filters: tuple[int, ...] = (32,),
+) -> keras.Model:
+    """Build a U-Net that sees a picture at several sizes, each half the next.
+
+    The coarse U-Net reads the smallest picture: 4x4 pixels become channels, so that its first
+    level works at a quarter of the picture's sides. Each fine level reads a picture twice as
+    large in the same way, takes in the features below it, and adds a correction to the logits
+    from below. Corrections begin at zero, so that the network predicts as soon as its coarse
+    part does: `coarse_part(model)` can be trained first, at a fraction of the cost.
+
+    Args:
+        input_shape: (height, width, channels) of the largest picture, both sides divisible by
+            `pyramid_step(len(filters), len(fine_filters))`.
+        filters: of the coarse U-Net's levels, each half the size of the one before.
+        fine_filters: of the fine levels, from the smallest picture's up.
+
+    Returns:
+        A `keras.Model` from (batch, height, width, channels) in [0, 1] to float32 probabilities
+        (batch, height, width, 1).
+
+    Raises:
+        ValueError: a size is not divisible.
+    """
+    step = pyramid_step(len(filters), len(fine_filters))
+    for side, size in zip(("height", "width"), input_shape[:2], strict=True):
+        if size < step or size % step:
+            raise ValueError(f"pyramid_unet: input {side} {size} is not divisible by {step}")
+
+    inputs = keras.Input(input_shape)
+    pictures = [inputs]
+    for _ in fine_filters:
+        pictures.append(layers.AveragePooling2D(2, dtype="float32")(pictures[-1]))
+    smallest = pictures.pop()
+    logits, x = _coarse(smallest.shape[1:], filters)(smallest)
+    for count in fine_filters:
+        x = _convolve(x, count, 1, activation=None)
+        x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+        x = layers.Add()([x, _convolve(_fold(pictures.pop()), count)])
+        x = _residual_block(layers.ReLU()(x), count)
+        below = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
+        logits = layers.Add(dtype="float32")([below, _unfold(x, kernel_initializer="zeros")])
+    outputs = layers.Activation("sigmoid", dtype="float32")(logits)
+    return keras.Model(inputs, outputs, name="pyramid_unet")
+
+
+def pyramid_step(levels: int, fine_levels: int) -> int:
+    """Return what the sides of `pyramid_unet`'s input must be divisible by."""
+    return STEM * 2 ** (levels - 1 + fine_levels)
+
+
+def coarse_part(model: keras.Model) -> keras.Model:
+    """Return the coarse U-Net of a `pyramid_unet`, its weights shared: pictures to probabilities.
+
+    The input is smaller than the whole model's by a half for each fine level.
+    """
+    coarse = model.get_layer("coarse")
+    outputs = layers.Activation("sigmoid", dtype="float32")(coarse.outputs[0])
+    return keras.Model(coarse.input, outputs, name="coarse_part")
+
+
+def _coarse(input_shape: tuple[int, int, int], filters: tuple[int, ...]) -> keras.Model:
+    """Build the coarse U-Net: pictures to logits and features of the first level."""
+    inputs = keras.Input(input_shape)
+    x = _convolve(_fold(inputs), filters[0])
+    skips = [x]
+    for count in filters[1:]:
+        x = _convolve(x, count, 2, strides=2)
+        x = _residual_block(x, count)
+        skips.append(x)
+    skips.pop()
+    for count in reversed(filters[:-1]):
+        x = _convolve(x, count, 1, activation=None)
+        x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+        x = layers.ReLU()(layers.Add()([x, skips.pop()]))
+        x = _residual_block(x, count)
+    return keras.Model(inputs, [_unfold(x), x], name="coarse")
+
+
+def _fold(picture):
+    """Make STEM x STEM pixels the channels of one."""
+    return ops.space_to_depth(picture, STEM)
+
+
+def _unfold(x, **settings):
+    """Turn features into one float32 logit for each of the STEM x STEM pixels folded away."""
+    x = layers.Conv2D(STEM**2, 1, dtype="float32", **settings)(x)
+    return ops.depth_to_space(x, STEM)
+
+
+def _residual_block(x, filters: int):
+    """Add what two convolutions find to what they were given."""
+    found = _convolve(_convolve(x, filters), filters, activation=None)
+    return layers.ReLU()(layers.Add()([x, found]))
+
+
+def _convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str | None = "relu"):
+    """Convolve, normalise, activate."""
+    x = layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+    )(x)
+    x = FusedBatchNormalization(momentum=0.95)(x)
+    return layers.ReLU()(x) if activation else x

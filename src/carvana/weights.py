@@ -1,0 +1,57 @@
+"""Trained weights small enough to ship: one `.npz` file, recipe included."""
+
+import zipfile
+import zlib
+from importlib import resources
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from carvana.errors import CarvanaError, UsageError
+from carvana.files import replacing
+from carvana.predict import Run
+from carvana.recipe import parse_recipe, to_toml
+from carvana.train import build_network, choose_precision
+
+
+def save_weights(run: Run, path: Path) -> None:
+    """Write a run's weights to `path`: convolutions as float16, the rest as float32.
+
+    Raises:
+        CarvanaError: the file cannot be written.
+    """
+    arrays = {"recipe": np.array(to_toml(run.recipe))}
+    for number, weight in enumerate(run.model.get_weights()):
+        arrays[f"{number:03}"] = weight.astype(np.float16) if weight.ndim > 1 else weight
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def load_weights(name_or_path: str) -> Run:
+    """Load weights the kit ships (`sharp`), or those of a `.npz` file.
+
+    Raises:
+        UsageError: no such weights.
+        CarvanaError: the file is not one `save_weights` wrote.
+    """
+    shipped = resources.files("carvana") / "shipped"
+    path = Path(name_or_path) if name_or_path.endswith(".npz") else shipped / f"{name_or_path}.npz"
+    if not path.is_file():
+        names = sorted(f.name[:-4] for f in shipped.iterdir() if f.name.endswith(".npz"))
+        raise UsageError(
+            f"weights '{name_or_path}': there are none of this name; there are "
+            f"{', '.join(names)}, or give the path of an .npz file"
+        )
+    fault = f"{path}: is not a file of weights, or is cut short; fetch it again"
+    try:
+        with np.load(path) as arrays:
+            recipe = parse_recipe(str(arrays["recipe"]), str(path))
+            numbered = sorted(name for name in arrays.files if name != "recipe")
+            weights = [arrays[name].astype(np.float32) for name in numbered]
+        keras.mixed_precision.set_global_policy(choose_precision("auto"))
+        model = build_network(recipe)
+        model.set_weights(weights)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CarvanaError(fault) from error
+    return Run(recipe, model, path)
