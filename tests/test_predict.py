@@ -1,6 +1,8 @@
 import csv
+import dataclasses
 import gzip
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from carvana import full_resolution, pipeline, predict, rle, train
 from carvana.errors import CarvanaError
@@ -243,3 +245,38 @@ def test_validation_split_is_scored_at_full_resolution(trained, run):
     metrics = (folder / "metrics.json").read_text()
     assert f'"full_resolution_dice": {result.mean}' in metrics
     assert '"val_dice"' in metrics
+
+
+def test_flip_averages_with_the_mirror_images_mask(trained, run, tmp_path):
+    photograph = Image.open(next(trained[0].test.iterdir())).resize((64, 48))
+    names = [tmp_path / "a.png", tmp_path / "b.png"]
+    photograph.save(names[0])
+    ImageOps.mirror(photograph).save(names[1])
+    plain, mirrored = predict.predict_each(run, names, lambda path, probability: probability)
+    prediction = dataclasses.replace(run.recipe.prediction, flip=True)
+    both = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, prediction=prediction))
+    found = next(predict.predict_each(both, names, lambda path, probability: probability))
+    np.testing.assert_allclose(found, (plain + mirrored[:, ::-1]) / 2, atol=1e-5)
+    assert not np.allclose(found, plain, atol=1e-4)
+
+
+def test_several_runs_predict_their_mean(trained, run, tmp_path):
+    paths, folder = trained
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    changed = predict.Run.load(other)
+    changed.model.set_weights([w * 0.9 for w in changed.model.get_weights()])
+    changed.model.save(other / "model.keras")
+    names = sorted(paths.test.iterdir())[:2]
+    both = predict.Run.load_mean([folder, other])
+    found, one, two = (
+        list(predict.predict_each(r, names, lambda path, probability: probability))
+        for r in (both, run, changed)
+    )
+    np.testing.assert_allclose(found, (np.array(one) + np.array(two)) / 2, atol=1e-5)
+    assert both.key() not in (run.key(), changed.key())
+    text = (other / "recipe.toml").read_text().replace("height = 32", "height = 64")
+    (other / "recipe.toml").write_text(text)
+    changed.model.save(other / "model.keras")
+    with pytest.raises(CarvanaError):
+        predict.Run.load_mean([folder, other])

@@ -108,7 +108,7 @@ def _trained(options):
     from carvana.predict import Run
     from carvana.weights import load_weights
 
-    return Run.load(options.run) if options.run else load_weights(options.weights)
+    return Run.load_mean(options.run) if options.run else load_weights(options.weights)
 
 
 def _validate(options) -> int:
@@ -259,7 +259,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def trained_options(added):
         which = added.add_mutually_exclusive_group(required=True)
-        which.add_argument("--run", type=Path, help="the run's folder")
+        which.add_argument(
+            "--run", type=Path, action="append", help="the run's folder; of several, the mean"
+        )
         which.add_argument("--weights", help="weights the kit ships (sharp), or a .npz file")
 
     added = command("predict", _predict, "predict a folder of photographs into a submission", True)

@@ -220,6 +220,7 @@ def training_dataset(
         )
         .map(load, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
+        .with_options(_own_threads())
     )
 
 
@@ -233,7 +234,19 @@ def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> tf
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         .prefetch(2)
+        .with_options(_own_threads())
     )
+
+
+def _own_threads() -> tf.data.Options:
+    """Keep the input's many small operations from queueing behind the network's long ones.
+
+    On two cores, with the threads they share by default, an epoch takes twice as long.
+    """
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = os.cpu_count()
+    options.threading.max_intra_op_parallelism = 1
+    return options
 
 
 def _gather(

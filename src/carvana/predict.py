@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ import tensorflow as tf
 
 from carvana import pipeline, rle
 from carvana.dataset import list_images
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, replacing, stamp
 from carvana.progress import progress
-from carvana.recipe import Recipe, load_recipe
+from carvana.recipe import Recipe, load_recipe, to_toml
 from carvana.submission import HEADER
 from carvana.train import MODEL, RECIPE, load_model
 
@@ -35,7 +35,7 @@ class Run:
 
     recipe: Recipe
     model: keras.Model
-    path: Path  # of the model's file
+    paths: tuple[Path, ...]  # of the files the model is made of
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
@@ -55,7 +55,37 @@ class Run:
                 f"{path}: takes {model.input_shape[1:3]}, its {RECIPE} says {size}; the model is "
                 "another recipe's: bring back the right one or train again"
             )
-        return cls(recipe, model, path)
+        return cls(recipe, model, (path,))
+
+    @classmethod
+    def load_mean(cls, folders: Sequence[Path]) -> "Run":
+        """Load run folders as one model, the mean of theirs; the first's recipe predicts.
+
+        Raises:
+            CarvanaError: as `load`.
+            UsageError: the runs take pictures of different sizes.
+        """
+        runs = [cls.load(folder) for folder in folders]
+        first = runs[0]
+        if len(runs) == 1:
+            return first
+        for run, folder in zip(runs, folders, strict=True):
+            if run.recipe.input != first.recipe.input:
+                raise UsageError(
+                    f"{folder}: its pictures are prepared unlike those of {folders[0]}; "
+                    "predict runs of one recipe together"
+                )
+        inputs = keras.Input(first.model.input_shape[1:])
+        mean = keras.layers.Average(dtype="float32")([run.model(inputs) for run in runs])
+        model = keras.Model(inputs, mean)
+        return cls(first.recipe, model, tuple(path for run in runs for path in run.paths))
+
+    def key(self) -> str:
+        """Return a fingerprint: the same model and recipe have the same."""
+        digest = hashlib.sha256(to_toml(self.recipe).encode())
+        for path in self.paths:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
 
 def upsample(probability: tf.Tensor, height: int, width: int) -> np.ndarray:
@@ -88,7 +118,7 @@ def predict_each(
             have been given.
     """
     batch_size = run.recipe.prediction.batch_size
-    network = tf.function(lambda batch: run.model(batch, training=False))
+    network = tf.function(lambda batch: _probabilities(run, batch), reduce_retracing=True)
 
     def finish_one(item: tuple[Path, tuple[int, int], tf.Tensor]) -> _Out:
         path, (height, width), probability = item
@@ -125,7 +155,7 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
     if not out.name.endswith((".csv", ".csv.gz")) or out.is_dir():
         raise CarvanaError(f"{out}: a submission is a file whose name ends in .csv or .csv.gz")
     threshold = run.recipe.prediction.threshold if threshold is None else threshold
-    key = hashlib.sha256(run.path.read_bytes() + repr(threshold).encode()).hexdigest()
+    key = f"{run.key()} {threshold}"
     stamps = {name: stamp(images / name) for name in list_images(images)}
     partial = out.with_name(f".{out.name}.partial")
 
@@ -156,6 +186,15 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
             f"{out}: cannot be written ({error.strerror or error}); the rows made so far are "
             "kept: free some space and run the same command again"
         ) from error
+
+
+def _probabilities(run: Run, batch: tf.Tensor) -> tf.Tensor:
+    """Run the network; where the recipe says so, also on the mirrored pictures, and average."""
+    found = run.model(batch, training=False)
+    if run.recipe.prediction.flip:
+        mirrored = run.model(tf.reverse(batch, [2]), training=False)
+        found = (found + tf.reverse(mirrored, [2])) / 2
+    return found
 
 
 def _ahead(

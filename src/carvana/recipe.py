@@ -81,7 +81,7 @@ class Training:
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: _Positive
     loss: Literal["binary_crossentropy", "bce_dice"]
-    optimizer: Literal["rmsprop", "adamw"]
+    optimizer: Literal["rmsprop", "adamw", "muon"]
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine"]
     warmup: Annotated[float, Field(ge=0, lt=1)]
@@ -94,6 +94,7 @@ class Training:
 class Prediction:
     threshold: Annotated[float, Field(gt=0, lt=1)]
     batch_size: _Positive
+    flip: bool
 
 
 @_section

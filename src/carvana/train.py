@@ -21,6 +21,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, clear_temporaries, replacing, write_text
 from carvana.losses import LOSSES
 from carvana.metrics import dice
+from carvana.muon import ConvolutionMuon
 from carvana.progress import LINE_SECONDS
 from carvana.pyramid import coarse_part, pyramid_unet
 from carvana.recipe import PyramidUnet, Recipe, Training, differences, load_recipe, to_toml
@@ -175,7 +176,11 @@ def build_model(recipe: Recipe, steps: int) -> keras.Model:
             0.0 if warmup else rate, total - warmup, warmup_target=rate, warmup_steps=warmup
         )
     # Keras decays weights apart from the gradient, so that its Adam with decay is AdamW.
-    kind = {"rmsprop": keras.optimizers.RMSprop, "adamw": keras.optimizers.Adam}
+    kind = {
+        "rmsprop": keras.optimizers.RMSprop,
+        "adamw": keras.optimizers.Adam,
+        "muon": ConvolutionMuon,
+    }
     optimizer = kind[training.optimizer](
         rate, epsilon=training.epsilon, weight_decay=training.weight_decay or None
     )

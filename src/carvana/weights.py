@@ -54,4 +54,4 @@ def load_weights(name_or_path: str) -> Run:
         model.set_weights(weights)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CarvanaError(fault) from error
-    return Run(recipe, model, path)
+    return Run(recipe, model, (path,))
