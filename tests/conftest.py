@@ -26,6 +26,18 @@ TINY = [  # a recipe that trains in seconds
     "training.precision=float32",
 ]
 
+TINY_PYRAMID = [  # the same of `sharp`
+    "input.height=32",
+    "input.width=48",
+    "data.validation=0.2",
+    "model.filters=[20, 24]",
+    "model.fine_filters=[18]",
+    "training.batch_size=8",
+    "training.epochs=3",
+    "training.coarse_epochs=2",
+    "training.precision=float32",
+]
+
 
 def draw_car(car: int, view: int) -> tuple[Image.Image, Image.Image]:
     """Draw a dark ellipse on a light ground: a photograph and its mask."""

@@ -1,5 +1,7 @@
+import dataclasses
 import io
 import itertools
+import os
 import zipfile
 
 import numpy as np
@@ -8,10 +10,12 @@ import tensorflow as tf
 from PIL import Image
 
 from carvana import dataset, pipeline
+from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
-from conftest import TINY, prepared
+from conftest import TINY, TINY_PYRAMID, prepared
 
 BLOG = load_recipe("blog")
+SMALL = load_recipe("blog", TINY).input
 
 
 def augmented(image, seed, settings=BLOG.augment):
@@ -102,3 +106,80 @@ def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
     plain = list(pipeline.validation_dataset(files, recipe))
     assert [len(batch) for batch, _ in plain] == [8, 8, 4]
     np.testing.assert_array_equal(np.concatenate([b for b, _ in plain]), images)
+
+
+def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
+    names = dataset.find_pairs(tiny)
+    decoded = []
+    load_pair = pipeline.load_pair
+    monkeypatch.setattr(
+        pipeline, "load_pair", lambda image, *rest: decoded.append(image) or load_pair(image, *rest)
+    )
+    first = pipeline.prepare(names, tiny, SMALL)
+    assert len(decoded) == 20
+    assert pipeline.prepare(names[:5], tiny, SMALL) == first[:5]
+    assert len(decoded) == 20
+
+    # Another photograph under the same name, a mask drawn anew, a cache file cut short.
+    Image.open(tiny.image(names[1])).save(tiny.image(names[0]))
+    os.utime(tiny.mask(names[2]), (1, 1))
+    whole = first[4].read_bytes()
+    first[4].write_bytes(whole[:-1])
+    decoded.clear()
+    again = pipeline.prepare(names, tiny, SMALL)
+    assert sorted(decoded) == [tiny.image(names[i]) for i in (0, 2, 4)]
+    assert [a == b for a, b in zip(again, first, strict=True)][:5] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert again[4].read_bytes() == whole
+    assert sorted(first[0].parent.iterdir()) == sorted(again)  # nothing is left of the old ones
+    # Other settings have files of their own.
+    other = pipeline.prepare(names[:1], tiny, dataclasses.replace(SMALL, width=40))
+    assert other[0].parent != first[0].parent
+
+
+@pytest.mark.parametrize(("method", "within"), [("bilinear", 0), ("area", 0.5 / 255 + 1e-6)])
+def test_prepared_pairs_are_exact_or_a_grey_level_off(method, within, tiny):
+    settings = dataclasses.replace(SMALL, method=method)
+    name = "car0_01.jpg"
+    want = np.concatenate(pipeline.load_pair(tiny.image(name), tiny.mask(name), settings), axis=-1)
+    (file,) = pipeline.prepare([name], tiny, settings)
+    pair = pipeline.read_prepared(file, settings)
+    scale = 255 if pair.dtype == np.uint8 else 1
+    assert np.abs(pair / np.float32(scale) - want).max() <= within
+
+
+def test_a_cache_that_cannot_be_written_is_told(tiny):
+    tiny.cache.write_text("in the way")
+    with pytest.raises(CarvanaError, match=r"cache/.*cannot be written"):
+        pipeline.prepare(["car0_01.jpg"], tiny, SMALL)
+
+
+def test_shrunk_pictures_are_means_of_their_pixels(tiny):
+    recipe = load_recipe("sharp", TINY_PYRAMID)
+    names = dataset.find_pairs(tiny)[:3]
+    files = pipeline.prepare(names, tiny, recipe.input)
+    (image, mask), *_ = pipeline.validation_dataset(files, recipe, shrink=2)
+    images, masks = prepared(names, tiny, recipe.input)
+    for got, whole in ((image, images), (mask, masks)):
+        want = whole.reshape(3, 16, 2, 24, 2, -1).mean((2, 4)) / 255
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_flip_mirrors_half_of_the_pairs_image_and_mask_alike():
+    settings = dataclasses.replace(
+        BLOG.augment, brightness=0.0, contrast=[1.0, 1.0], saturation=[1.0, 1.0], flip=True
+    )
+    image = np.linspace(0, 1, 4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
+    mirrored = 0
+    for number in range(60):
+        out, mask = pipeline.augment(image, image[..., :1], (0, number), settings)
+        np.testing.assert_allclose(out[..., :1], mask, atol=1e-6)
+        same = np.allclose(out, image, atol=1e-6)
+        assert same or np.allclose(out, image[:, ::-1], atol=1e-6)
+        mirrored += not same
+    assert 18 < mirrored < 42

@@ -13,7 +13,7 @@ import pytest
 from carvana import dataset, train
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
-from conftest import TINY, prepared
+from conftest import TINY, TINY_PYRAMID, prepared
 
 
 def recipe(*overrides):
@@ -96,23 +96,30 @@ def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tin
     assert metrics["val_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
 
 
-def test_a_run_goes_on_exactly_where_it_was(tiny, tmp_path, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train.train(recipe("training.epochs=3"), tiny, whole)
+PYRAMID = load_recipe("sharp", TINY_PYRAMID)  # coarse in the first two of its three epochs
 
-    # Stop after step 3 of 6, in the middle of the second epoch, as Ctrl-C does.
+
+@pytest.mark.parametrize(
+    ("recipe", "last_step"),
+    [(recipe("training.epochs=3"), 3), (PYRAMID, 1), (PYRAMID, 3), (PYRAMID, 5)],
+)
+def test_a_run_goes_on_exactly_where_it_was(recipe, last_step, tiny, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.train(recipe, tiny, whole)
+
+    # Stop after this step of 6, in the middle of an epoch, as Ctrl-C does.
     class Stop(train._Record):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
-            if int(self.model.optimizer.iterations) == 3:
+            if int(self.model.optimizer.iterations) == last_step:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "_Record", Stop)
         with pytest.raises(KeyboardInterrupt):
-            train.train(recipe("training.epochs=3"), tiny, broken)
+            train.train(recipe, tiny, broken)
     assert not (broken / "metrics.json").exists()
-    train.train(recipe("training.epochs=3"), tiny, broken)
+    train.train(recipe, tiny, broken)
     histories = [pd.read_csv(run / "history.csv") for run in (whole, broken)]
     assert histories[1]["epoch"].tolist() == [1, 2, 3]
     assert histories[1]["steps"].tolist() == [2, 4, 6]
@@ -120,7 +127,9 @@ def test_a_run_goes_on_exactly_where_it_was(tiny, tmp_path, monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(*(h["val_loss"].to_numpy() for h in histories), atol=1e-6)
     # The training figures of half an epoch do not pass for those of the whole.
-    assert histories[1][["loss", "seconds"]].isna().all(axis=1).tolist() == [False, True, False]
+    assert histories[1][["loss", "seconds"]].isna().all(axis=1).tolist() == [
+        epoch == last_step // 2 for epoch in range(3)
+    ]
 
 
 def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_path):

@@ -53,3 +53,8 @@ class Paths:
 def car_of(name: str) -> str:
     """Return the car a photograph shows: `00087a6bd4dc` of `00087a6bd4dc_01.jpg`."""
     return Path(name).stem.rpartition("_")[0]
+
+
+def view_of(name: str) -> str:
+    """Return the view a photograph is taken from: `01` of `00087a6bd4dc_01.jpg`."""
+    return Path(name).stem.rpartition("_")[2]

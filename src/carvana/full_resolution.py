@@ -11,7 +11,7 @@ from carvana.errors import CarvanaError
 from carvana.files import write_text
 from carvana.predict import Run, predict_each
 from carvana.progress import progress
-from carvana.score import Score, dice
+from carvana.score import Score, dice, mean_by_view
 from carvana.train import METRICS, SPLIT
 
 
@@ -42,4 +42,4 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     values = sorted(progress(scored, "scoring", len(names)))
     mean = float(np.mean([value for value, _ in values]))
     write_text(metrics, json.dumps({**kept, "full_resolution_dice": mean}, indent=2) + "\n")
-    return Score(mean=mean, count=len(values), worst=values[:worst])
+    return Score(mean, len(values), worst=values[:worst], views=mean_by_view(values))

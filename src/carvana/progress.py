@@ -23,6 +23,8 @@ def progress(
         done: items done in an earlier session.
         unit: an item's name.
     """
+    if not total:
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, what, total, initial=done, unit=unit)
         return

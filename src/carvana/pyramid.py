@@ -138,5 +138,5 @@ def _convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str 
         use_bias=False,
         kernel_initializer="he_normal",
     )(x)
-    x = FusedBatchNormalization(momentum=0.95)(x)
+    x = FusedBatchNormalization(momentum=0.98)(x)
     return layers.ReLU()(x) if activation else x

@@ -15,14 +15,15 @@ from carvana import dataset, pipeline
 from carvana.competition import Paths
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
+from carvana.full_resolution import score_validation
 from carvana.predict import Run, predict_each
 from carvana.recipe import Recipe
-from carvana.train import COLUMNS, HISTORY, METRICS, RECIPE, SPLIT
+from carvana.train import COLUMNS, HISTORY, METRICS, RECIPE
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: auto; padding: 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: auto; padding: 1rem }}
 td, th {{ padding: .1rem .8rem; text-align: right; font-variant-numeric: tabular-nums }}
 td:first-child, th:first-child {{ text-align: left }}
 img {{ max-width: 100% }} pre {{ background: #f4f4f4; padding: 1rem; overflow-x: auto }}
@@ -30,7 +31,8 @@ img {{ max-width: 100% }} pre {{ background: #f4f4f4; padding: 1rem; overflow-x:
 <h1>{name}</h1>
 <h2>Figures</h2><table>{metrics}</table>
 <h2>Training</h2><img alt="dice, accuracy and loss by step" src="{plot}"><table>{history}</table>
-<h2>Validation photographs: truth | photograph | prediction</h2>{masks}
+<h2>Validation at full size: Dice by view</h2><table>{views}</table>
+<h2>The worst: truth | photograph | prediction | too much in red, too little in green</h2>{masks}
 <h2>Recipe</h2><pre>{recipe}</pre></html>
 """
 
@@ -87,16 +89,16 @@ def draw_history(history: Path, out: Path) -> None:
         figure.savefig(temporary)
 
 
-def write_report(folder: Path, paths: Paths, samples: int = 6) -> Path:
+def write_report(folder: Path, paths: Paths, worst: int = 10) -> Path:
     """Write `report.html` into a run: figures, plot, masks and recipe, self-contained.
 
-    The masks are of validation photographs spread evenly over the split; where the data folder is
-    not there, the report says so instead.
+    The masks are the worst of the validation photographs, which are scored at full resolution for
+    it; where the data folder is not there, the report says so instead.
 
     Args:
         folder: the run, its training finished.
         paths: the competition's data.
-        samples: how many photographs to show.
+        worst: how many photographs to show.
 
     Returns:
         The report's path.
@@ -105,23 +107,22 @@ def write_report(folder: Path, paths: Paths, samples: int = 6) -> Path:
         CarvanaError: the run is absent or unfinished, a photograph or mask is at fault, or the
             report cannot be written.
     """
-    try:
-        metrics = json.loads((folder / METRICS).read_text())
-    except (OSError, ValueError) as error:
-        raise CarvanaError(f"{folder}: no finished training; run `carvana train` first") from error
+    if not (folder / METRICS).is_file():
+        raise CarvanaError(f"{folder}: no finished training; run `carvana train` first")
     plot = folder / "history.png"
     draw_history(folder / HISTORY, plot)
-    masks = f"<p>{html.escape(str(paths.root))} is not there.</p>"
+    views, masks = "", f"<p>{html.escape(str(paths.root))} is not there.</p>"
     if paths.train.is_dir():
-        names = dataset.read_split(folder / SPLIT, dataset.find_pairs(paths)).validation
-        names = names[:: max(len(names) // samples, 1)][:samples]
-        masks = "".join(_triptychs(Run.load(folder), paths, names))
+        scored = score_validation(folder, paths, worst)
+        views = _table([list(scored.views), list(scored.views.values())])
+        masks = "".join(_panels(Run.load(folder), paths, scored.worst))
     history = pd.read_csv(folder / HISTORY)
     page = _PAGE.format(
         name=html.escape(folder.name),
-        metrics=_table([key, value] for key, value in metrics.items()),
+        metrics=_table(json.loads((folder / METRICS).read_text()).items()),
         plot=_inline(Image.open(plot), "PNG"),
         history=_table([list(history.columns), *history.itertuples(index=False)]),
+        views=views,
         masks=masks,
         recipe=html.escape((folder / RECIPE).read_text()),
     )
@@ -129,22 +130,30 @@ def write_report(folder: Path, paths: Paths, samples: int = 6) -> Path:
     return folder / "report.html"
 
 
-def _triptychs(run: Run, paths: Paths, names: list[str]) -> Iterator[str]:
-    """Yield the HTML of truth | photograph | prediction for each photograph."""
+def _panels(run: Run, paths: Paths, scored: list[tuple[float, str]]) -> Iterator[str]:
+    """Yield the HTML of truth | photograph | prediction | errors for each photograph."""
+    dices = {name: dice for dice, name in scored}
 
     def compare(path: Path, probability: np.ndarray) -> str:
         photograph = Image.open(path).convert("RGB")
         truth = dataset.read_mask(paths.mask(path.name))
         predicted = probability > run.recipe.prediction.threshold
+        errors = np.asarray(photograph) // 2
+        errors[predicted & ~truth] = (255, 0, 0)
+        errors[truth & ~predicted] = (0, 255, 0)
         width, height = 480, round(480 * photograph.height / photograph.width)
-        picture = Image.new("RGB", (3 * width, height))
-        panels = (Image.fromarray(truth), photograph, Image.fromarray(predicted))
+        panels = (truth, photograph, predicted, errors)
+        picture = Image.new("RGB", (len(panels) * width, height))
         for column, panel in enumerate(panels):
+            panel = panel if isinstance(panel, Image.Image) else Image.fromarray(panel)
             picture.paste(panel.convert("RGB").resize((width, height)), (column * width, 0))
         name = html.escape(path.name)
-        return f'<p>{name}<br><img alt="{name}" src="{_inline(picture, "JPEG")}"></p>'
+        return (
+            f"<p>{name}: {dices[path.name]:.4f}<br>"
+            f'<img alt="{name}" src="{_inline(picture, "JPEG")}"></p>'
+        )
 
-    yield from predict_each(run, [paths.image(name) for name in names], compare)
+    yield from predict_each(run, [paths.image(name) for name in dices], compare)
 
 
 def _inline(picture: Image.Image, kind: str) -> str:

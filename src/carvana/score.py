@@ -5,7 +5,7 @@ import csv
 import heapq
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from carvana import rle
-from carvana.competition import HEIGHT, WIDTH
+from carvana.competition import HEIGHT, WIDTH, view_of
 from carvana.errors import CarvanaError
 from carvana.submission import HEADER, open_csv, read_rows, without_mark
 
@@ -26,6 +26,15 @@ class Score:
     count: int
     parts: dict[str, float] = field(default_factory=dict)  # "Public", "Private" -> mean
     worst: list[tuple[float, str]] = field(default_factory=list)  # (dice, image), worst first
+    views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
+
+
+def mean_by_view(scored: Iterable[tuple[float, str]]) -> dict[str, float]:
+    """Average Dice over the photographs of each view; pairs of (dice, image)."""
+    views: dict[str, list[float]] = {}
+    for value, name in scored:
+        views.setdefault(view_of(name), []).append(value)
+    return {view: float(np.mean(values)) for view, values in sorted(views.items())}
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -71,7 +80,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
     """
     found: set[str] = set()
     sums: dict[str, list] = {}
-    lowest: list[tuple[float, str]] = []  # a heap of (-dice, image)
+    scored: list[tuple[float, str]] = []
     with _Truth(truth) as true_rows:
         rows = read_rows(submission)
         if without_mark(next(rows, (0, []))[1]) != HEADER:
@@ -90,9 +99,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
                 continue
             value = dice(_parse(cells[1], submission, name), _parse(runs, truth, name))
             sums.setdefault(usage, []).append(value)
-            heapq.heappush(lowest, (-value, name))
-            if len(lowest) > worst:
-                heapq.heappop(lowest)
+            scored.append((value, name))
         missing = true_rows.names - found
     if missing:
         raise CarvanaError(
@@ -105,7 +112,8 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
         mean=float(np.mean(values)),
         count=len(values),
         parts={usage: float(np.mean(part)) for usage, part in sums.items() if usage},
-        worst=sorted((-negative, name) for negative, name in lowest),
+        worst=heapq.nsmallest(worst, scored),
+        views=mean_by_view(scored),
     )
 
 

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from carvana.errors import CarvanaError, UsageError
+from carvana.predict import Run
+from carvana.recipe import load_recipe
+from carvana.train import build_network
+from carvana.weights import load_weights, save_weights
+from conftest import TINY_PYRAMID
+
+
+@pytest.fixture(scope="module")
+def run():
+    recipe = load_recipe("sharp", TINY_PYRAMID)
+    return Run(recipe, build_network(recipe), ())
+
+
+def test_weights_written_and_read_predict_the_same(run, tmp_path):
+    path = tmp_path / "w.npz"
+    save_weights(run, path)
+    again = load_weights(str(path))
+    assert again.recipe == run.recipe
+    picture = np.random.default_rng(1).random((1, 32, 48, 3), np.float32)
+    np.testing.assert_allclose(again.model(picture), run.model(picture), atol=2e-3)
+    assert again.key() == load_weights(str(path)).key()
+    assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.model.get_weights())
+
+
+def test_weights_that_are_not(run, tmp_path):
+    with pytest.raises(UsageError, match="weights 'nope': .* there are"):
+        load_weights("nope")
+    with pytest.raises(UsageError, match=r"gone\.npz"):
+        load_weights(str(tmp_path / "gone.npz"))
+    path = tmp_path / "w.npz"
+    save_weights(run, path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"text", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(CarvanaError, match=r"w\.npz: is not a file of weights"):
+            load_weights(str(path))
+    np.savez(path, recipe=np.array("[data]"))
+    with pytest.raises(CarvanaError):
+        load_weights(str(path))
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(CarvanaError, match="is not a file of weights"):
+        load_weights(str(path))
