@@ -6,6 +6,8 @@ NAME    = $(basename $(notdir $(RECIPE)))
 DATA    = data
 ONLY    = train
 EPOCHS  =
+PHOTOS  =
+WEIGHTS = sharp
 MESSAGE = $(NAME), by the carvana kit
 ARGS    =
 PYTHON  = python3
@@ -26,11 +28,11 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 # One after the other, also under `make -j`: each stage uses all cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup download train predict validate submit score report look demo test lint clean
+.PHONY: help setup download train predict validate submit score report look cutout demo test lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS="
+	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS)"
 
 setup: $(READY) ## make .venv and install the pinned dependencies
 
@@ -84,6 +86,10 @@ report: $(MODEL) ## write runs/NAME/report.html: figures, plot, masks, recipe
 
 look: $(READY) ## draw what the network sees into look.png
 	$(BIN)/carvana look $(SETTINGS) --out look.png
+
+cutout: $(READY) ## cut the cars of PHOTOS out into cutouts/, by the kit's own weights (WEIGHTS=sharp)
+	$(BIN)/carvana cutout $(or $(PHOTOS),$(error name the photographs: make cutout PHOTOS="a.jpg b.jpg")) \
+		--weights $(WEIGHTS) --out cutouts
 
 demo: $(READY) ## the whole road with no Kaggle account, on rendered cars
 	$(BIN)/carvana demo --data $(DATA)
