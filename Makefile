@@ -28,7 +28,7 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 # One after the other, also under `make -j`: each stage uses all cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup download train predict validate submit score report look cutout demo test lint clean
+.PHONY: help setup download train predict validate submit score report look cutout demo test bench lint clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ demo: $(READY) ## the whole road with no Kaggle account, on rendered cars
 
 test: $(READY) ## run the tests, offline
 	$(BIN)/pytest $(ARGS)
+
+bench: $(READY) ## measure speed, as ratios to the plain way (a quiet machine, minutes)
+	$(BIN)/python benchmarks/bench.py --data $(DATA) $(ARGS)
 
 lint: $(READY) ## check style and format
 	$(BIN)/ruff check .

@@ -57,5 +57,8 @@ def test_what_cannot_be_cut_out(run, tmp_path):
     with pytest.raises(UsageError, match="would be replaced by its cutout"):
         cut_out(run, [own], tmp_path)
     assert Image.open(own).mode == "RGB"
-    with pytest.raises(CarvanaError, match=r"gone\.jpg"):
-        cut_out(run, [tmp_path / "gone.jpg"], tmp_path / "out")
+    for photo in (tmp_path / "gone.jpg", tmp_path):
+        with pytest.raises(UsageError, match="no such file; give photographs"):
+            cut_out(run, [photo], tmp_path / "out")
+    with pytest.raises(UsageError, match="is not a folder"):
+        cut_out(run, [good], broken)

@@ -67,3 +67,23 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
         load_recipe(tmp_path / "gone.toml")
     with pytest.raises(UsageError, match="'blogg': no such recipe; there are blog"):
         load_recipe("blogg")
+
+
+def test_an_override_of_epochs_keeps_the_coarse_ones_share():
+    assert load_recipe("sharp", ["training.epochs=10"]).training.coarse_epochs == 6
+    with pytest.raises(UsageError, match="training.coarse is for pyramid_unet"):
+        load_recipe("blog", ["training.coarse=0.5"])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.network=resnet", "name one of unet, pyramid_unet"),
+        ("model.dropout=0.5", "unknown key 'model.dropout'; known here: network, filters, fine_"),
+        ("model.filters=[]", "model.filters"),
+        ("input.height=500", "not divisible by 64.* use 448 or 512"),
+    ],
+)
+def test_networks_have_keys_of_their_own(override, says):
+    with pytest.raises(UsageError, match=says):
+        load_recipe("sharp", [override])

@@ -144,7 +144,8 @@ def _score(options) -> None:
     print(f"mean Dice {result.mean:.6f} over {result.count} images")
     for part, mean in sorted(result.parts.items()):
         print(f"  {part} {mean:.6f}")
-    print("by view: " + " ".join(f"{view}:{mean:.4f}" for view, mean in result.views.items()))
+    if len(result.views) <= 16:
+        print("by view: " + " ".join(f"{view}:{mean:.4f}" for view, mean in result.views.items()))
     print("worst:")
     for dice, name in result.worst:
         print(f"  {dice:.6f} {name}")

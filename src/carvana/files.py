@@ -69,6 +69,18 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         lock.release()
 
 
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Make the folder, wait until no other process is at work in it, and keep others waiting.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text to `path` atomically.
 

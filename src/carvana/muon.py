@@ -33,11 +33,9 @@ class ConvolutionMuon(keras.optimizers.Muon):
 
     def _muon_update_step(self, gradient, variable, lr, m):
         self.assign_add(m, ops.add(gradient, m * (self.momentum - 1)))
-        ahead = ops.add(gradient, self.momentum * m)  # Nesterov's
+        if self.nesterov:
+            m = ops.add(gradient, self.momentum * m)
         outputs = variable.shape[-1]
         rows = math.prod(variable.shape[:-1])
-        update = self.zeropower_via_newtonschulz5(
-            ops.reshape(ahead, (rows, outputs)), self.ns_steps
-        )
-        scale = self.rms_rate * math.sqrt(max(rows, outputs))
-        self.assign_sub(variable, ops.reshape(update, variable.shape) * (lr * scale))
+        update = self.zeropower_via_newtonschulz5(ops.reshape(m, (rows, outputs)), self.ns_steps)
+        self.assign_sub(variable, ops.reshape(self.lr_adjust(lr * update), variable.shape))

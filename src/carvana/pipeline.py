@@ -4,6 +4,7 @@ Each step takes and returns tensors and can be looked at on its own; `carvana lo
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import tensorflow as tf
 from carvana.competition import Paths
 from carvana.dataset import mask_fault, pair_fault
 from carvana.errors import CarvanaError, list_faults
-from carvana.files import replacing, stamp
+from carvana.files import clear_temporaries, in_turn, replacing, stamp
 from carvana.progress import progress
 from carvana.recipe import Augment, Input, Recipe
 
@@ -113,32 +114,58 @@ def prepare(names: list[str], paths: Paths, settings: Input) -> list[Path]:
     """
     folder = paths.cache / _settings_key(settings)
     files = [folder / f"{Path(name).stem}.{_pair_key(name, paths)}" for name in names]
-    sizes = {e.name: e.stat().st_size for e in os.scandir(folder)} if folder.is_dir() else {}
-    whole = settings.height * settings.width * 4 * _dtype(settings).itemsize
-    missing = [(n, f) for n, f in zip(names, files, strict=True) if sizes.get(f.name) != whole]
-
-    def make(pair: tuple[str, Path]) -> str | None:
-        name, file = pair
-        try:
-            pictures = load_pair(paths.image(name), paths.mask(name), settings)
-            with replacing(file) as temporary:
-                _pack(np.concatenate(pictures, axis=-1), settings).tofile(temporary)
-        except CarvanaError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(make, missing)
-        faults = [f for f in progress(results, "decoding", len(missing)) if f]
+    if not any(_missing(files, settings)):
+        return files
+    try:
+        with in_turn(folder):
+            clear_temporaries(folder)
+            faults = _prepare_missing(names, files, paths, settings)
+    except OSError as error:
+        raise CarvanaError(
+            f"{folder}: prepared pairs cannot be written ({error.strerror or error}); free some "
+            f"space, or make {paths.cache} a link to a folder that has it"
+        ) from error
     if faults:
         summary = f"{paths.root}: {len(faults)} of {len(names)} pairs are at fault:"
         raise CarvanaError(list_faults(summary, faults))
     current = {file.name for file in files}
-    changed = {Path(name).stem for name in names}
-    for name in sizes:
-        if name not in current and name.rpartition(".")[0] in changed:
-            (folder / name).unlink(missing_ok=True)
+    stems = {file.stem for file in files}
+    for file in folder.iterdir():
+        if file.name not in current and file.stem in stems:  # of a photograph since changed
+            file.unlink(missing_ok=True)
     return files
+
+
+def _missing(files: list[Path], settings: Input) -> list[bool]:
+    """Tell for each file whether it is not there whole."""
+    size = settings.height * settings.width * 4 * _dtype(settings).itemsize
+    missing = []
+    for file in files:
+        try:
+            missing.append(file.stat().st_size != size)
+        except FileNotFoundError:
+            missing.append(True)
+    return missing
+
+
+def _prepare_missing(
+    names: list[str], files: list[Path], paths: Paths, settings: Input
+) -> list[str]:
+    """Make the files that are not there whole; return the faults of their pairs."""
+
+    def make(name: str, file: Path) -> str | None:
+        try:
+            pictures = load_pair(paths.image(name), paths.mask(name), settings)
+        except CarvanaError as error:
+            return str(error)
+        with replacing(file) as temporary:
+            _pack(np.concatenate(pictures, axis=-1), settings).tofile(temporary)
+        return None
+
+    todo = list(itertools.compress(zip(names, files, strict=True), _missing(files, settings)))
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(lambda pair: make(*pair), todo)
+        return [fault for fault in progress(results, "decoding", len(todo)) if fault]
 
 
 def read_prepared(file: Path, settings: Input) -> np.ndarray:

@@ -75,6 +75,8 @@ class Run:
                     f"{folder}: its pictures are prepared unlike those of {folders[0]}; "
                     "predict runs of one recipe together"
                 )
+        for number, run in enumerate(runs):
+            run.model.name = f"run_{number}"  # names are their own within a model
         inputs = keras.Input(first.model.input_shape[1:])
         mean = keras.layers.Average(dtype="float32")([run.model(inputs) for run in runs])
         model = keras.Model(inputs, mean)
@@ -100,8 +102,16 @@ def upsample(probability: tf.Tensor, height: int, width: int) -> np.ndarray:
     return tf.image.resize(probability, (height, width), "bilinear").numpy()[..., 0]
 
 
+def decode_photograph(path: Path) -> tf.Tensor:
+    """Read a photograph as it is stored: (height, width, 3) uint8."""
+    return pipeline.decode_image(path.read_bytes())
+
+
 def predict_each(
-    run: Run, images: Iterable[Path], finish: Callable[[Path, np.ndarray], _Out]
+    run: Run,
+    images: Iterable[Path],
+    finish: Callable[[Path, np.ndarray], _Out],
+    read: Callable[[Path], tf.Tensor] = decode_photograph,
 ) -> Iterator[_Out]:
     """Predict photographs of any size and hand each full-size result to `finish`, in order.
 
@@ -112,6 +122,7 @@ def predict_each(
         run: the model and its recipe.
         images: paths of JPEG or PNG files.
         finish: called with the path and the probabilities, (height, width) float32 in [0, 1].
+        read: a path to its picture, (height, width, 3) uint8.
 
     Raises:
         CarvanaError: a photograph cannot be read; it is named, after the results of all before it
@@ -133,7 +144,7 @@ def predict_each(
         ThreadPoolExecutor(os.cpu_count()) as readers,
         ThreadPoolExecutor(os.cpu_count()) as finishers,
     ):
-        loaded = _ahead(readers, lambda path: _load(path, run.recipe), images, 2 * batch_size)
+        loaded = _ahead(readers, lambda path: _load(path, run.recipe, read), images, 2 * batch_size)
         yield from _ahead(finishers, finish_one, probabilities(loaded), batch_size)
 
 
@@ -243,10 +254,12 @@ def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
         raise failure
 
 
-def _load(path: Path, recipe: Recipe) -> tuple[Path, tuple[int, int], tf.Tensor]:
+def _load(
+    path: Path, recipe: Recipe, read: Callable[[Path], tf.Tensor]
+) -> tuple[Path, tuple[int, int], tf.Tensor]:
     """Read a photograph: its path, its (height, width), and the network's input."""
     try:
-        picture = pipeline.decode_image(path.read_bytes())
+        picture = read(path)
     except (OSError, tf.errors.OpError) as error:
         raise CarvanaError(
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "

@@ -77,7 +77,7 @@ _NETWORKS = {"unet": Unet, "pyramid_unet": PyramidUnet}
 class Training:
     seed: _Seed
     epochs: _Positive
-    coarse_epochs: Annotated[int, Field(ge=0)]
+    coarse: Annotated[float, Field(ge=0, le=1)]
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: _Positive
     loss: Literal["binary_crossentropy", "bce_dice"]
@@ -88,6 +88,11 @@ class Training:
     weight_decay: Annotated[float, Field(ge=0)]
     epsilon: Annotated[float, Field(gt=0)]
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+
+    @property
+    def coarse_epochs(self) -> int:
+        """How many epochs, the first, train the coarse part alone."""
+        return round(self.coarse * self.epochs)
 
 
 @_section
@@ -155,10 +160,10 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
     """Name the keys in which two recipes differ: `training.epochs (5, here 8)`."""
     a, b = dataclasses.asdict(a), dataclasses.asdict(b)
     return [
-        f"{section}.{key} ({a[section][key]}, here {b[section][key]})"
+        f"{section}.{key} ({a[section].get(key, 'none')}, here {b[section].get(key, 'none')})"
         for section in a
-        for key in a[section]
-        if a[section][key] != b[section][key]
+        for key in a[section] | b[section]
+        if a[section].get(key) != b[section].get(key)
     ]
 
 
@@ -200,6 +205,8 @@ def _check(values: dict, source: str) -> Recipe:
                 f"{source}: input.{side} = {size} is not divisible by {step}, as this model's "
                 f"levels need; use {below} or {below + step}"
             )
+    if recipe.training.coarse and isinstance(recipe.model, Unet):
+        raise UsageError(f"{source}: training.coarse is for pyramid_unet; set it to 0")
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)
         if low > high:

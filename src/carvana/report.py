@@ -56,7 +56,7 @@ def draw_samples(recipe: Recipe, paths: Paths, names: list[str], out: Path) -> N
     for number, name in enumerate(names):
         image, mask = pipeline.load_pair(paths.image(name), paths.mask(name), recipe.input)
         seed = (recipe.training.seed, number)
-        augmented = pipeline.augment(image, mask, seed, recipe.augment)[0].numpy()
+        augmented, mask = pipeline.augment(image, mask, seed, recipe.augment)
         rows.append(np.hstack((image, augmented, np.repeat(mask, 3, axis=2))))
     picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
     with replacing(out) as temporary:

@@ -88,7 +88,7 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     clear_temporaries(run)
     epochs_done, steps_into = divmod(done, steps)
     coarse = _compiled_coarse_part(model, recipe) if training.coarse_epochs else None
-    record = _Record(run, history, steps, done, model)
+    record = _Record(run, history, steps, done, model, training)
     callbacks = [
         keras.callbacks.TensorBoard(run / "logs", profile_batch=0),
         keras.callbacks.TerminateOnNaN(),
@@ -144,6 +144,14 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
             "the same command goes on from there"
         )
         raise
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except tf.errors.OpError as error:  # of the input: a prepared pair is gone
+        record.save()
+        raise CarvanaError(
+            f"{run}: a prepared pair in {paths.cache} cannot be read; run the same command again: "
+            f"it is made anew, and training goes on from step {record.step}"
+        ) from error
     return _write_metrics(run, record.history, model, n, training)
 
 
@@ -171,7 +179,7 @@ def build_model(recipe: Recipe, steps: int) -> keras.Model:
     rate = training.learning_rate
     if training.schedule == "cosine":
         total = steps * training.epochs
-        warmup = math.ceil(total * training.warmup)
+        warmup = min(math.ceil(total * training.warmup), total - 1)
         rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else rate, total - warmup, warmup_target=rate, warmup_steps=warmup
         )
@@ -239,10 +247,19 @@ class _Record(keras.callbacks.Callback):
     trains that epoch again and drops the row, so that none is repeated or lost.
     """
 
-    def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int, whole: keras.Model):
+    def __init__(
+        self,
+        run: Path,
+        history: pd.DataFrame,
+        steps: int,
+        done: int,
+        whole: keras.Model,
+        training: Training,
+    ):
         super().__init__()
-        self.whole = whole  # what is saved; `self.model` may be a part of it
         self.run, self.history, self.steps, self.step = run, history, steps, done
+        self.whole, self.training = whole, training
+        self.set_model(whole)  # until a part of it is fitted; the whole is what is saved
         self.saved = self.told = time.monotonic()
         self.begun = None  # when this epoch's first step began, None if that was before a stop
 
@@ -267,7 +284,7 @@ class _Record(keras.callbacks.Callback):
             row["seconds"] = time.monotonic() - self.begun
         else:  # figures of a part of the epoch would pass for those of the whole
             row = {key: row[key] for key in row if key not in ("accuracy", "dice", "loss")}
-        best = self.history["val_dice"].max()
+        best = _of_one_stage(self.history, self.training, epoch + 1).max()
         rows = [*self.history.to_dict("records"), row]
         self.history = pd.DataFrame(rows, columns=COLUMNS)
         write_text(self.run / HISTORY, self.history.to_csv(index=False))
@@ -310,7 +327,8 @@ def _check_run(run: Path, recipe: Recipe) -> None:
         if not (run / name).exists():
             raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
     changed = differences(load_recipe(run / RECIPE), recipe)
-    if recipe.training.schedule == "constant":  # then more epochs go on from fewer
+    if recipe.training.schedule == "constant" and not recipe.training.coarse:
+        # Then more epochs go on from fewer.
         changed = [key for key in changed if not key.startswith("training.epochs ")]
     if changed:
         raise UsageError(
@@ -334,6 +352,11 @@ def _load_or_build(run: Path, recipe: Recipe, steps: int) -> keras.Model:
         model = load_model(run / MODEL)
         if model.optimizer is None:
             raise CarvanaError(f"{run / MODEL}: has no optimizer to go on with; start another run")
+        if int(model.optimizer.iterations) == 0 and (run / HISTORY).exists():
+            raise CarvanaError(
+                f"{run / MODEL}: its optimizer's state does not load in this precision; go on "
+                "with --set training.precision as it was, or start another run"
+            )
         for layer in model.layers:  # Keras saves no random state: count the draws made so far
             if isinstance(layer, keras.layers.Dropout) and layer.rate:
                 seed, _ = layer.seed_generator.state.numpy()
@@ -374,6 +397,17 @@ def _read_metrics(run: Path) -> dict | None:
         return None
 
 
+def _of_one_stage(history: pd.DataFrame, training: Training, epoch: int) -> pd.Series:
+    """Return the validation dice of epochs that trained the same network as `epoch` does."""
+    fine = history["epoch"] > training.coarse_epochs
+    return history["val_dice"][fine == (epoch > training.coarse_epochs)]
+
+
+def _precision(model: keras.Model) -> str:
+    policies = {layer.dtype_policy.name for layer in model.layers}
+    return next(iter(policies - {"float32"}), "float32")
+
+
 def _write_metrics(
     run: Path, history: pd.DataFrame, model: keras.Model, images: int, training: Training
 ) -> dict:
@@ -384,14 +418,14 @@ def _write_metrics(
         "val_dice": float(last["val_dice"]),
         "val_accuracy": float(last["val_accuracy"]),
         "val_loss": float(last["val_loss"]),
-        "best_val_dice": float(history["val_dice"].max()),
+        "best_val_dice": float(_of_one_stage(history, training, int(last["epoch"])).max()),
         "steps": int(last["steps"]),
         "epochs": int(last["epoch"]),
         # Of epochs that were not cut short; validation and the first step's compilation included.
         "seconds": round(seconds, 1),
         "images_per_second": round(epoch_images * len(timed) / seconds, 3) if seconds else None,
         "parameters": model.count_params(),
-        "precision": model.layers[1].dtype_policy.name,
+        "precision": _precision(model),
     }
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics

@@ -1,8 +1,5 @@
 """Trained weights small enough to ship: one `.npz` file, recipe included."""
 
-import zipfile
-import zlib
-from importlib import resources
 from pathlib import Path
 
 import keras
@@ -19,8 +16,11 @@ def save_weights(run: Run, path: Path) -> None:
     """Write a run's weights to `path`: convolutions as float16, the rest as float32.
 
     Raises:
+        UsageError: `path` does not end in .npz.
         CarvanaError: the file cannot be written.
     """
+    if path.suffix != ".npz":
+        raise UsageError(f"{path}: a file of weights ends in .npz")
     arrays = {"recipe": np.array(to_toml(run.recipe))}
     for number, weight in enumerate(run.model.get_weights()):
         arrays[f"{number:03}"] = weight.astype(np.float16) if weight.ndim > 1 else weight
@@ -35,23 +35,25 @@ def load_weights(name_or_path: str) -> Run:
         UsageError: no such weights.
         CarvanaError: the file is not one `save_weights` wrote.
     """
-    shipped = resources.files("carvana") / "shipped"
+    shipped = Path(__file__).parent / "shipped"
     path = Path(name_or_path) if name_or_path.endswith(".npz") else shipped / f"{name_or_path}.npz"
     if not path.is_file():
-        names = sorted(f.name[:-4] for f in shipped.iterdir() if f.name.endswith(".npz"))
+        names = sorted(file.stem for file in shipped.glob("*.npz"))
         raise UsageError(
             f"weights '{name_or_path}': there are none of this name; there are "
             f"{', '.join(names)}, or give the path of an .npz file"
         )
-    fault = f"{path}: is not a file of weights, or is cut short; fetch it again"
+    fault = (
+        f"{path}: is not a file of weights, is cut short, or is another version's; fetch it again"
+    )
     try:
         with np.load(path) as arrays:
             recipe = parse_recipe(str(arrays["recipe"]), str(path))
             numbered = sorted(name for name in arrays.files if name != "recipe")
             weights = [arrays[name].astype(np.float32) for name in numbered]
-        keras.mixed_precision.set_global_policy(choose_precision("auto"))
+        keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
         model = build_network(recipe)
         model.set_weights(weights)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # NumPy raises whatever the broken part raised
         raise CarvanaError(fault) from error
     return Run(recipe, model, (path,))
