@@ -71,6 +71,28 @@ def test_train_draws_its_history(tmp_path, tiny, capsys):
     assert "history.csv: is not a training history" in capsys.readouterr().err
 
 
+def test_weights_predict_and_cut_out_without_the_run(tmp_path, tiny, capsys):
+    run, weights = tmp_path / "run", str(tmp_path / "w.npz")
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
+    assert main(["weights", "--run", str(run), "--out", weights]) == 0
+    photos = [str(path) for path in sorted(tiny.test.iterdir())]
+    out = str(tmp_path / "cut")
+    assert main(["cutout", *photos, "--weights", weights, "--out", out]) == 0
+    assert f"{out}: 8 written" in capsys.readouterr().out
+    assert Image.open(tmp_path / "cut" / "car5_01.png").mode == "RGBA"
+    csv = tmp_path / "s.csv"
+    images = ["--images", str(tiny.test)]
+    assert main(["predict", "--weights", weights, *images, "--out", str(csv)]) == 0
+    assert csv.read_text().count("\n") == 9
+    assert main(["weights", "--run", str(run), "--out", str(tmp_path / "w.zip")]) == 2
+    assert main(["cutout", *photos, "--weights", "nope", "--out", out]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+    with pytest.raises(SystemExit) as wrong:
+        main(["cutout", *photos, "--weights", weights, "--run", str(run), "--out", out])
+    assert wrong.value.code == 2
+
+
 def test_the_readme_has_no_blanks_left():
     readme = Path(__file__).parents[1] / "README.md"
     assert "@@" not in readme.read_text()
