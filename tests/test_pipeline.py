@@ -136,7 +136,7 @@ def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
         True,
     ]
     assert again[4].read_bytes() == whole
-    assert sorted(first[0].parent.iterdir()) == sorted(again)  # nothing is left of the old ones
+    assert sorted(first[0].parent.glob("car*")) == sorted(again)  # nothing is left of the old ones
     # Other settings have files of their own.
     other = pipeline.prepare(names[:1], tiny, dataclasses.replace(SMALL, width=40))
     assert other[0].parent != first[0].parent
@@ -183,3 +183,46 @@ def test_flip_mirrors_half_of_the_pairs_image_and_mask_alike():
         assert same or np.allclose(out, image[:, ::-1], atol=1e-6)
         mirrored += not same
     assert 18 < mirrored < 42
+
+
+STILL = dataclasses.replace(
+    BLOG.augment, brightness=0.0, contrast=[1.0, 1.0], saturation=[1.0, 1.0]
+)
+
+
+def test_moves_take_image_and_mask_along_and_stay_in_range():
+    mask = np.zeros((60, 90, 1), np.float32)
+    mask[20:40, 30:60] = 1
+    image = np.repeat(mask, 3, axis=2)
+    moves = dataclasses.replace(STILL, zoom=0.2, rotate=10.0, shift=0.1)
+    areas, centres = [], []
+    for number in range(80):
+        out, moved = pipeline.augment(image, mask, (3, number), moves)
+        np.testing.assert_allclose(out, np.repeat(moved, 3, axis=2), atol=1e-5)
+        areas.append(float(np.sum(moved)) / 600)
+        centres.append(np.average(np.indices((60, 90)), axis=(1, 2), weights=moved[..., 0]))
+    assert 1 / 1.2**2 - 0.03 < min(areas) < 0.8
+    assert 1.25 < max(areas) < 1.2**2 + 0.03
+    low, high = np.min(centres, axis=0), np.max(centres, axis=0)
+    assert (low > np.array([29.5, 44.5]) - 1.2 * np.array([6, 9]) - 3).all()
+    assert (low < np.array([29.5, 44.5]) - 0.5 * np.array([6, 9])).all()
+    assert (high > np.array([29.5, 44.5]) + 0.5 * np.array([6, 9])).all()
+    nothing, _ = pipeline.augment(
+        image, mask, (3, 1), dataclasses.replace(moves, shift=0.0, rotate=0.0, zoom=1e-9)
+    )
+    np.testing.assert_allclose(nothing, image, atol=1e-5)
+
+
+def test_repainting_changes_half_of_the_cars_and_nothing_else():
+    image = np.random.default_rng(1).random((8, 8, 3)).astype(np.float32)
+    mask = np.zeros((8, 8, 1), np.float32)
+    mask[2:6, 2:6] = 1
+    changed = 0
+    for number in range(60):
+        out, same_mask = pipeline.augment(
+            image, mask, (5, number), dataclasses.replace(STILL, repaint=0.5)
+        )
+        np.testing.assert_array_equal(same_mask, mask)
+        np.testing.assert_allclose(out * (1 - mask), image * (1 - mask), atol=1e-6)
+        changed += not np.allclose(out, image, atol=1e-3)
+    assert 18 < changed < 42

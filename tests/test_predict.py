@@ -119,9 +119,9 @@ def count_loads(monkeypatch):
     """Return a list that grows with the name of each photograph that is predicted."""
     names, load = [], predict._load
 
-    def counted(path, recipe):
+    def counted(path, *rest):
         names.append(path.name)
-        return load(path, recipe)
+        return load(path, *rest)
 
     monkeypatch.setattr(predict, "_load", counted)
     return names

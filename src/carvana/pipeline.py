@@ -5,6 +5,7 @@ Each step takes and returns tensors and can be looked at on its own; `carvana lo
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,8 @@ def augment(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Shift brightness, then scale contrast, then saturation, each at random; clip to [0, 1].
 
-    Where the recipe says `flip`, half of the pairs are mirrored, left for right.
+    Where the recipe says so, image and mask are first moved alike, half of them mirrored, and
+    half of the cars painted anew.
 
     Args:
         image: (height, width, 3) float32 in [0, 1].
@@ -60,6 +62,12 @@ def augment(
         settings: the recipe's ranges.
     """
     seed = tf.cast(seed, tf.int32)
+    if settings.flip and _uniform(seed, 1) < 0.5:
+        image, mask = tf.reverse(image, [1]), tf.reverse(mask, [1])
+    if settings.zoom or settings.rotate or settings.shift:
+        image, mask = _move(image, mask, seed, settings)
+    if settings.repaint:
+        image = _repaint(image, mask, seed, settings.repaint)
     seeds = tf.random.split(seed, 3)
     image = tf.image.stateless_random_brightness(image, settings.brightness, seeds[0])
     for change, (low, high), key in (
@@ -67,10 +75,51 @@ def augment(
         (tf.image.adjust_saturation, settings.saturation, seeds[2]),
     ):
         image = change(image, tf.random.stateless_uniform([], key, low, high))
-    image = tf.clip_by_value(image, 0.0, 1.0)
-    if settings.flip and tf.random.stateless_uniform([], tf.random.fold_in(seed, 1)) < 0.5:
-        image, mask = tf.reverse(image, [1]), tf.reverse(mask, [1])
-    return image, mask
+    return tf.clip_by_value(image, 0.0, 1.0), mask
+
+
+def _uniform(seed: tf.Tensor, draw: int, low=0.0, high=1.0, shape=()) -> tf.Tensor:
+    """Draw what is number `draw` of a seed's, apart from those of its `split`."""
+    return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, draw), low, high)
+
+
+def _move(
+    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, settings: Augment
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scale, turn and shift a pair about its centre; what comes in from outside is the edge's."""
+    height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
+    scale = tf.exp(_uniform(seed, 2, -1, 1) * tf.math.log1p(settings.zoom))
+    angle = _uniform(seed, 3, -1, 1) * settings.rotate * math.pi / 180
+    cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    right, down = tf.unstack(_uniform(seed, 4, -1, 1, [2]) * settings.shift)
+    transform = tf.stack(  # of output pixels to input pixels, row by row
+        [
+            *(cosine, -sine, x - cosine * x + sine * y + right * width),
+            *(sine, cosine, y - sine * x - cosine * y + down * height),
+            *(0.0, 0.0),
+        ]
+    )
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.concat([image, mask], -1)[None],
+        transforms=transform[None],
+        output_shape=tf.shape(image)[:2],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )[0]
+    moved = tf.ensure_shape(moved, (*image.shape[:2], 4))
+    return moved[..., :3], moved[..., 3:]
+
+
+def _repaint(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
+    """Paint half of the cars anew: other saturation, brightness and tint, the studio unchanged."""
+    gray = tf.reduce_mean(image, -1, keepdims=True)
+    painted = gray + (image - gray) * _uniform(seed, 5, 0, 1.5)
+    gains = _uniform(seed, 6, -1, 1) + _uniform(seed, 7, -0.5, 0.5, [3])
+    painted = tf.clip_by_value(painted * tf.exp(strength * gains), 0.0, 1.0)
+    chosen = tf.cast(_uniform(seed, 8) < 0.5, tf.float32)
+    return image + (painted - image) * mask * chosen
 
 
 def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +192,7 @@ def _missing(files: list[Path], settings: Input) -> list[bool]:
     for file in files:
         try:
             missing.append(file.stat().st_size != size)
-        except FileNotFoundError:
+        except OSError:
             missing.append(True)
     return missing
 

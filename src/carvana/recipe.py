@@ -43,6 +43,10 @@ class Augment:
     contrast: _Factors
     saturation: _Factors
     flip: bool
+    zoom: Annotated[float, Field(ge=0, le=1)]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=1)]
+    repaint: Annotated[float, Field(ge=0, le=2)]
 
 
 @_section
