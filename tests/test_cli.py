@@ -85,6 +85,7 @@ def test_weights_predict_and_cut_out_without_the_run(tmp_path, tiny, capsys):
     images = ["--images", str(tiny.test)]
     assert main(["predict", "--weights", weights, *images, "--out", str(csv)]) == 0
     assert csv.read_text().count("\n") == 9
+    capsys.readouterr()
     assert main(["weights", "--run", str(run), "--out", str(tmp_path / "w.zip")]) == 2
     assert main(["cutout", *photos, "--weights", "nope", "--out", out]) == 2
     assert capsys.readouterr().err.count("\n") == 2

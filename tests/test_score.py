@@ -61,7 +61,8 @@ def test_mean_parts_and_worst(tmp_path, truth):
         assert result.mean == pytest.approx(2.5 / 3)
         assert result.count == 3
         assert result.parts == {"Public": 0.5, "Private": 1.0}
-        assert result.worst == [(0.5, "a_01.jpg"), (1.0, "a_03.jpg")]
+        assert result.worst == [(0.5, "a_01.jpg"), (1.0, "a_02.jpg")]
+        assert result.views == {"01": 0.5, "02": 1.0, "03": 1.0}
 
 
 def test_truth_without_usage(tmp_path):
