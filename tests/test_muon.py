@@ -23,6 +23,14 @@ def test_a_kernels_update_is_near_orthogonal_and_of_adams_size():
     assert (change * gradient.reshape(72, 32)).sum() < 0  # downhill
 
 
+def test_the_gram_matrix_gives_keras_own_iteration():
+    for shape in ((90, 20), (20, 90), (20, 20)):
+        x = keras.ops.convert_to_tensor(rng.normal(size=shape).astype(np.float32))
+        want = keras.optimizers.Muon.zeropower_via_newtonschulz5(ConvolutionMuon(), x, 5)
+        got = ConvolutionMuon().zeropower_via_newtonschulz5(x, 5)
+        np.testing.assert_allclose(got, want, atol=1e-4)
+
+
 def test_all_else_is_adams():
     for shape in ((5,), (1, 1, 8, 16), (3, 4)):
         gradient = rng.normal(size=shape).astype(np.float32)

@@ -39,3 +39,21 @@ class ConvolutionMuon(keras.optimizers.Muon):
         rows = math.prod(variable.shape[:-1])
         update = self.zeropower_via_newtonschulz5(ops.reshape(m, (rows, outputs)), self.ns_steps)
         self.assign_sub(variable, ops.reshape(self.lr_adjust(lr * update), variable.shape))
+
+    def zeropower_via_newtonschulz5(self, x, steps: int):
+        """Bring a matrix's singular values close to 1, as Keras's method of this name does.
+
+        Every iteration multiplies x by a polynomial in its Gram matrix. Here the iterations are
+        done on that small square matrix alone, and x is multiplied once, at the end: a third of
+        the arithmetic for a matrix nine times as high as wide.
+        """
+        if x.shape[0] < x.shape[1]:
+            return ops.transpose(self.zeropower_via_newtonschulz5(ops.transpose(x), steps))
+        x = x / (ops.norm(x) + 1e-7)
+        gram = ops.transpose(x) @ x
+        identity = product = ops.eye(x.shape[1], dtype=x.dtype)
+        for _ in range(steps):
+            factor = self.muon_a * identity + self.muon_b * gram + self.muon_c * gram @ gram
+            product = product @ factor
+            gram = gram @ (factor @ factor)
+        return x @ product

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -93,33 +94,34 @@ def _move(
     cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
     x, y = (width - 1) / 2, (height - 1) / 2
     right, down = tf.unstack(_uniform(seed, 4, -1, 1, [2]) * settings.shift)
-    transform = tf.stack(  # of output pixels to input pixels, row by row
+    transform = tf.stack(  # of output pixels to input pixels
         [
-            *(cosine, -sine, x - cosine * x + sine * y + right * width),
-            *(sine, cosine, y - sine * x - cosine * y + down * height),
-            *(0.0, 0.0),
+            (cosine, -sine, x - cosine * x + sine * y + right * width),
+            (sine, cosine, y - sine * x - cosine * y + down * height),
         ]
     )
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.concat([image, mask], -1)[None],
-        transforms=transform[None],
-        output_shape=tf.shape(image)[:2],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )[0]
-    moved = tf.ensure_shape(moved, (*image.shape[:2], 4))
+    pair = tf.concat([image, mask], -1)
+    moved = tf.numpy_function(_warp, [pair, transform], tf.float32, stateful=False)
+    moved = tf.ensure_shape(moved, pair.shape)
     return moved[..., :3], moved[..., 3:]
+
+
+def _warp(picture: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    cv2.setNumThreads(0)  # the dataset's own threads take a picture each
+    bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = picture.shape[1::-1]
+    return cv2.warpAffine(picture, transform, size, None, bilinear, cv2.BORDER_REPLICATE)
 
 
 def _repaint(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
     """Paint half of the cars anew: other saturation, brightness and tint, the studio unchanged."""
+    if _uniform(seed, 8) >= 0.5:
+        return image
     gray = tf.reduce_mean(image, -1, keepdims=True)
     painted = gray + (image - gray) * _uniform(seed, 5, 0, 1.5)
     gains = _uniform(seed, 6, -1, 1) + _uniform(seed, 7, -0.5, 0.5, [3])
     painted = tf.clip_by_value(painted * tf.exp(strength * gains), 0.0, 1.0)
-    chosen = tf.cast(_uniform(seed, 8) < 0.5, tf.float32)
-    return image + (painted - image) * mask * chosen
+    return image + (painted - image) * mask
 
 
 def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.ndarray]:
