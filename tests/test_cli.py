@@ -21,9 +21,10 @@ def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
     assert main(["score"]) == 2
     assert main(["train", "--recipe", "nope", "--run", str(tmp_path / "r")]) == 2
     assert capsys.readouterr().err.count("\n") == 2
-    with pytest.raises(SystemExit) as wrong:
-        main(["predict", "--threshold", "1.5", "--run", "r", "--out", "o.csv"])
-    assert wrong.value.code == 2
+    for absurd in (["--threshold", "1.5"], ["--workers", "0"], ["--workers", "100000"]):
+        with pytest.raises(SystemExit) as wrong:
+            main(["predict", *absurd, "--run", "r", "--out", "o.csv"])
+        assert wrong.value.code == 2
 
 
 def test_score_as_json(capsys, tiny):

@@ -226,3 +226,25 @@ def test_repainting_changes_half_of_the_cars_and_nothing_else():
         np.testing.assert_allclose(out * (1 - mask), image * (1 - mask), atol=1e-6)
         changed += not np.allclose(out, image, atol=1e-3)
     assert 18 < changed < 42
+
+
+def test_area_recipes_decode_jpegs_no_larger_than_they_need():
+    rng = np.random.default_rng(5)
+    smooth = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize((480, 320))
+    file = io.BytesIO()
+    smooth.save(file, "JPEG", quality=95)
+    for method, size, decoded in (
+        ("area", (80, 120), (80, 120)),
+        ("area", (79, 119), (80, 120)),
+        ("area", (81, 120), (160, 240)),
+        ("area", (200, 300), (320, 480)),
+        ("bilinear", (80, 120), (320, 480)),  # as published: every pixel, then a few of them
+    ):
+        settings = BLOG.input.model_copy(
+            update={"height": size[0], "width": size[1], "method": method}
+        )
+        picture = pipeline.decode_image(file.getvalue(), settings)
+        assert picture.shape == (*decoded, 3)
+        found = pipeline.resize(pipeline.to_float(picture), settings)
+        whole = pipeline.to_float(pipeline.decode_image(file.getvalue()))
+        np.testing.assert_allclose(found, pipeline.resize(whole, settings), atol=0.02)

@@ -71,6 +71,13 @@ def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(trai
         np.testing.assert_array_equal(mask | unsure, (full > 0.5) | unsure)
 
 
+def test_workers_change_no_row(trained, run, tmp_path):
+    paths, _ = trained
+    for workers in (1, 5):
+        predict.write_submission(run, paths.test, tmp_path / f"{workers}.csv", workers=workers)
+    assert (tmp_path / "1.csv").read_text() == (tmp_path / "5.csv").read_text()
+
+
 def test_threshold(trained, run, tmp_path):
     paths, _ = trained
     areas = []

@@ -278,3 +278,29 @@ def own_policy():
     yield
     keras.mixed_precision.set_global_policy("float32")
     os.environ.pop("KERAS_BACKEND", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("blog", [*TINY, "model.dropout=0", "training.learning_rate=1e-4"]), ("sharp", TINY_PYRAMID)],
+)
+def test_two_devices_share_each_batch(name, settings, tiny, tmp_path):
+    run = tmp_path / "two"
+    code = f"""
+import tensorflow as tf
+from pathlib import Path
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+from carvana import train
+from carvana.competition import Paths
+from carvana.recipe import load_recipe
+recipe = load_recipe({name!r}, {settings!r})
+train.train(recipe, Paths(Path({str(tiny.root)!r})), Path({str(run)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    train.train(load_recipe(name, settings), tiny, tmp_path / "one")
+    two, one = (json.loads((run / "metrics.json").read_text()) for run in (run, tmp_path / "one"))
+    assert two["steps"] == one["steps"]
+    if name == "blog":  # with no batch normalisation the gradient is the same
+        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)

@@ -84,7 +84,9 @@ def _train(options) -> None:
 def _predict(options) -> None:
     from carvana.predict import write_submission
 
-    write_submission(_trained(options), options.images, options.out, options.threshold)
+    write_submission(
+        _trained(options), options.images, options.out, options.threshold, options.workers
+    )
     print(f"{options.out}: written")
 
 
@@ -210,6 +212,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
+    return int(text)
+
+
 def _threshold(text: str) -> float:
     try:
         number = float(text)
@@ -271,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     option(added, "--images", Path("data/test"), "the folder of photographs")
     added.add_argument("--out", type=Path, required=True, help="the submission, .csv.gz")
     added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
+    added.add_argument("--workers", type=_workers, help="threads that decode (default: the cores)")
 
     added = command("validate", _validate, "check a submission's rows and run lengths")
     added.add_argument("submission", type=Path)

@@ -50,8 +50,9 @@ def cut_out(run: Run, photos: Sequence[Path], out: Path) -> list[Path]:
             picture.save(temporary)
         return target
 
-    def read(photo: Path) -> tf.Tensor:
-        return tf.convert_to_tensor(np.asarray(_upright(photo)))
+    def read(photo: Path, _) -> tuple[tf.Tensor, tuple[int, int]]:
+        picture = np.asarray(_upright(photo))
+        return tf.convert_to_tensor(picture), picture.shape[:2]
 
     unique = list(dict.fromkeys(photos))
     return list(progress(predict_each(run, unique, write, read), "cutting out", len(unique)))

@@ -23,8 +23,18 @@ from carvana.progress import progress
 from carvana.recipe import Augment, Input, Recipe
 
 
-def decode_image(data: tf.Tensor) -> tf.Tensor:
-    """Decode the bytes of a JPEG (or PNG): (height, width, 3) uint8."""
+def decode_image(data: bytes, settings: Input | None = None) -> tf.Tensor:
+    """Decode the bytes of a JPEG (or PNG): (height, width, 3) uint8.
+
+    Where `settings` average areas, a JPEG comes out at 1/2, 1/4 or 1/8 of its size if that is
+    still no smaller than theirs: the decoder averages pixels before they exist.
+    """
+    if settings and settings.method == "area" and tf.io.is_jpeg(data):
+        height, width, _ = tf.io.extract_jpeg_shape(data).numpy()
+        shrink = min(height // settings.height, width // settings.width)
+        if shrink > 1:
+            ratio = next(ratio for ratio in (8, 4, 2) if ratio <= shrink)
+            return tf.io.decode_jpeg(data, channels=3, ratio=ratio)
     return tf.io.decode_image(data, channels=3, expand_animations=False)
 
 
@@ -137,7 +147,8 @@ def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.
     if fault:
         raise CarvanaError(fault)
     decoded = []
-    for path, decode in ((image, decode_image), (mask, decode_mask)):
+    decoders = ((image, lambda data: decode_image(data, settings)), (mask, decode_mask))
+    for path, decode in decoders:
         try:
             decoded.append(decode(path.read_bytes()))
         except (OSError, tf.errors.OpError) as error:
@@ -234,7 +245,7 @@ def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
 
 
 def _settings_key(settings: Input) -> str:
-    made_by = (settings, tf.__version__, "1")  # the last: of this code's way of preparing
+    made_by = (settings, tf.__version__, "2")  # the last: of this code's way of preparing
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 

@@ -22,7 +22,7 @@ from carvana.dataset import list_images
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, replacing, stamp
 from carvana.progress import progress
-from carvana.recipe import Recipe, load_recipe, to_toml
+from carvana.recipe import Input, Recipe, load_recipe, to_toml
 from carvana.submission import HEADER
 from carvana.train import MODEL, RECIPE, load_model
 
@@ -102,16 +102,24 @@ def upsample(probability: tf.Tensor, height: int, width: int) -> np.ndarray:
     return tf.image.resize(probability, (height, width), "bilinear").numpy()[..., 0]
 
 
-def decode_photograph(path: Path) -> tf.Tensor:
-    """Read a photograph as it is stored: (height, width, 3) uint8."""
-    return pipeline.decode_image(path.read_bytes())
+def read_photograph(path: Path, settings: Input) -> tuple[tf.Tensor, tuple[int, int]]:
+    """Read a photograph as it is stored.
+
+    Returns:
+        The picture, (height, width, 3) uint8, maybe shrunk on the way; and its (height, width).
+    """
+    data = path.read_bytes()
+    picture = pipeline.decode_image(data, settings)
+    size = tf.io.extract_jpeg_shape(data)[:2].numpy() if tf.io.is_jpeg(data) else picture.shape[:2]
+    return picture, tuple(int(side) for side in size)
 
 
 def predict_each(
     run: Run,
     images: Iterable[Path],
     finish: Callable[[Path, np.ndarray], _Out],
-    read: Callable[[Path], tf.Tensor] = decode_photograph,
+    read: Callable[[Path, Input], tuple[tf.Tensor, tuple[int, int]]] = read_photograph,
+    workers: int | None = None,
 ) -> Iterator[_Out]:
     """Predict photographs of any size and hand each full-size result to `finish`, in order.
 
@@ -122,7 +130,8 @@ def predict_each(
         run: the model and its recipe.
         images: paths of JPEG or PNG files.
         finish: called with the path and the probabilities, (height, width) float32 in [0, 1].
-        read: a path to its picture, (height, width, 3) uint8.
+        read: as `read_photograph`.
+        workers: threads that decode, and as many that finish; a core each when None.
 
     Raises:
         CarvanaError: a photograph cannot be read; it is named, after the results of all before it
@@ -141,14 +150,20 @@ def predict_each(
             yield from zip(paths, sizes, network(tf.stack(small)), strict=True)
 
     with (
-        ThreadPoolExecutor(os.cpu_count()) as readers,
-        ThreadPoolExecutor(os.cpu_count()) as finishers,
+        ThreadPoolExecutor(workers or os.cpu_count()) as readers,
+        ThreadPoolExecutor(workers or os.cpu_count()) as finishers,
     ):
         loaded = _ahead(readers, lambda path: _load(path, run.recipe, read), images, 2 * batch_size)
         yield from _ahead(finishers, finish_one, probabilities(loaded), batch_size)
 
 
-def write_submission(run: Run, images: Path, out: Path, threshold: float | None = None) -> None:
+def write_submission(
+    run: Run,
+    images: Path,
+    out: Path,
+    threshold: float | None = None,
+    workers: int | None = None,
+) -> None:
     """Predict a folder of photographs into a submission, or go on where a kill stopped it.
 
     Rows are added to `.<out>.partial` as they come; the finished file is put in place at once.
@@ -158,6 +173,7 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
         images: the folder; every photograph in it gets a row.
         out: `….csv.gz` or `….csv`.
         threshold: of the probability, the recipe's when None.
+        workers: as in `predict_each`; they change no row.
 
     Raises:
         CarvanaError: the folder is empty, a photograph cannot be read, another prediction
@@ -179,7 +195,8 @@ def write_submission(run: Run, images: Path, out: Path, threshold: float | None 
             if done:
                 print(f"{out}: goes on after {len(done)} of {len(stamps)} images")
             writer = csv.writer(file, lineterminator="\n")
-            rows = predict_each(run, [images / name for name in stamps if name not in done], row)
+            todo = [images / name for name in stamps if name not in done]
+            rows = predict_each(run, todo, row, workers=workers)
             for cells in progress(rows, "predicting", len(stamps), len(done)):
                 writer.writerow(cells)
                 file.flush()
@@ -254,18 +271,16 @@ def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
         raise failure
 
 
-def _load(
-    path: Path, recipe: Recipe, read: Callable[[Path], tf.Tensor]
-) -> tuple[Path, tuple[int, int], tf.Tensor]:
+def _load(path: Path, recipe: Recipe, read: Callable) -> tuple[Path, tuple[int, int], tf.Tensor]:
     """Read a photograph: its path, its (height, width), and the network's input."""
     try:
-        picture = read(path)
+        picture, size = read(path, recipe.input)
     except (OSError, tf.errors.OpError) as error:
         raise CarvanaError(
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "
             "command: masks made so far are kept"
         ) from error
-    return path, tuple(picture.shape[:2]), pipeline.resize(pipeline.to_float(picture), recipe.input)
+    return path, size, pipeline.resize(pipeline.to_float(picture), recipe.input)
 
 
 @contextlib.contextmanager

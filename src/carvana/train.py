@@ -72,8 +72,10 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
 
     keras.utils.set_random_seed(training.seed)
     keras.mixed_precision.set_global_policy(choose_precision(training.precision))
-    model = _load_or_build(run, recipe, steps)
-    done = int(model.optimizer.iterations)
+    with _strategy().scope():
+        model = _load_or_build(run, recipe, steps)
+        coarse = _compiled_coarse_part(model, recipe) if training.coarse_epochs else None
+    done = int(model.optimizer.iterations.numpy())
     history = _read_history(run, done // steps)
     if done >= steps * training.epochs and len(history) >= training.epochs:
         print(f"{run}: {len(history)} epochs are trained already; nothing to do")
@@ -87,7 +89,6 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     (run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
     clear_temporaries(run)
     epochs_done, steps_into = divmod(done, steps)
-    coarse = _compiled_coarse_part(model, recipe) if training.coarse_epochs else None
     record = _Record(run, history, steps, done, model, training)
     callbacks = [
         keras.callbacks.TensorBoard(run / "logs", profile_batch=0),
@@ -222,6 +223,14 @@ def load_model(path: Path, compiled: bool = True) -> keras.Model:
         ) from error
 
 
+def _strategy() -> tf.distribute.Strategy:
+    """Share each batch among this machine's GPUs, where it has several."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
 def choose_precision(wanted: str) -> str:
     """Return the Keras dtype policy for "auto": the fastest this hardware computes safely.
 
@@ -297,7 +306,7 @@ class _Record(keras.callbacks.Callback):
         if self.model.stop_training:
             return
         # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
-        self.step = max(self.step, int(self.whole.optimizer.iterations))
+        self.step = max(self.step, int(self.whole.optimizer.iterations.numpy()))
         self.whole.optimizer.iterations.assign(self.step)
         with replacing(self.run / MODEL) as temporary:
             self.whole.save(temporary)
@@ -352,7 +361,7 @@ def _load_or_build(run: Path, recipe: Recipe, steps: int) -> keras.Model:
         model = load_model(run / MODEL)
         if model.optimizer is None:
             raise CarvanaError(f"{run / MODEL}: has no optimizer to go on with; start another run")
-        if int(model.optimizer.iterations) == 0 and (run / HISTORY).exists():
+        if int(model.optimizer.iterations.numpy()) == 0 and (run / HISTORY).exists():
             raise CarvanaError(
                 f"{run / MODEL}: its optimizer's state does not load in this precision; go on "
                 "with --set training.precision as it was, or start another run"
@@ -360,7 +369,7 @@ def _load_or_build(run: Path, recipe: Recipe, steps: int) -> keras.Model:
         for layer in model.layers:  # Keras saves no random state: count the draws made so far
             if isinstance(layer, keras.layers.Dropout) and layer.rate:
                 seed, _ = layer.seed_generator.state.numpy()
-                layer.seed_generator.state.assign([seed, int(model.optimizer.iterations)])
+                layer.seed_generator.state.assign([seed, int(model.optimizer.iterations.numpy())])
         return model
     return build_model(recipe, steps)
 
