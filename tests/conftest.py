@@ -34,7 +34,7 @@ TINY_PYRAMID = [  # the same of `sharp`
     "model.fine_filters=[18]",
     "training.batch_size=8",
     "training.epochs=3",
-    "training.coarse=0.67",
+    "training.coarse=[0.67]",
     "training.precision=float32",
 ]
 

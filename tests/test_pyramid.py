@@ -31,6 +31,19 @@ def test_untrained_fine_levels_pass_on_what_the_coarse_part_says():
     np.testing.assert_allclose(model(picture), want, atol=1e-4)
 
 
+def test_parts_without_one_and_two_fine_levels_take_smaller_pictures():
+    model = pyramid_unet((64, 128, 3), (8, 12), (6, 5))
+    picture = rng.random((1, 64, 128, 3), np.float32)
+    for without, sides in ((1, (32, 64)), (2, (16, 32))):
+        part = coarse_part(model, without)
+        assert part.input_shape == (None, *sides, 3)
+        small = tf.image.resize(picture, sides, "area")
+        logit = tf.math.log(part(small) / (1 - part(small)))
+        for _ in range(without):  # a level at a time: fine levels begin at no correction
+            logit = tf.image.resize(logit, [2 * side for side in logit.shape[1:3]])
+        np.testing.assert_allclose(model(picture), tf.sigmoid(logit), atol=1e-4)
+
+
 def test_training_the_coarse_part_trains_the_whole():
     model = pyramid_unet((32, 64, 3), (8, 12), (6,))
     before = [w.copy() for w in model.get_weights()]

@@ -70,9 +70,13 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
 
 
 def test_an_override_of_epochs_keeps_the_coarse_ones_share():
-    assert load_recipe("sharp", ["training.epochs=10"]).training.coarse_epochs == 6
-    with pytest.raises(UsageError, match="training.coarse is for pyramid_unet"):
-        load_recipe("blog", ["training.coarse=0.5"])
+    assert load_recipe("sharp", ["training.epochs=10"]).training.stages == [4, 10]
+    assert load_recipe("blog").training.stages == [5]
+    for coarse in ("[0.1, 0.2]", "[1.5]", "[-0.5]"):
+        with pytest.raises(UsageError, match=r"training\.coarse"):
+            load_recipe("sharp", [f"training.coarse={coarse}"])
+    with pytest.raises(UsageError, match=r"as this model has fine levels \(0\)"):
+        load_recipe("blog", ["training.coarse=[0.5]"])
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,23 @@ def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tin
 
 
 PYRAMID = load_recipe("sharp", TINY_PYRAMID)  # coarse in the first two of its three epochs
+THREE_STAGES = load_recipe(  # a size for each of its three epochs
+    "sharp",
+    [
+        *TINY_PYRAMID,
+        "input.width=64",
+        "model.fine_filters=[18, 17]",
+        "training.coarse=[0.34, 0.33]",
+    ],
+)
 
 
 @pytest.mark.parametrize(
     ("recipe", "last_step"),
-    [(recipe("training.epochs=3"), 3), (PYRAMID, 1), (PYRAMID, 3), (PYRAMID, 4), (PYRAMID, 5)],
+    [
+        *((recipe("training.epochs=3"), 3), (PYRAMID, 1), (PYRAMID, 3), (PYRAMID, 4), (PYRAMID, 5)),
+        (THREE_STAGES, 3),
+    ],
 )
 def test_a_run_goes_on_exactly_where_it_was(recipe, last_step, tiny, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

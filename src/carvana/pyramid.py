@@ -62,18 +62,7 @@ def pyramid_unet(
             raise ValueError(f"pyramid_unet: input {side} {size} is not divisible by {step}")
 
     inputs = keras.Input(input_shape)
-    pictures = [inputs]
-    for _ in fine_filters:
-        pictures.append(layers.AveragePooling2D(2, dtype="float32")(pictures[-1]))
-    smallest = pictures.pop()
-    logits, x = _coarse(smallest.shape[1:], filters)(smallest)
-    for count in fine_filters:
-        x = _convolve(x, count, 1, activation=None)
-        x = layers.UpSampling2D(2, interpolation="bilinear")(x)
-        x = layers.Add()([x, _convolve(_fold(pictures.pop()), count)])
-        x = _residual_block(layers.ReLU()(x), count)
-        below = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
-        logits = layers.Add(dtype="float32")([below, _unfold(x, kernel_initializer="zeros")])
+    logits, _ = _look(inputs, filters, fine_filters)
     outputs = layers.Activation("sigmoid", dtype="float32")(logits)
     return keras.Model(inputs, outputs, name="pyramid_unet")
 
@@ -83,20 +72,41 @@ def pyramid_step(levels: int, fine_levels: int) -> int:
     return STEM * 2 ** (levels - 1 + fine_levels)
 
 
-def coarse_part(model: keras.Model) -> keras.Model:
-    """Return the coarse U-Net of a `pyramid_unet`, its weights shared: pictures to probabilities.
+def coarse_part(model: keras.Model, without: int = 1) -> keras.Model:
+    """Return a `pyramid_unet` without its finest levels, weights shared: pictures to probabilities.
 
-    The input is smaller than the whole model's by a half for each fine level.
+    Args:
+        model: the whole.
+        without: how many fine levels are left out; for each the input is smaller by a half.
     """
-    coarse = model.get_layer("coarse")
+    coarse = model
+    for _ in range(without):
+        coarse = coarse.get_layer("coarse")
     outputs = layers.Activation("sigmoid", dtype="float32")(coarse.outputs[0])
     return keras.Model(coarse.input, outputs, name="coarse_part")
 
 
-def _coarse(input_shape: tuple[int, int, int], filters: tuple[int, ...]) -> keras.Model:
-    """Build the coarse U-Net: pictures to logits and features of the first level."""
-    inputs = keras.Input(input_shape)
-    x = _convolve(_fold(inputs), filters[0])
+def _look(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...]):
+    """Return a picture's logits and features: the U-Net's, or those from below made finer."""
+    if not fine_filters:
+        return _coarse_unet(picture, filters)
+    *below, count = fine_filters
+    half = layers.AveragePooling2D(2, dtype="float32")(picture)
+    inputs = keras.Input(half.shape[1:])
+    coarse = keras.Model(inputs, _look(inputs, filters, below), name="coarse")
+    logits, x = coarse(half)
+    x = _convolve(x, count, 1, activation=None)
+    x = layers.UpSampling2D(2, interpolation="bilinear")(x)
+    x = layers.Add()([x, _convolve(_fold(picture), count)])
+    x = _residual_block(layers.ReLU()(x), count)
+    logits = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
+    logits = layers.Add(dtype="float32")([logits, _unfold(x, kernel_initializer="zeros")])
+    return logits, x
+
+
+def _coarse_unet(picture, filters: tuple[int, ...]):
+    """Return the U-Net's logits and features of its first level."""
+    x = _convolve(_fold(picture), filters[0])
     skips = [x]
     for count in filters[1:]:
         x = _convolve(x, count, 2, strides=2)
@@ -108,7 +118,7 @@ def _coarse(input_shape: tuple[int, int, int], filters: tuple[int, ...]) -> kera
         x = layers.UpSampling2D(2, interpolation="bilinear")(x)
         x = layers.ReLU()(layers.Add()([x, skips.pop()]))
         x = _residual_block(x, count)
-    return keras.Model(inputs, [_unfold(x), x], name="coarse")
+    return _unfold(x), x
 
 
 def _fold(picture):

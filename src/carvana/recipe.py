@@ -1,6 +1,7 @@
 """Load a recipe (every number of an experiment) into one checked dataclass."""
 
 import dataclasses
+import itertools
 import json
 import tomllib
 from importlib import resources
@@ -81,7 +82,7 @@ _NETWORKS = {"unet": Unet, "pyramid_unet": PyramidUnet}
 class Training:
     seed: _Seed
     epochs: _Positive
-    coarse: Annotated[float, Field(ge=0, le=1)]
+    coarse: list[Annotated[float, Field(ge=0, le=1)]]
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: _Positive
     loss: Literal["binary_crossentropy", "bce_dice"]
@@ -94,9 +95,10 @@ class Training:
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
     @property
-    def coarse_epochs(self) -> int:
-        """How many epochs, the first, train the coarse part alone."""
-        return round(self.coarse * self.epochs)
+    def stages(self) -> list[int]:
+        """After how many epochs each stage ends; the last trains the whole network."""
+        shares = itertools.accumulate(self.coarse)
+        return [*(round(share * self.epochs) for share in shares), self.epochs]
 
 
 @_section
@@ -209,8 +211,12 @@ def _check(values: dict, source: str) -> Recipe:
                 f"{source}: input.{side} = {size} is not divisible by {step}, as this model's "
                 f"levels need; use {below} or {below + step}"
             )
-    if recipe.training.coarse and isinstance(recipe.model, Unet):
-        raise UsageError(f"{source}: training.coarse is for pyramid_unet; set it to 0")
+    coarse, levels = recipe.training.coarse, len(getattr(recipe.model, "fine_filters", ()))
+    if len(coarse) > levels or sum(coarse) > 1:
+        raise UsageError(
+            f"{source}: training.coarse = {coarse}: give as many shares of the epochs as this "
+            f"model has fine levels ({levels}) or fewer, together no more than 1"
+        )
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)
         if low > high:

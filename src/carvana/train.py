@@ -74,7 +74,7 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     keras.mixed_precision.set_global_policy(choose_precision(training.precision))
     with _strategy().scope():
         model = _load_or_build(run, recipe, steps)
-        coarse = _compiled_coarse_part(model, recipe) if training.coarse_epochs else None
+        parts = _parts(model, recipe)
     done = int(model.optimizer.iterations.numpy())
     history = _read_history(run, done // steps)
     if done >= steps * training.epochs and len(history) >= training.epochs:
@@ -98,9 +98,8 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
 
     def trained_in(epoch: int) -> tuple[keras.Model, int, tf.data.Dataset]:
         """The network an epoch trains, how much its pictures are shrunk, and its validation."""
-        network, shrink = (model, 1)
-        if epoch < training.coarse_epochs:
-            network, shrink = coarse, 2 ** len(recipe.model.fine_filters)
+        network = parts[_stage(training, epoch)]
+        shrink = recipe.input.height // network.input_shape[1]
         return network, shrink, pipeline.validation_dataset(files[n:], recipe, shrink)
 
     if epochs_done > len(history):  # stopped between an epoch's last step and its validation
@@ -133,7 +132,7 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
         if steps_into:  # first the rest of the epoch that was cut short
             fit_epochs(done, epochs_done + 1, steps - steps_into)
             done += steps - steps_into
-        for last_epoch in (training.coarse_epochs, training.epochs):
+        for last_epoch in training.stages:
             if done < steps * last_epoch:
                 fit_epochs(done, last_epoch, steps)
                 done = steps * last_epoch
@@ -374,10 +373,18 @@ def _load_or_build(run: Path, recipe: Recipe, steps: int) -> keras.Model:
     return build_model(recipe, steps)
 
 
-def _compiled_coarse_part(model: keras.Model, recipe: Recipe) -> keras.Model:
-    coarse = coarse_part(model)
-    _compile(coarse, model.optimizer, recipe)
-    return coarse
+def _parts(model: keras.Model, recipe: Recipe) -> list[keras.Model]:
+    """Return what each stage trains, the whole model last."""
+    parts = []
+    for stage in range(len(recipe.training.coarse)):
+        parts.append(coarse_part(model, without=len(recipe.model.fine_filters) - stage))
+        _compile(parts[-1], model.optimizer, recipe)
+    return [*parts, model]
+
+
+def _stage(training: Training, epoch: int) -> int:
+    """Return the number of the stage that trains an epoch; both count from 0."""
+    return sum(epoch >= end for end in training.stages[:-1])
 
 
 def _read_history(run: Path, epochs_done: int) -> pd.DataFrame:
@@ -408,8 +415,8 @@ def _read_metrics(run: Path) -> dict | None:
 
 def _of_one_stage(history: pd.DataFrame, training: Training, epoch: int) -> pd.Series:
     """Return the validation dice of epochs that trained the same network as `epoch` does."""
-    fine = history["epoch"] > training.coarse_epochs
-    return history["val_dice"][fine == (epoch > training.coarse_epochs)]
+    stages = history["epoch"].map(lambda number: _stage(training, number - 1))
+    return history["val_dice"][stages == _stage(training, epoch - 1)]
 
 
 def _precision(model: keras.Model) -> str:
