@@ -85,7 +85,8 @@ def augment(
         (tf.image.adjust_contrast, settings.contrast, seeds[1]),
         (tf.image.adjust_saturation, settings.saturation, seeds[2]),
     ):
-        image = change(image, tf.random.stateless_uniform([], key, low, high))
+        if low < 1 or high > 1:
+            image = change(image, tf.random.stateless_uniform([], key, low, high))
     return tf.clip_by_value(image, 0.0, 1.0), mask
 
 
