@@ -240,9 +240,7 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need():
         ("area", (200, 300), (320, 480)),
         ("bilinear", (80, 120), (320, 480)),  # as published: every pixel, then a few of them
     ):
-        settings = BLOG.input.model_copy(
-            update={"height": size[0], "width": size[1], "method": method}
-        )
+        settings = dataclasses.replace(BLOG.input, height=size[0], width=size[1], method=method)
         picture = pipeline.decode_image(file.getvalue(), settings)
         assert picture.shape == (*decoded, 3)
         found = pipeline.resize(pipeline.to_float(picture), settings)
