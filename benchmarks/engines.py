@@ -106,7 +106,10 @@ def main() -> None:
         picture = pipeline.decode_image(path.read_bytes(), recipe.input)
         return pipeline.resize(pipeline.to_float(picture), recipe.input).numpy()
 
-    names = list_images(paths.test)[: options.count // batch * batch]
+    names = list_images(paths.test)[: options.count]
+    names = names[: len(names) // batch * batch]
+    if not names:
+        parser.error(f"{paths.test}: holds no whole batch of {batch} photographs")
     inputs = np.stack([load(paths.test / name) for name in names])
     calibration = np.stack([load(p) for p in sorted(paths.train.glob("*.jpg"))[::24][:CALIBRATION]])
     rows = {cells[0]: cells[1] for _, cells in read_rows(paths.root / "solution.csv")}

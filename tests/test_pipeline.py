@@ -238,6 +238,7 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need():
         ("area", (79, 119), (80, 120)),
         ("area", (81, 120), (160, 240)),
         ("area", (200, 300), (320, 480)),
+        ("area", (60, 60), (80, 120)),
         ("bilinear", (80, 120), (320, 480)),  # as published: every pixel, then a few of them
     ):
         settings = dataclasses.replace(BLOG.input, height=size[0], width=size[1], method=method)

@@ -306,6 +306,8 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 from carvana import train
 from carvana.competition import Paths
 from carvana.recipe import load_recipe
+assert train._strategy([8, 0, 4]).num_replicas_in_sync == 2
+assert train._strategy([8, 3, 4]).num_replicas_in_sync == 1  # would share unevenly
 recipe = load_recipe({name!r}, {settings!r})
 train.train(recipe, Paths(Path({str(tiny.root)!r})), Path({str(run)!r}))
 """

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -23,6 +24,8 @@ class ConvolutionMuon(keras.optimizers.Muon):
     """
 
     def __init__(self, learning_rate=0.01, weight_decay=None, adam_lr_ratio=0.3, **settings):
+        # Ten bits, as GPUs take where they may, do not carry the powers of a Gram matrix.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         settings = {"adam_weight_decay": None, "exclude_embeddings": False} | settings
         super().__init__(
             learning_rate, weight_decay=weight_decay, adam_lr_ratio=adam_lr_ratio, **settings

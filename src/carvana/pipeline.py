@@ -27,14 +27,14 @@ def decode_image(data: bytes, settings: Input | None = None) -> tf.Tensor:
     """Decode the bytes of a JPEG (or PNG): (height, width, 3) uint8.
 
     Where `settings` average areas, a JPEG comes out at 1/2, 1/4 or 1/8 of its size if that is
-    still no smaller than theirs: the decoder averages pixels before they exist.
+    whole and no smaller than theirs: the decoder averages pixels before they exist.
     """
     if settings and settings.method == "area" and tf.io.is_jpeg(data):
         height, width, _ = tf.io.extract_jpeg_shape(data).numpy()
         shrink = min(height // settings.height, width // settings.width)
-        if shrink > 1:
-            ratio = next(ratio for ratio in (8, 4, 2) if ratio <= shrink)
-            return tf.io.decode_jpeg(data, channels=3, ratio=ratio)
+        for ratio in (8, 4, 2):
+            if ratio <= shrink and height % ratio == 0 and width % ratio == 0:
+                return tf.io.decode_jpeg(data, channels=3, ratio=ratio)
     return tf.io.decode_image(data, channels=3, expand_animations=False)
 
 

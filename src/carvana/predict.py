@@ -138,6 +138,7 @@ def predict_each(
             have been given.
     """
     batch_size = run.recipe.prediction.batch_size
+    workers = workers or os.cpu_count()
     network = tf.function(lambda batch: _probabilities(run, batch), reduce_retracing=True)
 
     def finish_one(item: tuple[Path, tuple[int, int], tf.Tensor]) -> _Out:
@@ -150,11 +151,12 @@ def predict_each(
             yield from zip(paths, sizes, network(tf.stack(small)), strict=True)
 
     with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as readers,
-        ThreadPoolExecutor(workers or os.cpu_count()) as finishers,
+        ThreadPoolExecutor(workers) as readers,
+        ThreadPoolExecutor(workers) as finishers,
     ):
-        loaded = _ahead(readers, lambda path: _load(path, run.recipe, read), images, 2 * batch_size)
-        yield from _ahead(finishers, finish_one, probabilities(loaded), batch_size)
+        depth = max(2 * batch_size, workers)
+        loaded = _ahead(readers, lambda path: _load(path, run.recipe, read), images, depth)
+        yield from _ahead(finishers, finish_one, probabilities(loaded), max(batch_size, workers))
 
 
 def write_submission(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from carvana.errors import UsageError
@@ -75,6 +75,11 @@ class PyramidUnet:
         return 4 * 2 ** (len(self.filters) - 1 + len(self.fine_filters))  # pyramid.pyramid_step
 
 
+def _as_list(value: object) -> object:
+    """Take a single share for a list, zero for none, as runs made before lists have it."""
+    return value if not isinstance(value, float) else [value] if value else []
+
+
 _NETWORKS = {"unet": Unet, "pyramid_unet": PyramidUnet}
 
 
@@ -82,7 +87,7 @@ _NETWORKS = {"unet": Unet, "pyramid_unet": PyramidUnet}
 class Training:
     seed: _Seed
     epochs: _Positive
-    coarse: list[Annotated[float, Field(ge=0, le=1)]]
+    coarse: Annotated[list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_as_list)]
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: _Positive
     loss: Literal["binary_crossentropy", "bce_dice"]
@@ -97,8 +102,10 @@ class Training:
     @property
     def stages(self) -> list[int]:
         """After how many epochs each stage ends; the last trains the whole network."""
-        shares = itertools.accumulate(self.coarse)
-        return [*(round(share * self.epochs) for share in shares), self.epochs]
+        ends = [round(share * self.epochs) for share in itertools.accumulate(self.coarse)]
+        if sum(self.coarse) < 1:  # then the whole network is trained, be it for one epoch
+            ends = [min(end, self.epochs - 1) for end in ends]
+        return [*ends, self.epochs]
 
 
 @_section

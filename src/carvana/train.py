@@ -72,7 +72,8 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
 
     keras.utils.set_random_seed(training.seed)
     keras.mixed_precision.set_global_policy(choose_precision(training.precision))
-    with _strategy().scope():
+    last = [len(part) % training.batch_size for part in (split.train, split.validation)]
+    with _strategy([training.batch_size, *last]).scope():
         model = _load_or_build(run, recipe, steps)
         parts = _parts(model, recipe)
     done = int(model.optimizer.iterations.numpy())
@@ -222,12 +223,19 @@ def load_model(path: Path, compiled: bool = True) -> keras.Model:
         ) from error
 
 
-def _strategy() -> tf.distribute.Strategy:
-    """Share each batch among this machine's GPUs, where it has several."""
+def _strategy(batches: list[int]) -> tf.distribute.Strategy:
+    """Share batches of these sizes among as many of the machine's GPUs as divide them all.
+
+    Of uneven shares Keras makes wrong means, of empty ones not-a-number.
+    """
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1:
+    count = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in batches))
+    if count < len(devices):
+        sizes = ", ".join(map(str, sorted({size for size in batches if size})))
+        print(f"{count} of {len(devices)} GPUs: no more divide batches of {sizes} evenly")
+    if count == 1:
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.MirroredStrategy([device.name for device in devices[:count]])
 
 
 def choose_precision(wanted: str) -> str:
