@@ -70,12 +70,12 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
 
 
 def test_an_override_of_epochs_keeps_the_coarse_ones_share():
-    assert load_recipe("sharp", ["training.epochs=10"]).training.stages == [4, 10]
+    assert load_recipe("sharp", ["training.epochs=10"]).training.stages == [4, 6, 10]
     assert load_recipe("blog").training.stages == [5]
-    assert load_recipe("sharper", ["training.epochs=1"]).training.stages == [0, 0, 1]
+    assert load_recipe("sharp", ["training.epochs=1"]).training.stages == [0, 0, 1]
     assert load_recipe("sharp", ["training.coarse=0.5"]).training.coarse == [0.5]
     assert load_recipe("blog", ["training.coarse=0.0"]).training.coarse == []
-    for coarse in ("[0.1, 0.2]", "[1.5]", "[-0.5]"):
+    for coarse in ("[0.1, 0.2, 0.1]", "[1.5]", "[-0.5]"):
         with pytest.raises(UsageError, match=r"training\.coarse"):
             load_recipe("sharp", [f"training.coarse={coarse}"])
     with pytest.raises(UsageError, match=r"as this model has fine levels \(0\)"):
