@@ -88,7 +88,7 @@ def test_an_override_of_epochs_keeps_the_coarse_ones_share():
         ("model.network=resnet", "name one of unet, pyramid_unet"),
         ("model.dropout=0.5", "unknown key 'model.dropout'; known here: network, filters, fine_"),
         ("model.filters=[]", "model.filters"),
-        ("input.height=500", "not divisible by 64.* use 448 or 512"),
+        ("input.height=500", "not divisible by 128.* use 384 or 512"),
     ],
 )
 def test_networks_have_keys_of_their_own(override, says):
