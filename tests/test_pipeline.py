@@ -10,16 +10,13 @@ import tensorflow as tf
 from PIL import Image
 
 from carvana import dataset, pipeline
+from carvana.augment import augment
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from conftest import TINY, TINY_PYRAMID, prepared
 
 BLOG = load_recipe("blog")
 SMALL = load_recipe("blog", TINY).input
-
-
-def augmented(image, seed, settings=BLOG.augment):
-    return pipeline.augment(image, image[..., :1], seed, settings)[0].numpy()
 
 
 def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
@@ -50,29 +47,6 @@ def test_real_photographs_decode_as_the_article_decodes_them(real):
     np.testing.assert_array_equal(mask[..., 0] > 0, np.asarray(Image.open(io.BytesIO(gif))) > 0)
 
 
-def test_augmentation_is_brightness_contrast_saturation_then_clip():
-    image = np.random.default_rng(0).random((8, 8, 3), np.float32)
-    out = augmented(image, (1, 2))
-    keys = tf.random.split((1, 2), 3)
-    delta = tf.random.stateless_uniform([], keys[0], -0.3, 0.3)
-    want = tf.image.adjust_brightness(image, delta)
-    want = tf.image.adjust_contrast(want, tf.random.stateless_uniform([], keys[1], 0.5, 0.7))
-    want = tf.image.adjust_saturation(want, tf.random.stateless_uniform([], keys[2], 0.5, 0.7))
-    np.testing.assert_allclose(out, np.clip(want, 0, 1), atol=1e-6)
-
-
-def test_augmentation_draws_over_the_published_ranges():
-    gray = np.full((4, 4, 3), 0.5, np.float32)
-    levels = [augmented(gray, (0, i)).mean() - 0.5 for i in range(300)]
-    assert -0.3 <= min(levels) < -0.27
-    assert 0.27 < max(levels) <= 0.3
-    assert abs(np.mean(levels)) < 0.03
-    stripes = np.zeros((4, 4, 3), np.float32) + np.array([0.4, 0.6, 0.4, 0.6])[:, None, None]
-    spread = [np.ptp(augmented(stripes.astype(np.float32), (0, i))) / 0.2 for i in range(300)]
-    assert 0.49 < min(spread) < 0.52
-    assert 0.68 < max(spread) < 0.71
-
-
 def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
     batches = list(itertools.islice(pipeline.training_batches(10, 4, seed=5), 6))
     assert [len(indices) for indices, _ in batches] == [4, 4, 2, 4, 4, 2]
@@ -101,7 +75,8 @@ def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
     batch, truth = next(iter(pipeline.training_dataset(files, recipe)))
     np.testing.assert_array_equal(truth, masks[order[0]])
     for got, index, seed in zip(batch, *order, strict=True):
-        want, _ = pipeline.augment(images[index], masks[index], seed, recipe.augment)
+        pair = np.concatenate((images[index], masks[index]), axis=-1)
+        want, _ = augment(pair, seed, recipe.augment)
         np.testing.assert_allclose(got, want, atol=1e-6)
     plain = list(pipeline.validation_dataset(files, recipe))
     assert [len(batch) for batch, _ in plain] == [8, 8, 4]
@@ -167,65 +142,7 @@ def test_shrunk_pictures_are_means_of_their_pixels(tiny):
     images, masks = prepared(names, tiny, recipe.input)
     for got, whole in ((image, images), (mask, masks)):
         want = whole.reshape(3, 16, 2, 24, 2, -1).mean((2, 4)) / 255
-        np.testing.assert_allclose(got, want, atol=1e-6)
-
-
-def test_flip_mirrors_half_of_the_pairs_image_and_mask_alike():
-    settings = dataclasses.replace(
-        BLOG.augment, brightness=0.0, contrast=[1.0, 1.0], saturation=[1.0, 1.0], flip=True
-    )
-    image = np.linspace(0, 1, 4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
-    mirrored = 0
-    for number in range(60):
-        out, mask = pipeline.augment(image, image[..., :1], (0, number), settings)
-        np.testing.assert_allclose(out[..., :1], mask, atol=1e-6)
-        same = np.allclose(out, image, atol=1e-6)
-        assert same or np.allclose(out, image[:, ::-1], atol=1e-6)
-        mirrored += not same
-    assert 18 < mirrored < 42
-
-
-STILL = dataclasses.replace(
-    BLOG.augment, brightness=0.0, contrast=[1.0, 1.0], saturation=[1.0, 1.0]
-)
-
-
-def test_moves_take_image_and_mask_along_and_stay_in_range():
-    mask = np.zeros((60, 90, 1), np.float32)
-    mask[20:40, 30:60] = 1
-    image = np.repeat(mask, 3, axis=2)
-    moves = dataclasses.replace(STILL, zoom=0.2, rotate=10.0, shift=0.1)
-    areas, centres = [], []
-    for number in range(80):
-        out, moved = pipeline.augment(image, mask, (3, number), moves)
-        np.testing.assert_allclose(out, np.repeat(moved, 3, axis=2), atol=1e-5)
-        areas.append(float(np.sum(moved)) / 600)
-        centres.append(np.average(np.indices((60, 90)), axis=(1, 2), weights=moved[..., 0]))
-    assert 1 / 1.2**2 - 0.03 < min(areas) < 0.8
-    assert 1.25 < max(areas) < 1.2**2 + 0.03
-    low, high = np.min(centres, axis=0), np.max(centres, axis=0)
-    assert (low > np.array([29.5, 44.5]) - 1.2 * np.array([6, 9]) - 3).all()
-    assert (low < np.array([29.5, 44.5]) - 0.5 * np.array([6, 9])).all()
-    assert (high > np.array([29.5, 44.5]) + 0.5 * np.array([6, 9])).all()
-    nothing, _ = pipeline.augment(
-        image, mask, (3, 1), dataclasses.replace(moves, shift=0.0, rotate=0.0, zoom=1e-9)
-    )
-    np.testing.assert_allclose(nothing, image, atol=1e-5)
-
-
-def test_repainting_changes_half_of_the_cars_and_nothing_else():
-    image = np.random.default_rng(1).random((8, 8, 3)).astype(np.float32)
-    mask = np.zeros((8, 8, 1), np.float32)
-    mask[2:6, 2:6] = 1
-    changed = 0
-    for number in range(60):
-        out, same_mask = pipeline.augment(
-            image, mask, (5, number), dataclasses.replace(STILL, repaint=0.5)
-        )
-        np.testing.assert_array_equal(same_mask, mask)
-        np.testing.assert_allclose(out * (1 - mask), image * (1 - mask), atol=1e-6)
-        changed += not np.allclose(out, image, atol=1e-3)
-    assert 18 < changed < 42
+        np.testing.assert_allclose(got, want, atol=0.51 / 255)
 
 
 def test_area_recipes_decode_jpegs_no_larger_than_they_need():

@@ -1,13 +1,12 @@
-"""The network's input, step by step: decode, scale, resize, augment, batch.
+"""The network's input, step by step: decode, scale, resize, augment (`augment.py`), batch.
 
 Each step takes and returns tensors and can be looked at on its own; `carvana look` draws them.
 """
 
 import hashlib
 import itertools
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,12 +14,13 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from carvana.augment import augment
 from carvana.competition import Paths
 from carvana.dataset import mask_fault, pair_fault
 from carvana.errors import CarvanaError, list_faults
 from carvana.files import clear_temporaries, in_turn, replacing, stamp
 from carvana.progress import progress
-from carvana.recipe import Augment, Input, Recipe
+from carvana.recipe import Input, Recipe
 
 
 def decode_image(data: bytes, settings: Input | None = None) -> tf.Tensor:
@@ -56,83 +56,6 @@ def resize(picture: tf.Tensor, settings: Input) -> tf.Tensor:
         # Sums of many shares miss 1 by a rounding error, which accuracy would count as wrong.
         resized = tf.round(resized * 2**16) / 2**16
     return resized
-
-
-def augment(
-    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, settings: Augment
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Shift brightness, then scale contrast, then saturation, each at random; clip to [0, 1].
-
-    Where the recipe says so, image and mask are first moved alike, half of them mirrored, and
-    half of the cars painted anew.
-
-    Args:
-        image: (height, width, 3) float32 in [0, 1].
-        mask: (height, width, 1) float32 in [0, 1].
-        seed: (2,) integers; the same seed draws the same changes.
-        settings: the recipe's ranges.
-    """
-    seed = tf.cast(seed, tf.int32)
-    if settings.flip and _uniform(seed, 1) < 0.5:
-        image, mask = tf.reverse(image, [1]), tf.reverse(mask, [1])
-    if settings.zoom or settings.rotate or settings.shift:
-        image, mask = _move(image, mask, seed, settings)
-    if settings.repaint:
-        image = _repaint(image, mask, seed, settings.repaint)
-    seeds = tf.random.split(seed, 3)
-    image = tf.image.stateless_random_brightness(image, settings.brightness, seeds[0])
-    for change, (low, high), key in (
-        (tf.image.adjust_contrast, settings.contrast, seeds[1]),
-        (tf.image.adjust_saturation, settings.saturation, seeds[2]),
-    ):
-        if low < 1 or high > 1:
-            image = change(image, tf.random.stateless_uniform([], key, low, high))
-    return tf.clip_by_value(image, 0.0, 1.0), mask
-
-
-def _uniform(seed: tf.Tensor, draw: int, low=0.0, high=1.0, shape=()) -> tf.Tensor:
-    """Draw what is number `draw` of a seed's, apart from those of its `split`."""
-    return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, draw), low, high)
-
-
-def _move(
-    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, settings: Augment
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scale, turn and shift a pair about its centre; what comes in from outside is the edge's."""
-    height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[:2]))
-    scale = tf.exp(_uniform(seed, 2, -1, 1) * tf.math.log1p(settings.zoom))
-    angle = _uniform(seed, 3, -1, 1) * settings.rotate * math.pi / 180
-    cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
-    x, y = (width - 1) / 2, (height - 1) / 2
-    right, down = tf.unstack(_uniform(seed, 4, -1, 1, [2]) * settings.shift)
-    transform = tf.stack(  # of output pixels to input pixels
-        [
-            (cosine, -sine, x - cosine * x + sine * y + right * width),
-            (sine, cosine, y - sine * x - cosine * y + down * height),
-        ]
-    )
-    pair = tf.concat([image, mask], -1)
-    moved = tf.numpy_function(_warp, [pair, transform], tf.float32, stateful=False)
-    moved = tf.ensure_shape(moved, pair.shape)
-    return moved[..., :3], moved[..., 3:]
-
-
-def _warp(picture: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    cv2.setNumThreads(0)  # the dataset's own threads take a picture each
-    bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = picture.shape[1::-1]
-    return cv2.warpAffine(picture, transform, size, None, bilinear, cv2.BORDER_REPLICATE)
-
-
-def _repaint(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    """Paint half of the cars anew: other saturation, brightness and tint, the studio unchanged."""
-    if _uniform(seed, 8) >= 0.5:
-        return image
-    gray = tf.reduce_mean(image, -1, keepdims=True)
-    painted = gray + (image - gray) * _uniform(seed, 5, 0, 1.5)
-    gains = _uniform(seed, 6, -1, 1) + _uniform(seed, 7, -0.5, 0.5, [3])
-    painted = tf.clip_by_value(painted * tf.exp(strength * gains), 0.0, 1.0)
-    return image + (painted - image) * mask
 
 
 def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.ndarray]:
@@ -293,12 +216,8 @@ def training_dataset(
     training = recipe.training
 
     def load(indices, seeds):
-        pairs = _gather(files, indices, recipe.input, shrink)
-        return tf.map_fn(
-            lambda pair: augment(*pair, recipe.augment),
-            (*pairs, seeds),
-            fn_output_signature=tuple(tf.TensorSpec(part.shape[1:], tf.float32) for part in pairs),
-        )
+        pairs = (_read(files[index], recipe.input, shrink) for index in indices)
+        return _batch(map(augment, pairs, seeds, itertools.repeat(recipe.augment)), len(indices))
 
     return (
         tf.data.Dataset.from_generator(
@@ -308,7 +227,7 @@ def training_dataset(
                 tf.TensorSpec([None, 2], tf.int64),
             ),
         )
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
         .with_options(_own_threads())
     )
@@ -316,13 +235,15 @@ def training_dataset(
 
 def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> tf.data.Dataset:
     """Batch in order, with no augmentation."""
+
+    def load(indices):
+        pairs = (_read(files[index], recipe.input, shrink) for index in indices)
+        return _batch(((pair[..., :3], pair[..., 3:]) for pair in pairs), len(indices))
+
     return (
         tf.data.Dataset.range(len(files))
         .batch(recipe.training.batch_size)
-        .map(
-            lambda indices: _gather(files, indices, recipe.input, shrink),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
         .with_options(_own_threads())
     )
@@ -339,18 +260,37 @@ def _own_threads() -> tf.data.Options:
     return options
 
 
-def _gather(
-    files: list[Path], indices: tf.Tensor, settings: Input, shrink: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Read the pairs of a batch: images and masks, float32 in [0, 1]."""
-    pairs = tf.numpy_function(
-        lambda chosen: np.stack([read_prepared(files[i], settings) for i in chosen]),
-        [indices],
-        _dtype(settings),
-        stateful=False,
-    )
-    pairs.set_shape((None, settings.height, settings.width, 4))
-    pairs = to_float(pairs)
+def _read(file: Path, settings: Input, shrink: int) -> np.ndarray:
+    """Read a prepared pair, averaging `shrink` pixels a side into one."""
+    pair = read_prepared(file, settings)
     if shrink > 1:
-        pairs = tf.nn.avg_pool2d(pairs, shrink, shrink, "VALID")
-    return pairs[..., :3], pairs[..., 3:]
+        size = (settings.width // shrink, settings.height // shrink)
+        pair = cv2.resize(pair, size, interpolation=cv2.INTER_AREA)
+    return pair
+
+
+def _batch(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stack images and masks, float32 in [0, 1]."""
+    batch = None
+    for number, pair in enumerate(pairs):
+        if batch is None:
+            batch = tuple(np.empty((count, *part.shape), np.float32) for part in pair)
+        for part, whole in zip(pair, batch, strict=True):
+            white = np.float32(255 if part.dtype == np.uint8 else 1)
+            np.divide(part, white, out=whole[number])
+    return batch
+
+
+def _numpy(load: Callable, settings: Input, shrink: int) -> Callable:
+    """Make what loads a batch in NumPy a step of a dataset's."""
+    size = (settings.height // shrink, settings.width // shrink)
+
+    def step(*drawn):
+        found = tf.numpy_function(load, drawn, (tf.float32, tf.float32), stateful=False)
+        for part, channels in zip(found, (3, 1), strict=True):
+            part.set_shape((None, *size, channels))
+        return tuple(found)
+
+    return step

@@ -48,6 +48,7 @@ class Augment:
     rotate: Annotated[float, Field(ge=0, le=180)]
     shift: Annotated[float, Field(ge=0, le=1)]
     repaint: Annotated[float, Field(ge=0, le=2)]
+    stretch: Annotated[float, Field(ge=0, le=1)] = 0.0  # runs made before it have none
 
 
 @_section

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from carvana import dataset, pipeline
+from carvana.augment import augment
 from carvana.competition import Paths
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
@@ -56,7 +57,7 @@ def draw_samples(recipe: Recipe, paths: Paths, names: list[str], out: Path) -> N
     for number, name in enumerate(names):
         image, mask = pipeline.load_pair(paths.image(name), paths.mask(name), recipe.input)
         seed = (recipe.training.seed, number)
-        augmented, mask = pipeline.augment(image, mask, seed, recipe.augment)
+        augmented, mask = augment(np.concatenate((image, mask), axis=-1), seed, recipe.augment)
         rows.append(np.hstack((image, augmented, np.repeat(mask, 3, axis=2))))
     picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
     with replacing(out) as temporary:
