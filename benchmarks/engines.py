@@ -85,7 +85,7 @@ def mean_dice(engine: Engine, inputs: np.ndarray, truth: list[np.ndarray], batch
     values = []
     for start in range(0, len(inputs), batch):
         for found, true in zip(engine(inputs[start : start + batch]), truth[start:], strict=False):
-            mask = upsample(tf.constant(found), HEIGHT, WIDTH) > 0.5
+            mask = upsample(found, HEIGHT, WIDTH) > 0.5
             values.append(2 * (mask & true).sum() / (mask.sum() + true.sum()))
     return float(np.mean(values))
 
@@ -104,7 +104,7 @@ def main() -> None:
 
     def load(path: Path) -> np.ndarray:
         picture = pipeline.decode_image(path.read_bytes(), recipe.input)
-        return pipeline.resize(pipeline.to_float(picture), recipe.input).numpy()
+        return pipeline.resize(picture.numpy(), recipe.input)
 
     names = list_images(paths.test)[: options.count]
     names = names[: len(names) // batch * batch]

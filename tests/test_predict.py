@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
     """A tiny competition and a run that has learnt it a little."""
     root = tmp_path_factory.mktemp("trained")
     paths = write_competition(root / "data")
-    recipe = load_recipe("blog", [*TINY, "training.epochs=25", "training.learning_rate=0.01"])
+    recipe = load_recipe("blog", [*TINY, "training.epochs=40", "training.learning_rate=0.004"])
     train.train(recipe, paths, root / "run")
     return paths, root / "run"
 
@@ -63,7 +63,7 @@ def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(trai
     assert list(found) == ["one.jpeg", "tall.png", "wide.jpg"]
     for name, runs in found.items():
         picture = pipeline.decode_image((folder / name).read_bytes())
-        small = pipeline.resize(pipeline.to_float(picture), run.recipe.input)
+        small = pipeline.resize(picture.numpy(), run.recipe.input)
         probability = run.model(small[None], training=False)
         full = tf.image.resize(probability, picture.shape[:2], "bilinear")[0, :, :, 0].numpy()
         mask = rle.decode(runs, *picture.shape[:2])

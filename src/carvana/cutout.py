@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageOps
 
 from carvana.errors import CarvanaError, UsageError
@@ -50,9 +49,9 @@ def cut_out(run: Run, photos: Sequence[Path], out: Path) -> list[Path]:
             picture.save(temporary)
         return target
 
-    def read(photo: Path, _) -> tuple[tf.Tensor, tuple[int, int]]:
+    def read(photo: Path, _) -> tuple[np.ndarray, tuple[int, int]]:
         picture = np.asarray(_upright(photo))
-        return tf.convert_to_tensor(picture), picture.shape[:2]
+        return picture, picture.shape[:2]
 
     unique = list(dict.fromkeys(photos))
     return list(progress(predict_each(run, unique, write, read), "cutting out", len(unique)))

@@ -43,19 +43,47 @@ def decode_mask(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_gif(data)[0, :, :, :1]
 
 
-def to_float(picture: tf.Tensor) -> tf.Tensor:
-    """Scale uint8 in [0, 255] to float32 in [0, 1]."""
-    return tf.image.convert_image_dtype(picture, tf.float32)
+def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
+    """Resize to the recipe's size, aspect ratio not kept, and scale to [0, 1].
 
+    Args:
+        picture: (height, width, channels) uint8.
+        settings: the recipe's size, and how pixels are averaged.
 
-def resize(picture: tf.Tensor, settings: Input) -> tf.Tensor:
-    """Resize (..., height, width, channels) to the recipe's size, aspect ratio not kept."""
-    size = (settings.height, settings.width)
+    Returns:
+        (settings.height, settings.width, channels) float32.
+    """
+    size, white = (settings.height, settings.width), np.float32(255)
+    if settings.method == "bilinear" and not settings.antialias:
+        return _bilinear(picture, size)
     resized = tf.image.resize(picture, size, settings.method, antialias=settings.antialias)
-    if settings.method == "area":
-        # Sums of many shares miss 1 by a rounding error, which accuracy would count as wrong.
-        resized = tf.round(resized * 2**16) / 2**16
-    return resized
+    # Sums of many shares miss 1 by a rounding error, which accuracy would count as wrong.
+    return np.round(resized.numpy() / white * 2**16) / np.float32(2**16)
+
+
+def _bilinear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Do what `tf.image.resize` does to a picture scaled by `convert_image_dtype`, bit for bit.
+
+    TensorFlow converts every pixel; with no antialiasing nearly none of them counts.
+    """
+
+    def neighbours(count: int, wanted: int):
+        step = np.float32(count) / np.float32(wanted)
+        at = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
+        low = np.floor(at)
+        high = np.minimum(np.ceil(at), count - 1)
+        return np.maximum(low, 0).astype(int), high.astype(int), (at - low)[:, None]
+
+    top, bottom, down = neighbours(picture.shape[0], size[0])
+    left, right, across = neighbours(picture.shape[1], size[1])
+
+    def row(chosen: np.ndarray) -> np.ndarray:
+        pixels = picture[chosen]
+        a, b = (pixels[:, at] * np.float32(1 / 255) for at in (left, right))
+        return a + (b - a) * across
+
+    upper, lower = row(top), row(bottom)
+    return upper + (lower - upper) * down[:, None]
 
 
 def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.ndarray]:
@@ -80,8 +108,8 @@ def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.
     fault = mask_fault(decoded[1].numpy())
     if fault:
         raise CarvanaError(f"{mask}: {fault}")
-    photograph, truth = (resize(to_float(picture), settings) for picture in decoded)
-    return photograph.numpy(), truth.numpy()
+    photograph, truth = (resize(picture.numpy(), settings) for picture in decoded)
+    return photograph, truth
 
 
 def prepare(names: list[str], paths: Paths, settings: Input) -> list[Path]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+import cv2
 import keras
 import numpy as np
 import tensorflow as tf
@@ -90,7 +91,7 @@ class Run:
         return digest.hexdigest()
 
 
-def upsample(probability: tf.Tensor, height: int, width: int) -> np.ndarray:
+def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bring probabilities to a photograph's size, bilinearly.
 
     Args:
@@ -99,17 +100,17 @@ def upsample(probability: tf.Tensor, height: int, width: int) -> np.ndarray:
     Returns:
         (height, width) float32.
     """
-    return tf.image.resize(probability, (height, width), "bilinear").numpy()[..., 0]
+    return cv2.resize(probability[..., 0], (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def read_photograph(path: Path, settings: Input) -> tuple[tf.Tensor, tuple[int, int]]:
+def read_photograph(path: Path, settings: Input) -> tuple[np.ndarray, tuple[int, int]]:
     """Read a photograph as it is stored.
 
     Returns:
         The picture, (height, width, 3) uint8, maybe shrunk on the way; and its (height, width).
     """
     data = path.read_bytes()
-    picture = pipeline.decode_image(data, settings)
+    picture = pipeline.decode_image(data, settings).numpy()
     size = tf.io.extract_jpeg_shape(data)[:2].numpy() if tf.io.is_jpeg(data) else picture.shape[:2]
     return picture, tuple(int(side) for side in size)
 
@@ -118,7 +119,7 @@ def predict_each(
     run: Run,
     images: Iterable[Path],
     finish: Callable[[Path, np.ndarray], _Out],
-    read: Callable[[Path, Input], tuple[tf.Tensor, tuple[int, int]]] = read_photograph,
+    read: Callable[[Path, Input], tuple[np.ndarray, tuple[int, int]]] = read_photograph,
     workers: int | None = None,
 ) -> Iterator[_Out]:
     """Predict photographs of any size and hand each full-size result to `finish`, in order.
@@ -141,14 +142,14 @@ def predict_each(
     workers = workers or os.cpu_count()
     network = tf.function(lambda batch: _probabilities(run, batch), reduce_retracing=True)
 
-    def finish_one(item: tuple[Path, tuple[int, int], tf.Tensor]) -> _Out:
+    def finish_one(item: tuple[Path, tuple[int, int], np.ndarray]) -> _Out:
         path, (height, width), probability = item
         return finish(path, upsample(probability, height, width))
 
     def probabilities(loaded):
         for batch in _batches(loaded, batch_size):
             paths, sizes, small = zip(*batch, strict=True)
-            yield from zip(paths, sizes, network(tf.stack(small)), strict=True)
+            yield from zip(paths, sizes, network(np.stack(small)).numpy(), strict=True)
 
     with (
         ThreadPoolExecutor(workers) as readers,
@@ -273,7 +274,7 @@ def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
         raise failure
 
 
-def _load(path: Path, recipe: Recipe, read: Callable) -> tuple[Path, tuple[int, int], tf.Tensor]:
+def _load(path: Path, recipe: Recipe, read: Callable) -> tuple[Path, tuple[int, int], np.ndarray]:
     """Read a photograph: its path, its (height, width), and the network's input."""
     try:
         picture, size = read(path, recipe.input)
@@ -282,7 +283,7 @@ def _load(path: Path, recipe: Recipe, read: Callable) -> tuple[Path, tuple[int, 
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "
             "command: masks made so far are kept"
         ) from error
-    return path, size, pipeline.resize(pipeline.to_float(picture), recipe.input)
+    return path, size, pipeline.resize(picture, recipe.input)
 
 
 @contextlib.contextmanager
