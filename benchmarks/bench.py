@@ -211,17 +211,18 @@ def plain_prediction(photographs: list[Path], out: Path) -> None:
 
 def bench_prediction(paths: Paths, count: int, rounds: int, folder: Path) -> None:
     recipe = load_recipe("blog")
-    photographs = sorted(paths.test.glob("*.jpg"))[:count]
     images = folder / "images"
     images.mkdir()
-    for path in photographs:
-        (images / path.name).symlink_to(path.resolve())
+    for number in range(3):  # more than there are in a small extract, so that the start counts less
+        for path in sorted(paths.test.glob("*.jpg"))[:count]:
+            (images / f"{number}{path.name}").symlink_to(path.resolve())
+    photographs = sorted(images.iterdir())
     without = Run(recipe, lambda batch, training: batch[..., :1], ())
     model = build_model(recipe, 128)
     whole = Run(recipe, model, ())
     out = folder / "s.csv.gz"
     batches = [tf.random.uniform((recipe.prediction.batch_size, 128, 128, 3))] * -(
-        -count // recipe.prediction.batch_size
+        -len(photographs) // recipe.prediction.batch_size
     )
     network = tf.function(lambda batch: model(batch, training=False))
     network(batches[0])
@@ -294,18 +295,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--count", type=int, default=96, help="photographs a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["input", "training", "prediction", "scoring"])
     options = parser.parse_args()
     paths = Paths(options.data)
     print(f"{os.cpu_count()} cores, {choose_precision('auto')}, TensorFlow {tf.__version__}")
-    with tempfile.TemporaryDirectory() as folder:  # a cache of its own
-        for part in (paths.train, paths.train_masks):
-            (Path(folder) / part.name).symlink_to(part.resolve())
-        bench_input(Paths(Path(folder)), options.count, options.rounds)
-    bench_training(options.rounds)
     with tempfile.TemporaryDirectory() as folder:
-        bench_prediction(paths, options.count, options.rounds, Path(folder))
-    with tempfile.TemporaryDirectory() as folder:
-        bench_scoring(paths, Path(folder))
+        scratch = Path(folder)
+        for part in (paths.train, paths.train_masks):  # beside a cache of its own
+            (scratch / part.name).symlink_to(part.resolve())
+        benches = {
+            "input": lambda: bench_input(Paths(scratch), options.count, options.rounds),
+            "training": lambda: bench_training(options.rounds),
+            "prediction": lambda: bench_prediction(paths, options.count, options.rounds, scratch),
+            "scoring": lambda: bench_scoring(paths, scratch),
+        }
+        for name, bench in benches.items():
+            if options.only in (None, name):
+                bench()
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def main() -> None:
 
     def load(path: Path) -> np.ndarray:
         picture = pipeline.decode_image(path.read_bytes(), recipe.input)
-        return pipeline.resize(picture.numpy(), recipe.input)
+        return pipeline.resize(picture, recipe.input)
 
     names = list_images(paths.test)[: options.count]
     names = names[: len(names) // batch * batch]

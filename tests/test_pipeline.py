@@ -41,7 +41,7 @@ def test_real_photographs_decode_as_the_article_decodes_them(real):
         stem = name.split("/")[-1][:-4]
         gif = masks.read(f"train_masks/{stem}_mask.gif")
     np.testing.assert_array_equal(pipeline.decode_image(jpeg), tf.image.decode_jpeg(jpeg))
-    mask = pipeline.decode_mask(gif).numpy()
+    mask = pipeline.decode_mask(gif)
     assert mask.shape == (1280, 1918, 1)
     assert set(np.unique(mask)) == {0, 255}
     np.testing.assert_array_equal(mask[..., 0] > 0, np.asarray(Image.open(io.BytesIO(gif))) > 0)
@@ -162,5 +162,5 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need():
         picture = pipeline.decode_image(file.getvalue(), settings)
         assert picture.shape == (*decoded, 3)
         whole = pipeline.decode_image(file.getvalue())
-        found, want = (pipeline.resize(part.numpy(), settings) for part in (picture, whole))
+        found, want = (pipeline.resize(part, settings) for part in (picture, whole))
         np.testing.assert_allclose(found, want, atol=0.02)

@@ -63,7 +63,7 @@ def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(trai
     assert list(found) == ["one.jpeg", "tall.png", "wide.jpg"]
     for name, runs in found.items():
         picture = pipeline.decode_image((folder / name).read_bytes())
-        small = pipeline.resize(picture.numpy(), run.recipe.input)
+        small = pipeline.resize(picture, run.recipe.input)
         probability = run.model(small[None], training=False)
         full = tf.image.resize(probability, picture.shape[:2], "bilinear")[0, :, :, 0].numpy()
         mask = rle.decode(runs, *picture.shape[:2])

@@ -110,7 +110,7 @@ def read_photograph(path: Path, settings: Input) -> tuple[np.ndarray, tuple[int,
         The picture, (height, width, 3) uint8, maybe shrunk on the way; and its (height, width).
     """
     data = path.read_bytes()
-    picture = pipeline.decode_image(data, settings).numpy()
+    picture = pipeline.decode_image(data, settings)
     size = tf.io.extract_jpeg_shape(data)[:2].numpy() if tf.io.is_jpeg(data) else picture.shape[:2]
     return picture, tuple(int(side) for side in size)
 
@@ -204,8 +204,12 @@ def write_submission(
                 writer.writerow(cells)
                 file.flush()
             with replacing(out) as temporary:
-                opened = gzip.open if out.suffix == ".gz" else open
-                with opened(temporary, "wt", encoding="utf-8", newline="") as finished:
+                settings = {"mode": "wt", "encoding": "utf-8", "newline": ""}
+                with (
+                    gzip.open(temporary, compresslevel=4, **settings)  # 3% more, 6 times faster
+                    if out.suffix == ".gz"
+                    else open(temporary, **settings)
+                ) as finished:
                     writer = csv.writer(finished, lineterminator="\n")
                     writer.writerow(HEADER)
                     for mark, name, runs in _rows(file):
