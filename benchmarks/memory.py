@@ -1,4 +1,4 @@
-"""Peak memory of `predict` and `score` at 100 and at 2,000 images: it should not grow.
+"""Peak memory of `predict`, `score` and `train` at few images and at many: it should not grow.
 
     .venv/bin/python benchmarks/memory.py --run runs/blog --data data
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from carvana.submission import read_rows
 
 COUNTS = (100, 2000)
+TRAINED = (64, 5088)  # few; all of the competition's
 
 
 def peak_mebibytes(*arguments) -> float:
@@ -56,6 +57,25 @@ def main() -> None:
             )
             score = peak_mebibytes("score", out, "--truth", truth)
         print(f"{count:8} {predict:12.0f} {score:10.0f}", flush=True)
+    print(f"{'images':>8} {'train MiB':>12}  (the run's recipe, three steps and a validation)")
+    pairs = [
+        (photograph, options.data.resolve() / "train_masks" / f"{photograph.stem}_mask.gif")
+        for photograph in sorted((options.data / "train").resolve().glob("*.jpg"))
+    ]
+    for count in TRAINED:
+        with tempfile.TemporaryDirectory() as scratch:
+            data = Path(scratch)
+            (data / "train").mkdir()
+            (data / "train_masks").mkdir()
+            for number, (image, mask) in enumerate(itertools.islice(itertools.cycle(pairs), count)):
+                (data / "train" / f"{number:012x}_01.jpg").symlink_to(image)
+                (data / "train_masks" / f"{number:012x}_01_mask.gif").symlink_to(mask)
+            peak = peak_mebibytes(
+                *("train", "--recipe", options.run / "recipe.toml", "--data", data),
+                *("--run", data / "run", "--set", "training.steps_per_epoch=3"),
+                *("--set", "training.epochs=1", "--set", "training.coarse=[]"),
+            )
+        print(f"{count:8} {peak:12.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class ConvolutionMuon(keras.optimizers.Muon):
         """Bring a matrix's singular values close to 1, as Keras's method of this name does.
 
         Every iteration multiplies x by a polynomial in its Gram matrix. Here the iterations are
-        done on that small square matrix alone, and x is multiplied once, at the end: a third of
+        done on that small square matrix alone, and x is multiplied once, at the end: two fifths of
         the arithmetic for a matrix nine times as high as wide.
         """
         if x.shape[0] < x.shape[1]:
