@@ -208,7 +208,7 @@ def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
 
 
 def _settings_key(settings: Input) -> str:
-    made_by = (settings, tf.__version__, "2")  # the last: of this code's way of preparing
+    made_by = (settings, tf.__version__, "3")  # the last: of this code's way of preparing
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 
