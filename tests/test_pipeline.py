@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import io
 import itertools
 import os
@@ -132,6 +133,42 @@ def test_a_cache_that_cannot_be_written_is_told(tiny):
     tiny.cache.write_text("in the way")
     with pytest.raises(CarvanaError, match=r"^[^ ]*cache/[^ ]*: prepared pairs cannot be .*a link"):
         pipeline.prepare(["car0_01.jpg"], tiny, SMALL)
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
+    names = dataset.find_pairs(tiny)
+    replacing, made = pipeline.replacing, itertools.count()
+
+    def replacing_until_full(file):
+        if next(made) >= 5:
+            raise OSError(fault, os.strerror(fault))
+        return replacing(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "replacing", replacing_until_full)
+        with pytest.raises(CarvanaError) as told:
+            pipeline.prepare(names, tiny, SMALL)
+    assert os.strerror(fault) in str(told.value)
+    assert "\n" not in str(told.value)
+    kept = {file: file.stat().st_mtime_ns for file in tiny.cache.glob("*/car*")}
+    assert len(kept) == 5
+    files = pipeline.prepare(names, tiny, SMALL)
+    assert {file: file.stat().st_mtime_ns for file in files if file in kept} == kept
+
+    def read_only(folder):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(pipeline, "in_turn", read_only)
+    assert pipeline.prepare(names, tiny, SMALL) == files  # a whole cache is only read
+
+
+def test_a_cache_of_another_version_is_left_alone(tiny, monkeypatch):
+    (mine,) = pipeline.prepare(["car0_01.jpg"], tiny, SMALL)
+    monkeypatch.setattr(tf, "__version__", "2.0.0")
+    (other,) = pipeline.prepare(["car0_01.jpg"], tiny, SMALL)
+    assert mine.parent != other.parent
+    assert mine.read_bytes() == other.read_bytes()
 
 
 def test_shrunk_pictures_are_means_of_their_pixels(tiny):
