@@ -94,6 +94,7 @@ def keras_kit_input(names: list[str], paths: Paths) -> None:
 def bench_input(paths: Paths, count: int, rounds: int) -> None:
     recipe = load_recipe("blog")
     names = dataset.find_pairs(paths)[:count]
+    count = len(names)
     batches = -(-count // recipe.training.batch_size)
 
     def epoch(data: tf.data.Dataset) -> None:

@@ -4,7 +4,9 @@ import io
 import itertools
 import os
 import zipfile
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -138,19 +140,21 @@ def test_a_cache_that_cannot_be_written_is_told(tiny):
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
 def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
     names = dataset.find_pairs(tiny)
-    replacing, made = pipeline.replacing, itertools.count()
+    write, made = Path.write_bytes, itertools.count()
 
-    def replacing_until_full(file):
+    def write_until_full(file, data):
         if next(made) >= 5:
+            write(file, bytes(data)[:100])
             raise OSError(fault, os.strerror(fault))
-        return replacing(file)
+        return write(file, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "replacing", replacing_until_full)
+        patch.setattr(Path, "write_bytes", write_until_full)
         with pytest.raises(CarvanaError) as told:
             pipeline.prepare(names, tiny, SMALL)
-    assert os.strerror(fault) in str(told.value)
+    assert f"({os.strerror(fault)}); free some space, or make {tiny.cache} a li" in str(told.value)
     assert "\n" not in str(told.value)
+    assert not list(tiny.cache.glob("*/.car*"))
     kept = {file: file.stat().st_mtime_ns for file in tiny.cache.glob("*/car*")}
     assert len(kept) == 5
     files = pipeline.prepare(names, tiny, SMALL)
@@ -161,6 +165,21 @@ def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
 
     monkeypatch.setattr(pipeline, "in_turn", read_only)
     assert pipeline.prepare(names, tiny, SMALL) == files  # a whole cache is only read
+
+
+def test_want_of_memory_is_not_taken_for_a_broken_file(tiny, monkeypatch):
+    def fail(*_):
+        return cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
+
+    names = dataset.find_pairs(tiny)
+    recipe = load_recipe("blog", TINY)
+    files = pipeline.prepare(names, tiny, recipe.input)
+    monkeypatch.setattr(pipeline, "augment", fail)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        next(iter(pipeline.training_dataset(files, recipe)))
+    monkeypatch.setattr(pipeline, "decode_image", fail)
+    with pytest.raises(MemoryError):
+        pipeline.load_pair(tiny.image(names[0]), tiny.mask(names[0]), recipe.input)
 
 
 def test_a_cache_of_another_version_is_left_alone(tiny, monkeypatch):

@@ -19,6 +19,7 @@ def augment(pair: np.ndarray, seed: np.ndarray, settings: Augment) -> tuple[np.n
 
     Where the recipe says so, image and mask are first moved alike, half of them mirrored, and
     half of the cars painted anew. What a recipe does not change is left out, not done by zero.
+    Values of 8 bits are clipped after each step, exact ones at the end.
 
     Args:
         pair: (height, width, RGB and mask), float32 in [0, 1] or uint8.

@@ -11,7 +11,9 @@ from carvana.errors import CarvanaError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(
+    path: Path, remedy: str = "free some space or choose another place"
+) -> Iterator[Path]:
     """Yield a temporary path beside `path`; put it in place if the block succeeds.
 
     The temporary name keeps the ending of `path`, which Keras and gzip go by. Where the block
@@ -28,8 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise CarvanaError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or choose "
-            "another place, then run the same command again"
+            f"{path}: cannot be written ({error.strerror or error}); {remedy}, "
+            "then run the same command again"
         ) from error
     finally:
         with contextlib.suppress(OSError):

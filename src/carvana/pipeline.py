@@ -3,6 +3,7 @@
 Each step takes and returns arrays and can be looked at on its own; `carvana look` draws them.
 """
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -25,6 +26,21 @@ from carvana.progress import progress
 from carvana.recipe import Input, Recipe
 
 
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """Raise OpenCV's want of memory as Python's own; as a decorator too.
+
+    Raises:
+        MemoryError: OpenCV could not allocate.
+    """
+    try:
+        yield
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from error
+        raise
+
+
 def decode_image(data: bytes, settings: Input | None = None) -> np.ndarray:
     """Decode the bytes of a JPEG (or PNG): (height, width, 3) uint8.
 
@@ -43,7 +59,8 @@ def decode_image(data: bytes, settings: Input | None = None) -> np.ndarray:
 def decode_mask(data: bytes) -> np.ndarray:
     """Decode the bytes of a GIF, frame 0, channel 0: (height, width, 1) uint8 in {0, 255}.
 
-    By Pillow: `tf.io.decode_gif`, the article's, gives the same and takes three times as long.
+    By Pillow: `tf.io.decode_gif`, the article's, gives the same of opaque masks that fill their
+    picture, and takes three times as long.
     """
     with Image.open(io.BytesIO(data)) as picture:
         if picture.mode != "P":
@@ -113,7 +130,10 @@ def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.
     decoders = ((image, lambda data: decode_image(data, settings)), (mask, decode_mask))
     for path, decode in decoders:
         try:
-            decoded.append(decode(path.read_bytes()))
+            with memory_told():
+                decoded.append(decode(path.read_bytes()))
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            raise
         except Exception as error:  # Pillow raises whatever the broken part raised
             raise CarvanaError(f"{path}: is cut short or broken; fetch it again") from error
     fault = mask_fault(decoded[1])
@@ -147,8 +167,8 @@ def prepare(names: list[str], paths: Paths, settings: Input) -> list[Path]:
             faults = _prepare_missing(names, files, paths, settings)
     except OSError as error:
         raise CarvanaError(
-            f"{folder}: prepared pairs cannot be written ({error.strerror or error}); free some "
-            f"space, or make {paths.cache} a link to a folder that has it"
+            f"{folder}: prepared pairs cannot be written ({error.strerror or error}); "
+            f"{_remedy(paths)}"
         ) from error
     if faults:
         summary = f"{paths.root}: {len(faults)} of {len(names)} pairs are at fault:"
@@ -159,6 +179,10 @@ def prepare(names: list[str], paths: Paths, settings: Input) -> list[Path]:
         if file.name not in current and file.stem in stems:  # of a photograph since changed
             file.unlink(missing_ok=True)
     return files
+
+
+def _remedy(paths: Paths) -> str:
+    return f"free some space, or make {paths.cache} a link to a folder that has it"
 
 
 def _missing(files: list[Path], settings: Input) -> list[bool]:
@@ -183,8 +207,8 @@ def _prepare_missing(
             pictures = load_pair(paths.image(name), paths.mask(name), settings)
         except CarvanaError as error:
             return str(error)
-        with replacing(file) as temporary:
-            _pack(np.concatenate(pictures, axis=-1), settings).tofile(temporary)
+        with replacing(file, _remedy(paths)) as temporary:  # `tofile` would not say why it failed
+            temporary.write_bytes(_pack(np.concatenate(pictures, axis=-1), settings).data)
         return None
 
     todo = list(itertools.compress(zip(names, files, strict=True), _missing(files, settings)))
@@ -325,6 +349,8 @@ def _batch(
 def _numpy(load: Callable, settings: Input, shrink: int) -> Callable:
     """Make what loads a batch in NumPy a step of a dataset's."""
     size = (settings.height // shrink, settings.width // shrink)
+
+    load = memory_told()(load)
 
     def step(*drawn):
         found = tf.numpy_function(load, drawn, (tf.float32, tf.float32), stateful=False)

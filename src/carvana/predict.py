@@ -91,6 +91,7 @@ class Run:
         return digest.hexdigest()
 
 
+@pipeline.memory_told()
 def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bring probabilities to a photograph's size, bilinearly.
 

@@ -20,7 +20,7 @@ _Positive = Annotated[int, Field(ge=1)]
 _Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
 _Seed = Annotated[int, Field(ge=0, lt=2**31)]
 _Filters = Annotated[int, Field(ge=1, le=1024)]
-_Factors = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+_Factors = Annotated[list[Annotated[float, Field(ge=0, le=10)]], Field(min_length=2, max_length=2)]
 
 
 @_section
