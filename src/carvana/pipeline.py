@@ -208,7 +208,7 @@ def _prepare_missing(
         except CarvanaError as error:
             return str(error)
         with replacing(file, _remedy(paths)) as temporary:  # `tofile` would not say why it failed
-            temporary.write_bytes(_pack(np.concatenate(pictures, axis=-1), settings).data)
+            temporary.write_bytes(_pack(np.concatenate(pictures, axis=-1), settings).tobytes())
         return None
 
     todo = list(itertools.compress(zip(names, files, strict=True), _missing(files, settings)))
