@@ -290,9 +290,9 @@ def training_dataset(
                 tf.TensorSpec([None, 2], tf.int64),
             ),
         )
-        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
         .prefetch(2)
-        .with_options(_own_threads())
+        .with_options(_own_workers())
     )
 
 
@@ -306,18 +306,21 @@ def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> tf
     return (
         tf.data.Dataset.range(len(files))
         .batch(recipe.training.batch_size)
-        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
         .prefetch(2)
-        .with_options(_own_threads())
+        .with_options(_own_workers())
     )
 
 
-def _own_threads() -> tf.data.Options:
+def _own_workers() -> tf.data.Options:
     """Keep the input's many small operations from queueing behind the network's long ones.
 
-    On two cores, with the threads they share by default, an epoch takes twice as long.
+    On two cores, with the threads they share by default, an epoch takes twice as long. A core
+    each is set above: TensorFlow's tuner of such numbers sleeps between its looks, and leaving a
+    dataset waits for it, up to 15 s after each call of Keras' `fit`.
     """
     options = tf.data.Options()
+    options.autotune.enabled = False
     options.threading.private_threadpool_size = os.cpu_count()
     options.threading.max_intra_op_parallelism = 1
     return options
