@@ -241,25 +241,22 @@ def _pair_key(name: str, paths: Paths) -> str:
     return hashlib.sha256(stamps.encode()).hexdigest()[:12]
 
 
-def training_batches(
-    count: int, batch_size: int, seed: int, first_batch: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield, without end, the indices of each batch and a seed for each of its images.
+def training_batch(
+    number: int, count: int, batch_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of a batch, and two integers for each of its images to draw changes by.
 
     Each pass is a fresh permutation of all images, its last batch maybe short. That is what the
     published shuffle buffer of 128 batches gives on its 4,070 images, which it holds whole.
     The order depends on the seed and the batch's number alone, so that a resumed run goes on
     with the very batches it would have had.
     """
-    batches_per_pass = -(-count // batch_size)
-    passes, skip = divmod(first_batch, batches_per_pass)
-    while True:
-        rng = np.random.default_rng([seed, passes])
-        order = rng.permutation(count)
-        seeds = rng.integers(0, 2**31, (count, 2))
-        for start in range(skip * batch_size, count, batch_size):
-            yield order[start : start + batch_size], seeds[start : start + batch_size]
-        passes, skip = passes + 1, 0
+    passes, place = divmod(number, -(-count // batch_size))
+    rng = np.random.default_rng([seed, passes])
+    order = rng.permutation(count)
+    seeds = rng.integers(0, 2**31, (count, 2))
+    chosen = slice(place * batch_size, (place + 1) * batch_size)
+    return order[chosen], seeds[chosen]
 
 
 def training_dataset(
@@ -278,18 +275,14 @@ def training_dataset(
     """
     training = recipe.training
 
-    def load(indices, seeds):
+    def load(number):
+        indices, seeds = training_batch(number, len(files), training.batch_size, training.seed)
         pairs = (_read(files[index], recipe.input, shrink) for index in indices)
         return _batch(map(augment, pairs, seeds, itertools.repeat(recipe.augment)), len(indices))
 
+    # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped anew.
     return (
-        tf.data.Dataset.from_generator(
-            lambda: training_batches(len(files), training.batch_size, training.seed, first_batch),
-            output_signature=(
-                tf.TensorSpec([None], tf.int64),
-                tf.TensorSpec([None, 2], tf.int64),
-            ),
-        )
+        tf.data.Dataset.counter(first_batch)
         .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
         .prefetch(2)
         .with_options(_own_workers())
