@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import layers
@@ -84,6 +85,23 @@ def test_softmax_over_several_classes():
     out = model(np.random.default_rng(0).random((2, 16, 32, 3), np.float32)).numpy()
     assert out.shape == (2, 16, 32, 4)
     np.testing.assert_allclose(out.sum(axis=-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_gives_float32_probabilities_close_to_float32s(precision):
+    settings = {"filters": 8, "num_layers": 2}
+    whole = unet((32, 48, 3), **settings)
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        mixed = unet((32, 48, 3), **settings)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    mixed.set_weights(whole.get_weights())
+    picture = np.random.default_rng(0).random((2, 32, 48, 3), np.float32)
+    got, want = (model(picture, training=False).numpy() for model in (mixed, whole))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=0.02)
+    assert len(np.unique(got)) > got.size / 4  # 16-bit probabilities would hold far fewer
 
 
 @pytest.mark.parametrize(

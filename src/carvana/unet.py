@@ -69,6 +69,9 @@ def unet(
         x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2, padding="same")(x)
         x = layers.Concatenate()([skips[level], x])
         x = _block(x, filters * 2**level)
-    # float32 whatever the policy: probabilities near 0 and 1 do not survive 8 bits of mantissa.
-    outputs = layers.Conv2D(num_classes, 1, activation=output_activation, dtype="float32")(x)
+    if keras.config.dtype_policy().compute_dtype == "float32":
+        outputs = layers.Conv2D(num_classes, 1, activation=output_activation)(x)
+    else:  # as TensorFlow's guide to mixed precision: probabilities in float32, not their logits
+        outputs = layers.Conv2D(num_classes, 1)(x)
+        outputs = layers.Activation(output_activation, dtype="float32")(outputs)
     return keras.Model(inputs, outputs, name="unet")
