@@ -345,7 +345,6 @@ def _batch(
 def _numpy(load: Callable, settings: Input, shrink: int) -> Callable:
     """Make what loads a batch in NumPy a step of a dataset's."""
     size = (settings.height // shrink, settings.width // shrink)
-
     load = memory_told()(load)
 
     def step(*drawn):
