@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
+from carvana.encoder import imagenet_encoder
+
 STEM = 4  # pixels a side that become channels, on the way in and on the way out
 
 
@@ -34,6 +36,7 @@ def pyramid_unet(
     input_shape: tuple[int, int, int],
     filters: tuple[int, ...] = (48, 96, 160, 224),
     fine_filters: tuple[int, ...] = (32,),
+    pretrained: bool = False,
 ) -> keras.Model:
     """Build a U-Net that sees a picture at several sizes, each half the next.
 
@@ -43,26 +46,33 @@ def pyramid_unet(
     from below. Corrections begin at zero, so that the network predicts as soon as its coarse
     part does: `coarse_part(model)` can be trained first, at a fraction of the cost.
 
+    A pretrained encoder, frozen, looks at the picture of the first fine level, and its features
+    are added to the coarse U-Net's; the coarse part then takes that picture.
+
     Args:
         input_shape: (height, width, channels) of the largest picture, both sides divisible by
             `pyramid_step(len(filters), len(fine_filters))`.
         filters: of the coarse U-Net's levels, each half the size of the one before.
         fine_filters: of the fine levels, from the smallest picture's up.
+        pretrained: whether `imagenet_encoder` helps; then there is a fine level at least.
 
     Returns:
         A `keras.Model` from (batch, height, width, channels) in [0, 1] to float32 probabilities
         (batch, height, width, 1).
 
     Raises:
-        ValueError: a size is not divisible.
+        ValueError: a size is not divisible, or an encoder has no fine level to look at.
+        CarvanaError: the encoder's weights are not installed.
     """
+    if pretrained and not fine_filters:
+        raise ValueError("pyramid_unet: a pretrained encoder needs a fine level")
     step = pyramid_step(len(filters), len(fine_filters))
     for side, size in zip(("height", "width"), input_shape[:2], strict=True):
         if size < step or size % step:
             raise ValueError(f"pyramid_unet: input {side} {size} is not divisible by {step}")
 
     inputs = keras.Input(input_shape)
-    logits, _ = _look(inputs, filters, fine_filters)
+    logits, _ = _look(inputs, filters, fine_filters, pretrained)
     outputs = layers.Activation("sigmoid", dtype="float32")(logits)
     return keras.Model(inputs, outputs, name="pyramid_unet")
 
@@ -77,7 +87,8 @@ def coarse_part(model: keras.Model, without: int = 1) -> keras.Model:
 
     Args:
         model: the whole.
-        without: how many fine levels are left out; for each the input is smaller by a half.
+        without: how many fine levels are left out; for each the input is smaller by a half, but
+            for the first where a pretrained encoder looks at it.
     """
     coarse = model
     for _ in range(without):
@@ -86,31 +97,42 @@ def coarse_part(model: keras.Model, without: int = 1) -> keras.Model:
     return keras.Model(coarse.input, outputs, name="coarse_part")
 
 
-def _look(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...]):
+def _look(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...], pretrained: bool):
     """Return a picture's logits and features: the U-Net's, or those from below made finer."""
     if not fine_filters:
-        return _coarse_unet(picture, filters)
+        return _coarse_unet(picture, filters, pretrained)
     *below, count = fine_filters
-    half = layers.AveragePooling2D(2, dtype="float32")(picture)
-    inputs = keras.Input(half.shape[1:])
-    coarse = keras.Model(inputs, _look(inputs, filters, below), name="coarse")
-    logits, x = coarse(half)
+    seen = picture
+    if below or not pretrained:
+        seen = _halve(picture)
+    inputs = keras.Input(seen.shape[1:])
+    coarse = keras.Model(inputs, _look(inputs, filters, below, pretrained), name="coarse")
+    logits, x = coarse(seen)
     x = _convolve(x, count, 1, activation=None)
     x = layers.UpSampling2D(2, interpolation="bilinear")(x)
     x = layers.Add()([x, _convolve(_fold(picture), count)])
     x = _residual_block(layers.ReLU()(x), count)
-    logits = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
+    if seen is not picture:
+        logits = _double(logits)
     logits = layers.Add(dtype="float32")([logits, _unfold(x, kernel_initializer="zeros")])
     return logits, x
 
 
-def _coarse_unet(picture, filters: tuple[int, ...]):
-    """Return the U-Net's logits and features of its first level."""
-    x = _convolve(_fold(picture), filters[0])
-    skips = [x]
-    for count in filters[1:]:
-        x = _convolve(x, count, 2, strides=2)
-        x = _residual_block(x, count)
+def _coarse_unet(picture, filters: tuple[int, ...], pretrained: bool):
+    """Return the U-Net's logits, of the picture's size, and features of its first level."""
+    hints = []  # of the first levels, from a picture twice as large as the U-Net's
+    if pretrained:
+        _, *hints = imagenet_encoder(picture.shape[1:], min(len(filters) + 1, 4))(picture)
+        picture = _halve(picture)
+    x = _fold(picture)
+    skips = []
+    for level, count in enumerate(filters):
+        x = _convolve(x, count, 2 if level else 3, strides=2 if level else 1, activation=None)
+        if level < len(hints):
+            x = layers.Add()([x, _convolve(hints[level], count, 1, activation=None)])
+        x = layers.ReLU()(x)
+        if level:
+            x = _residual_block(x, count)
         skips.append(x)
     skips.pop()
     for count in reversed(filters[:-1]):
@@ -118,7 +140,17 @@ def _coarse_unet(picture, filters: tuple[int, ...]):
         x = layers.UpSampling2D(2, interpolation="bilinear")(x)
         x = layers.ReLU()(layers.Add()([x, skips.pop()]))
         x = _residual_block(x, count)
-    return _unfold(x), x
+    logits = _unfold(x)
+    return _double(logits) if pretrained else logits, x
+
+
+def _halve(picture):
+    """Average 2 x 2 pixels."""
+    return layers.AveragePooling2D(2, dtype="float32")(picture)
+
+
+def _double(logits):
+    return layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
 
 
 def _fold(picture):

@@ -69,6 +69,7 @@ class PyramidUnet:
     network: Literal["pyramid_unet"]
     filters: Annotated[list[_Filters], Field(min_length=1, max_length=8)]
     fine_filters: Annotated[list[_Filters], Field(max_length=4)]
+    pretrained: bool = False  # runs made before it are not
 
     @property
     def step(self) -> int:
@@ -224,6 +225,10 @@ def _check(values: dict, source: str) -> Recipe:
         raise UsageError(
             f"{source}: training.coarse = {coarse}: give as many shares of the epochs as this "
             f"model has fine levels ({levels}) or fewer, together no more than 1"
+        )
+    if getattr(recipe.model, "pretrained", False) and not levels:
+        raise UsageError(
+            f"{source}: model.pretrained needs a fine level to look at; give model.fine_filters one"
         )
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)

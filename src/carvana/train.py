@@ -160,7 +160,9 @@ def build_network(recipe: Recipe) -> keras.Model:
     """Build the recipe's network with fresh weights, in the precision that is set."""
     settings, input_shape = recipe.model, (recipe.input.height, recipe.input.width, 3)
     if isinstance(settings, PyramidUnet):
-        return pyramid_unet(input_shape, settings.filters, settings.fine_filters)
+        return pyramid_unet(
+            input_shape, settings.filters, settings.fine_filters, settings.pretrained
+        )
     return unet(
         input_shape,
         dropout=settings.dropout,
