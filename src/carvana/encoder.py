@@ -8,7 +8,6 @@ from typing import BinaryIO
 import keras
 import numpy as np
 from keras import layers
-from numpy.lib.stride_tricks import as_strided
 
 from carvana.errors import CarvanaError
 
@@ -45,7 +44,7 @@ def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST))
     x = layers.Rescaling(255 / 128, -127 / 128)(inputs)
     x = layers.ReLU(6)(_convolve(x, weights, "_conv_stem", "_bn0", strides=2))
     features = []
-    for number, (size, strides, expansion, filters) in enumerate(BLOCKS[: LAST[levels - 1] + 1]):
+    for number, (_, strides, expansion, filters) in enumerate(BLOCKS[: LAST[levels - 1] + 1]):
         y, block = x, f"_blocks.{number}."
         if expansion > 1:
             y = layers.ReLU(6)(_convolve(y, weights, block + "_expand_conv", block + "_bn0"))
@@ -123,17 +122,18 @@ def _read_state_dict(file: BinaryIO) -> dict[str, np.ndarray]:
     for _ in range(3):  # a magic number, the format's version, the writer's system
         _StateDict(file).load()
     tensors = _StateDict(file).load()
-    types = dict(storage for storage, *_ in tensors.values())
+    sizes = {key: dtype.itemsize for (key, dtype), *_ in tensors.values()}
     storages = {}
     for key in _StateDict(file).load():
         count = int.from_bytes(file.read(8), "little")
-        storages[key] = np.frombuffer(file.read(count * types[key].itemsize), types[key])
-    return {
-        name: as_strided(
-            storages[key][start:],
+        storages[key] = file.read(count * sizes[key])
+    return {  # NumPy checks that each tensor lies within its storage
+        name: np.ndarray(
             shape,
-            [step * dtype.itemsize for step in strides],
-            writeable=False,
+            dtype,
+            storages[key],
+            offset=start * dtype.itemsize,
+            strides=[step * dtype.itemsize for step in strides],
         ).copy()
         for name, ((key, dtype), start, shape, strides) in tensors.items()
     }
