@@ -89,8 +89,16 @@ def test_an_override_of_epochs_keeps_the_coarse_ones_share():
         ("model.dropout=0.5", "unknown key 'model.dropout'; known here: network, filters, fine_"),
         ("model.filters=[]", "model.filters"),
         ("input.height=500", "not divisible by 128.* use 384 or 512"),
+        ("model.pretrained=maybe", "model.pretrained = 'maybe'"),
     ],
 )
 def test_networks_have_keys_of_their_own(override, says):
     with pytest.raises(UsageError, match=says):
         load_recipe("sharp", [override])
+
+
+def test_a_pretrained_encoder_needs_a_fine_level_to_look_at():
+    plain = ["model.fine_filters=[]", "training.coarse=[]"]
+    with pytest.raises(UsageError, match=r"model\.pretrained needs a fine level"):
+        load_recipe("sharp", [*plain, "model.pretrained=true"])
+    assert not load_recipe("sharp", plain).model.pretrained

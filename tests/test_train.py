@@ -106,6 +106,7 @@ THREE_STAGES = load_recipe(  # a size for each of its three epochs
         "training.coarse=[0.34, 0.33]",
     ],
 )
+PRETRAINED = load_recipe("sharper", [*TINY_PYRAMID, "input.width=64"])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ THREE_STAGES = load_recipe(  # a size for each of its three epochs
     [
         *((recipe("training.epochs=3"), 3), (PYRAMID, 1), (PYRAMID, 3), (PYRAMID, 4), (PYRAMID, 5)),
         (THREE_STAGES, 3),
+        (PRETRAINED, 3),
     ],
 )
 def test_a_run_goes_on_exactly_where_it_was(recipe, last_step, tiny, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def load_weights(name_or_path: str) -> Run:
 
     Raises:
         UsageError: no such weights.
-        CarvanaError: the file is not one `save_weights` wrote.
+        CarvanaError: the file is not one `save_weights` wrote, or a package it needs is missing.
     """
     shipped = Path(__file__).parent / "shipped"
     path = Path(name_or_path) if name_or_path.endswith(".npz") else shipped / f"{name_or_path}.npz"
@@ -54,6 +54,8 @@ def load_weights(name_or_path: str) -> Run:
         keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
         model = build_network(recipe)
         model.set_weights(weights)
+    except CarvanaError:
+        raise
     except Exception as error:  # NumPy raises whatever the broken part raised
         raise CarvanaError(fault) from error
     return Run(recipe, model, (path,))
