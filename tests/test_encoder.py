@@ -22,7 +22,7 @@ PRETRAINED = load_recipe("sharper", [*TINY_PYRAMID, "input.width=64", "augment.r
 
 def test_features_are_at_four_strides_and_frozen():
     model = imagenet_encoder((64, 96, 3))
-    shapes = [(16, 24, 24), (8, 12, 40), (4, 6, 112), (2, 3, 320)]
+    shapes = [(16, 24, 24), (8, 12, 48), (4, 6, 120), (2, 3, 352)]
     assert [feature.shape[1:] for feature in model.outputs] == shapes
     assert not model.trainable_variables
     shallow = imagenet_encoder((64, 96, 3), levels=2)
@@ -55,7 +55,7 @@ def test_it_knows_a_car_when_it_sees_one(real):
     assert len(photographs) == 8
     for photograph in photographs:
         picture = photograph.resize((480, 320), Image.Resampling.BOX)
-        x = model(np.asarray(picture, np.float32)[None] / 255)[-1].numpy().reshape(-1, 320)
+        x = model(np.asarray(picture, np.float32)[None] / 255)[-1].numpy().reshape(-1, 352)
         x = (x @ weights["_conv_head.weight"][:, :, 0, 0].T - mean) / np.sqrt(variance + 1e-3)
         x = np.clip(x * gamma + beta, 0, 6).mean(0)
         assert int((weights["_fc.weight"] @ x + weights["_fc.bias"]).argmax()) in CARS
@@ -65,7 +65,7 @@ def test_training_leaves_the_encoder_as_it_was(tiny, tmp_path):
     train.train(PRETRAINED, tiny, tmp_path)
     trained, fresh = train.load_model(tmp_path / "model.keras"), train.build_network(PRETRAINED)
     assert len(trained.trainable_variables) == len(fresh.trainable_variables)
-    ours, imagenets = (m.get_layer("coarse").get_layer("encoder") for m in (trained, fresh))
+    ours, imagenets = (m.get_layer("coarse").get_layer(encoder.ENCODER) for m in (trained, fresh))
     for a, b in zip(ours.get_weights(), imagenets.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     changed = zip(trained.trainable_variables, fresh.trainable_variables, strict=True)

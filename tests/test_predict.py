@@ -267,6 +267,25 @@ def test_flip_averages_with_the_mirror_images_mask(trained, run, tmp_path):
     assert not np.allclose(found, plain, atol=1e-4)
 
 
+def test_enlarged_pictures_take_the_same_network_at_their_size(trained, run, tmp_path):
+    paths, folder = trained
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    text = (other / "recipe.toml").read_text().replace("enlarge = 1.0", "enlarge = 2.0")
+    (other / "recipe.toml").write_text(text)
+    larger = predict.Run.load(other)
+    assert larger.model.input_shape[1:3] == tuple(2 * s for s in run.model.input_shape[1:3])
+    for ours, trained_ in zip(larger.model.get_weights(), run.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, trained_)
+    names = sorted(paths.test.iterdir())[:2]
+    found, plain = (
+        list(predict.predict_each(r, names, lambda path, probability: probability))
+        for r in (larger, run)
+    )
+    assert [f.shape for f in found] == [p.shape for p in plain]
+    assert not np.allclose(found, plain, atol=1e-4)
+
+
 def test_several_runs_predict_their_mean(trained, run, tmp_path):
     paths, folder = trained
     other = tmp_path / "other"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from carvana import train
+from carvana import pyramid, train
 from carvana.pyramid import FusedBatchNormalization, coarse_part, pyramid_step, pyramid_unet
 from carvana.recipe import load_recipe
 
@@ -20,6 +20,15 @@ def test_network_maps_pictures_to_probabilities_of_their_size(fine_filters):
     assert 0 < float(np.min(out)) < float(np.max(out)) < 1
     with pytest.raises(ValueError, match="not divisible"):
         pyramid_unet((step, step + 1, 3), (8, 12), fine_filters)
+
+
+def test_folding_is_space_to_depth_and_unfolding_its_inverse():
+    picture = rng.random((2, 8, 12, 3), np.float32)
+    np.testing.assert_array_equal(pyramid._fold(picture), tf.nn.space_to_depth(picture, 4))
+    features = rng.random((2, 2, 3, 16), np.float32)
+    same = keras.initializers.Constant(np.eye(16, dtype=np.float32)[None, None])
+    unfolded = pyramid._unfold(features, kernel_initializer=same)
+    np.testing.assert_allclose(unfolded, tf.nn.depth_to_space(features, 4), atol=1e-6)
 
 
 def test_untrained_fine_levels_pass_on_what_the_coarse_part_says():

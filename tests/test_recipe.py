@@ -97,8 +97,11 @@ def test_networks_have_keys_of_their_own(override, says):
         load_recipe("sharp", [override])
 
 
-def test_a_pretrained_encoder_needs_a_fine_level_to_look_at():
-    plain = ["model.fine_filters=[]", "training.coarse=[]"]
-    with pytest.raises(UsageError, match=r"model\.pretrained needs a fine level"):
-        load_recipe("sharp", [*plain, "model.pretrained=true"])
-    assert not load_recipe("sharp", plain).model.pretrained
+def test_prediction_enlarges_pictures_where_the_recipe_says_so():
+    for enlarge, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.01, (128, 128))):
+        recipe = load_recipe("sharp", [f"prediction.enlarge={enlarge}"])
+        enlarged = recipe.prediction_input
+        assert (enlarged.height, enlarged.width) == sides
+        assert enlarged.method == recipe.input.method
+    with pytest.raises(UsageError, match=r"prediction\.enlarge = 0"):
+        load_recipe("sharp", ["prediction.enlarge=0.0"])

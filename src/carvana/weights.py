@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from carvana.encoder import ENCODER
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing
 from carvana.predict import Run
@@ -15,6 +16,8 @@ from carvana.train import build_network, choose_precision
 def save_weights(run: Run, path: Path) -> None:
     """Write a run's weights to `path`: convolutions as float16, the rest as float32.
 
+    Those of a pretrained encoder are left out: the package they came in holds them.
+
     Raises:
         UsageError: `path` does not end in .npz.
         CarvanaError: the file cannot be written.
@@ -22,7 +25,8 @@ def save_weights(run: Run, path: Path) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"{path}: a file of weights ends in .npz")
     arrays = {"recipe": np.array(to_toml(run.recipe))}
-    for number, weight in enumerate(run.model.get_weights()):
+    for number, variable in enumerate(_own_variables(run.model)):
+        weight = variable.numpy()
         arrays[f"{number:03}"] = weight.astype(np.float16) if weight.ndim > 1 else weight
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -52,10 +56,20 @@ def load_weights(name_or_path: str) -> Run:
             numbered = sorted(name for name in arrays.files if name != "recipe")
             weights = [arrays[name].astype(np.float32) for name in numbered]
         keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
-        model = build_network(recipe)
-        model.set_weights(weights)
+        model = build_network(recipe, recipe.prediction_input)
+        for variable, weight in zip(_own_variables(model), weights, strict=True):
+            variable.assign(weight)
     except CarvanaError:
         raise
     except Exception as error:  # NumPy raises whatever the broken part raised
         raise CarvanaError(fault) from error
     return Run(recipe, model, (path,))
+
+
+def _own_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return a network's variables in order, without those of its pretrained encoder."""
+    layers = list(model.layers)
+    for layer in layers:  # and, as they are added, those of the models among them
+        layers += getattr(layer, "layers", [])
+    foreign = {id(v) for layer in layers if layer.name == ENCODER for v in layer.weights}
+    return [variable for variable in model.weights if id(variable) not in foreign]
