@@ -61,7 +61,7 @@ def test_augmentation_draws_over_the_published_ranges():
     assert 0.68 < max(spread) < 0.71
 
 
-@pytest.mark.parametrize("name", ["sharp", "champion", "demo"])
+@pytest.mark.parametrize("name", ["sharp", "sharper", "champion", "demo"])
 def test_eight_bits_give_what_exact_pairs_give_to_a_few_grey_levels(name):
     pair = np.random.default_rng(2).integers(0, 256, (40, 60, 4), np.uint8)
     settings = load_recipe(name).augment
@@ -118,6 +118,39 @@ def test_moves_take_image_and_mask_along_and_stay_in_range():
         image, (3, 1), dataclasses.replace(moves, shift=0.0, rotate=0.0, zoom=1e-9), mask
     )
     np.testing.assert_allclose(nothing, image, atol=1e-5)
+
+
+def test_warps_bend_image_and_mask_alike_by_no_more_than_their_share():
+    rows, columns = np.indices((60, 90), np.float32)
+    image = np.stack((columns / 90, rows / 60, columns * 0), axis=-1)  # says where it is from
+    settings = dataclasses.replace(STILL, warp=0.05)
+    inside = np.s_[6:-6, 9:-9]
+    bends = []
+    for number in range(20):
+        out, moved = augmented(image, (6, number), settings, image[..., :1])
+        np.testing.assert_allclose(out[..., :1], moved, atol=1e-5)
+        bend = (out - image)[inside][..., :2]
+        assert np.abs(bend).max() < 0.05 * 1.5  # a cubic's overshoot between the points
+        assert np.ptp(bend, axis=(0, 1)).min() > 0.005  # here one way, there another
+        bends.append(bend)
+    assert np.abs(bends).max() > 0.025
+    assert np.abs(np.mean(bends)) < 0.01
+    with_moves = dataclasses.replace(MOVING, warp=1e-9)
+    np.testing.assert_allclose(
+        augmented(image, (6, 1), with_moves)[0], augmented(image, (6, 1), MOVING)[0], atol=2e-3
+    )
+
+
+def test_gamma_changes_greys_and_leaves_black_and_white():
+    image = np.tile(np.float32([0, 0.25, 1])[:, None, None], (1, 4, 3))
+    settings = dataclasses.replace(STILL, gamma=0.5)
+    powers = []
+    for number in range(60):
+        out, _ = augmented(image, (7, number), settings)
+        np.testing.assert_allclose(out[[0, 2]], image[[0, 2]], atol=1e-6)
+        powers.append(np.log(out[1].mean()) / np.log(0.25))
+    assert np.exp(-0.5) <= min(powers) < 0.7
+    assert 1.45 < max(powers) <= np.exp(0.5)
 
 
 def test_stretch_changes_the_sides_ratio_and_not_the_area():

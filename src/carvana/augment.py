@@ -11,15 +11,16 @@ import numpy as np
 
 from carvana.recipe import Augment
 
-BENDS = (4, 5)  # points, down and across, between which a picture is bent and lit
+BENDS = (4, 5)  # points, down and across, that move each its own way where pictures are warped
 cv2.setNumThreads(0)  # the input's own threads take a batch each
 
 
 def augment(pair: np.ndarray, seed: np.ndarray, settings: Augment) -> tuple[np.ndarray, np.ndarray]:
     """Shift brightness, then scale contrast, then saturation, each at random; clip.
 
-    Where the recipe says so, image and mask are first moved alike, half of them mirrored, and
-    half of the cars painted anew. What a recipe does not change is left out, not done by zero.
+    Where the recipe says so, image and mask are first moved and warped alike, half of them
+    mirrored, half of the cars painted anew, and greys made darker or brighter. What a recipe does
+    not change is left out, not done by zero.
     Values of 8 bits are clipped after each step, exact ones at the end.
 
     Args:
@@ -70,7 +71,7 @@ def _between(limits: list[float], share: float) -> float:
 
 
 def _move(pair: np.ndarray, draws: np.ndarray, bends: np.ndarray, settings: Augment) -> np.ndarray:
-    """Scale, turn and shift a pair about its centre; what comes in from outside is the edge's."""
+    """Scale, turn, shift and warp a pair; what comes in from outside is the edge's."""
     zoom, stretch, turn, right, down = draws
     height, width = pair.shape[:2]
     scale = math.exp(zoom * math.log1p(settings.zoom))
@@ -81,22 +82,25 @@ def _move(pair: np.ndarray, draws: np.ndarray, bends: np.ndarray, settings: Augm
     centre = np.array([width - 1, height - 1]) / 2
     shifted = np.array([right * width, down * height]) * settings.shift
     transform = np.c_[turned, centre - turned @ centre + shifted]  # output pixels to input pixels
-    if settings.warp:
-        bends = (bends * settings.warp * (width, height)).astype(np.float32)
-        bent = cv2.resize(bends, (width // 8, height // 8), interpolation=cv2.INTER_CUBIC)
-        bent = cv2.resize(bent, (width, height), interpolation=cv2.INTER_LINEAR)
-        x = np.arange(width, dtype=np.float32)
-        y = np.arange(height, dtype=np.float32)[:, None]
-        (a, b, c), (d, e, f) = transform.astype(np.float32)
-        bent[..., 0] += (a * x + c) + b * y
-        bent[..., 1] += d * x + (e * y + f)
-        return cv2.remap(pair, bent, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
     bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(pair, transform, (width, height), None, bilinear, cv2.BORDER_REPLICATE)
+    if not settings.warp:
+        return cv2.warpAffine(
+            pair, transform, (width, height), None, bilinear, cv2.BORDER_REPLICATE
+        )
+    places = cv2.resize(  # (height, width, x and y), smooth between the points
+        (bends * settings.warp * (width, height)).astype(np.float32),
+        (-(-width // 8), -(-height // 8)),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    places = cv2.resize(places, (width, height), interpolation=cv2.INTER_LINEAR)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    for axis, (across, down, start) in enumerate(transform.astype(np.float32)):
+        places[..., axis] += (across * x + start) + down * y
+    return cv2.remap(pair, places, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
 
 
 def _expose(image: np.ndarray, stops: float) -> np.ndarray:
-    """Raise values in [0, 1] to a power: darker or brighter greys between the same ends."""
+    """Raise values in [0, 1] to a power, exp(stops): black and white stay, greys change."""
     power = math.exp(stops)
     if image.dtype != np.uint8:
         return image ** np.float32(power)
