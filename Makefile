@@ -65,9 +65,9 @@ $(MODEL): | $(READY) $(DATA)/train $(DATA)/train_masks
 
 predict: $(SUBMISSION) ## predict the test photographs into submissions/NAME.csv.gz
 
-$(RUN)/model.keras: | $(MODEL) ;
+$(RUN)/model.keras $(RUN)/recipe.toml: | $(MODEL) ;
 
-$(SUBMISSION): $(RUN)/model.keras | $(MODEL) $(DATA)/test
+$(SUBMISSION): $(RUN)/model.keras $(RUN)/recipe.toml | $(MODEL) $(DATA)/test
 	$(BIN)/carvana predict --run $(RUN) --images $(DATA)/test --out $@
 
 validate: $(SUBMISSION) $(DATA)/sample_submission.csv ## check the submission's rows and run lengths

@@ -33,7 +33,7 @@ ROUNDS, CALIBRATION = 7, 32
 
 def tensorflow(model: keras.Model, policy: str, recipe) -> Engine:
     keras.mixed_precision.set_global_policy(policy)
-    own = build_network(recipe)
+    own = build_network(recipe, recipe.prediction_input)
     own.set_weights(model.get_weights())
     network = tf.function(lambda batch: own(batch, training=False))
     return lambda batch: network(tf.constant(batch)).numpy()
@@ -99,12 +99,12 @@ def main() -> None:
     options = parser.parse_args()
     paths, batch = Paths(options.data), options.batch
     run = load_weights(options.weights)
-    recipe = run.recipe
-    shape = (batch, recipe.input.height, recipe.input.width, 3)
+    recipe, pictures = run.recipe, run.recipe.prediction_input
+    shape = (batch, pictures.height, pictures.width, 3)
 
     def load(path: Path) -> np.ndarray:
-        picture = pipeline.decode_image(path.read_bytes(), recipe.input)
-        return pipeline.resize(picture, recipe.input)
+        picture = pipeline.decode_image(path.read_bytes(), pictures)
+        return pipeline.resize(picture, pictures)
 
     names = list_images(paths.test)[: options.count]
     names = names[: len(names) // batch * batch]
@@ -116,7 +116,7 @@ def main() -> None:
     truth = [rle.decode(rows[name], HEIGHT, WIDTH).astype(bool) for name in names]
 
     keras.mixed_precision.set_global_policy("float32")
-    own = build_network(recipe)
+    own = build_network(recipe, recipe.prediction_input)
     own.set_weights(run.model.get_weights())
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved"

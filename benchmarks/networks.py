@@ -63,7 +63,10 @@ def main() -> None:
     options = parser.parse_args()
     keras.mixed_precision.set_global_policy(choose_precision("auto"))
     recipe = load_recipe(options.recipe)
-    networks = {"plain U-Net, 512x512": plain_unet(), options.recipe: build_network(recipe)}
+    networks = {
+        "plain U-Net, 512x512": plain_unet(),
+        options.recipe: build_network(recipe, recipe.prediction_input),
+    }
     work, seconds = {}, {name: [] for name in networks}
     calls = {}
     for name, model in networks.items():

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import gzip
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -284,6 +285,9 @@ def test_enlarged_pictures_take_the_same_network_at_their_size(trained, run, tmp
     )
     assert [f.shape for f in found] == [p.shape for p in plain]
     assert not np.allclose(found, plain, atol=1e-4)
+    (other / "recipe.toml").write_text(re.sub(r"\nfilters = .*", "\nfilters = 5", text))
+    with pytest.raises(CarvanaError, match=r"is not the network its recipe.toml tells of"):
+        predict.Run.load(other)
 
 
 def test_several_runs_predict_their_mean(trained, run, tmp_path):

@@ -98,10 +98,11 @@ def test_networks_have_keys_of_their_own(override, says):
 
 
 def test_prediction_enlarges_pictures_where_the_recipe_says_so():
-    for enlarge, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.01, (128, 128))):
+    for enlarge, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.5, (512, 768))):
         recipe = load_recipe("sharp", [f"prediction.enlarge={enlarge}"])
         enlarged = recipe.prediction_input
         assert (enlarged.height, enlarged.width) == sides
         assert enlarged.method == recipe.input.method
-    with pytest.raises(UsageError, match=r"prediction\.enlarge = 0"):
-        load_recipe("sharp", ["prediction.enlarge=0.0"])
+    for wrong in (["prediction.enlarge=0.4"], ["prediction.enlarge=3.0", "input.width=4096"]):
+        with pytest.raises(UsageError, match=r"prediction\.enlarge = [03]"):
+            load_recipe("sharp", wrong)

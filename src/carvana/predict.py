@@ -25,7 +25,7 @@ from carvana.files import alone, replacing, stamp
 from carvana.progress import progress
 from carvana.recipe import Input, Recipe, load_recipe, to_toml
 from carvana.submission import HEADER
-from carvana.train import MODEL, RECIPE, build_network, choose_precision, load_model
+from carvana.train import MODEL, RECIPE, build_network, load_model, precision_of
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
@@ -56,10 +56,16 @@ class Run:
                 f"{path}: takes {model.input_shape[1:3]}, its {RECIPE} says {size}; the model is "
                 "another recipe's: bring back the right one or train again"
             )
-        if recipe.prediction_input != recipe.input:
-            keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
+        if recipe.prediction_input != recipe.input:  # the same network, of another size
+            keras.mixed_precision.set_global_policy(precision_of(model))
             weights, model = model.get_weights(), build_network(recipe, recipe.prediction_input)
-            model.set_weights(weights)
+            try:
+                model.set_weights(weights)
+            except ValueError as error:
+                raise CarvanaError(
+                    f"{path}: is not the network its {RECIPE} tells of; bring back the right one "
+                    "or train again"
+                ) from error
         return cls(recipe, model, (path,))
 
     @classmethod

@@ -117,7 +117,7 @@ class Prediction:
     threshold: Annotated[float, Field(gt=0, lt=1)]
     batch_size: _Positive
     flip: bool
-    enlarge: Annotated[float, Field(gt=0, le=4)] = 1.0  # runs made before it do not
+    enlarge: Annotated[float, Field(ge=0.5, le=4)] = 1.0  # runs made before it do not
 
 
 @_section
@@ -233,6 +233,13 @@ def _check(values: dict, source: str) -> Recipe:
                 f"{source}: input.{side} = {size} is not divisible by {step}, as this model's "
                 f"levels need; use {below} or {below + step}"
             )
+    try:
+        recipe.prediction_input  # noqa: B018
+    except ValidationError as error:
+        raise UsageError(
+            f"{source}: prediction.enlarge = {recipe.prediction.enlarge} makes pictures larger "
+            "than 8192 pixels a side; give less"
+        ) from error
     coarse, levels = recipe.training.coarse, len(getattr(recipe.model, "fine_filters", ()))
     if len(coarse) > levels or sum(coarse) > 1:
         raise UsageError(

@@ -435,7 +435,8 @@ def _of_one_stage(history: pd.DataFrame, training: Training, epoch: int) -> pd.S
     return history["val_dice"][stages == _stage(training, epoch - 1)]
 
 
-def _precision(model: keras.Model) -> str:
+def precision_of(model: keras.Model) -> str:
+    """Return the dtype policy a model was built by."""
     policies = {layer.dtype_policy.name for layer in model.layers}
     return next(iter(policies - {"float32"}), "float32")
 
@@ -457,7 +458,7 @@ def _write_metrics(
         "seconds": round(seconds, 1),
         "images_per_second": round(epoch_images * len(timed) / seconds, 3) if seconds else None,
         "parameters": model.count_params(),
-        "precision": _precision(model),
+        "precision": precision_of(model),
     }
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
