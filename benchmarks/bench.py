@@ -231,9 +231,9 @@ def bench_prediction(paths: Paths, count: int, rounds: int, folder: Path) -> Non
     drawn = np.zeros((128, 128), np.float32)  # with a car's runs, which no untrained network has
     cv2.ellipse(drawn, (64, 70), (45, 30), 0, 0, 360, 1.0, cv2.FILLED)
     car = tf.constant(drawn[None, ..., None])
-    without = Run(recipe, lambda batch, training: car + 0 * batch[..., :1], ())
+    without = Run(recipe, (lambda batch, training: car + 0 * batch[..., :1],), ())
     model = build_model(recipe, 128)
-    whole = Run(recipe, lambda batch, training: car + 1e-6 * model(batch, training=training), ())
+    whole = Run(recipe, (lambda batch, training: car + 1e-6 * model(batch, training=training),), ())
     out = folder / "s.csv.gz"
     batches = [tf.random.uniform((recipe.prediction.batch_size, 128, 128, 3))] * -(
         -len(photographs) // recipe.prediction.batch_size

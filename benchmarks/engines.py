@@ -31,9 +31,9 @@ Engine = Callable[[np.ndarray], np.ndarray]
 ROUNDS, CALIBRATION = 7, 32
 
 
-def tensorflow(model: keras.Model, policy: str, recipe) -> Engine:
+def tensorflow(model: keras.Model, policy: str, recipe, pictures) -> Engine:
     keras.mixed_precision.set_global_policy(policy)
-    own = build_network(recipe, recipe.prediction_input)
+    own = build_network(recipe, pictures)
     own.set_weights(model.get_weights())
     network = tf.function(lambda batch: own(batch, training=False))
     return lambda batch: network(tf.constant(batch)).numpy()
@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     paths, batch = Paths(options.data), options.batch
     run = load_weights(options.weights)
-    recipe, pictures = run.recipe, run.recipe.prediction_input
+    recipe, pictures = run.recipe, run.recipe.prediction_inputs[0]
     shape = (batch, pictures.height, pictures.width, 3)
 
     def load(path: Path) -> np.ndarray:
@@ -116,14 +116,14 @@ def main() -> None:
     truth = [rle.decode(rows[name], HEIGHT, WIDTH).astype(bool) for name in names]
 
     keras.mixed_precision.set_global_policy("float32")
-    own = build_network(recipe, recipe.prediction_input)
-    own.set_weights(run.model.get_weights())
+    own = build_network(recipe, pictures)
+    own.set_weights(run.models[0].get_weights())
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved"
         own.export(saved, verbose=False)
         ways = {
-            "TensorFlow float32": lambda: tensorflow(own, "float32", recipe),
-            "TensorFlow bfloat16": lambda: tensorflow(own, "mixed_bfloat16", recipe),
+            "TensorFlow float32": lambda: tensorflow(own, "float32", recipe, pictures),
+            "TensorFlow bfloat16": lambda: tensorflow(own, "mixed_bfloat16", recipe, pictures),
             "OpenVINO float32": lambda: openvino(saved, shape, "f32"),
             "OpenVINO bfloat16": lambda: openvino(saved, shape, "bf16"),
             "ONNX Runtime float32": lambda: onnx_runtime(own, shape),

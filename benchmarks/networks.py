@@ -63,10 +63,10 @@ def main() -> None:
     options = parser.parse_args()
     keras.mixed_precision.set_global_policy(choose_precision("auto"))
     recipe = load_recipe(options.recipe)
-    networks = {
-        "plain U-Net, 512x512": plain_unet(),
-        options.recipe: build_network(recipe, recipe.prediction_input),
-    }
+    networks = {"plain U-Net, 512x512": plain_unet()}
+    for pictures in recipe.prediction_inputs:
+        size = f"{pictures.height}x{pictures.width}"
+        networks[f"{options.recipe}, {size}"] = build_network(recipe, pictures)
     work, seconds = {}, {name: [] for name in networks}
     calls = {}
     for name, model in networks.items():

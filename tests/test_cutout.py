@@ -13,7 +13,7 @@ from conftest import TINY
 @pytest.fixture(scope="module")
 def run():
     recipe = load_recipe("blog", TINY)
-    return Run(recipe, build_network(recipe), ())
+    return Run(recipe, (build_network(recipe),), ())
 
 
 def test_background_is_transparent_and_the_photograph_untouched(run, tmp_path):
@@ -24,7 +24,7 @@ def test_background_is_transparent_and_the_photograph_untouched(run, tmp_path):
     cut = np.asarray(Image.open(tmp_path / "out" / "a.b.png"))
     assert cut.shape == (40, 60, 4)
     np.testing.assert_array_equal(cut[..., :3], picture)
-    small = run.model(
+    small = run.models[0](
         np.asarray(Image.open(photo).resize((32, 32), Image.BILINEAR))[None] / np.float32(255)
     )
     assert np.ptp(cut[..., 3]) > 0

@@ -65,7 +65,7 @@ def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(trai
     for name, runs in found.items():
         picture = pipeline.decode_image((folder / name).read_bytes())
         small = pipeline.resize(picture, run.recipe.input)
-        probability = run.model(small[None], training=False)
+        probability = run.models[0](small[None], training=False)
         full = tf.image.resize(probability, picture.shape[:2], "bilinear")[0, :, :, 0].numpy()
         mask = rle.decode(runs, *picture.shape[:2])
         unsure = np.abs(full - 0.5) < 1e-4  # batches of another size round differently
@@ -268,24 +268,26 @@ def test_flip_averages_with_the_mirror_images_mask(trained, run, tmp_path):
     assert not np.allclose(found, plain, atol=1e-4)
 
 
-def test_enlarged_pictures_take_the_same_network_at_their_size(trained, run, tmp_path):
+def test_enlarged_pictures_take_the_same_network_at_their_sizes_and_average(trained, tmp_path):
     paths, folder = trained
     other = tmp_path / "other"
     shutil.copytree(folder, other)
-    text = (other / "recipe.toml").read_text().replace("enlarge = 1.0", "enlarge = 2.0")
-    (other / "recipe.toml").write_text(text)
-    larger = predict.Run.load(other)
-    assert larger.model.input_shape[1:3] == tuple(2 * s for s in run.model.input_shape[1:3])
-    for ours, trained_ in zip(larger.model.get_weights(), run.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, trained_)
+    text = (other / "recipe.toml").read_text()
     names = sorted(paths.test.iterdir())[:2]
-    found, plain = (
-        list(predict.predict_each(r, names, lambda path, probability: probability))
-        for r in (larger, run)
-    )
-    assert [f.shape for f in found] == [p.shape for p in plain]
-    assert not np.allclose(found, plain, atol=1e-4)
-    (other / "recipe.toml").write_text(re.sub(r"\nfilters = .*", "\nfilters = 5", text))
+    found = {}
+    for enlarge in ("1.0", "2.0", "0.5", "2.0, 0.5"):
+        changed = re.sub(r"enlarge = \[[^]]*\]", f"enlarge = [{enlarge}]", text)
+        (other / "recipe.toml").write_text(changed)
+        run = predict.Run.load(other)
+        found[enlarge] = np.array(
+            list(predict.predict_each(run, names, lambda path, probability: probability))
+        )
+        size = float(enlarge.partition(",")[0])
+        assert run.models[0].input_shape[1] == size * run.recipe.input.height
+    assert not np.allclose(found["2.0"], found["1.0"], atol=1e-3)
+    mean = (found["2.0"] + found["0.5"]) / 2
+    np.testing.assert_allclose(found["2.0, 0.5"], mean, atol=1e-5)
+    (other / "recipe.toml").write_text(re.sub(r"\nfilters = .*", "\nfilters = 5", changed))
     with pytest.raises(CarvanaError, match=r"is not the network its recipe.toml tells of"):
         predict.Run.load(other)
 
@@ -295,8 +297,8 @@ def test_several_runs_predict_their_mean(trained, run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     changed = predict.Run.load(other)
-    changed.model.set_weights([w * 0.9 for w in changed.model.get_weights()])
-    changed.model.save(other / "model.keras")
+    changed.models[0].set_weights([w * 0.9 for w in changed.models[0].get_weights()])
+    changed.models[0].save(other / "model.keras")
     names = sorted(paths.test.iterdir())[:2]
     both = predict.Run.load_mean([folder, other])
     found, one, two = (

@@ -99,10 +99,15 @@ def test_networks_have_keys_of_their_own(override, says):
 
 def test_prediction_enlarges_pictures_where_the_recipe_says_so():
     for enlarge, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.5, (512, 768))):
-        recipe = load_recipe("sharp", [f"prediction.enlarge={enlarge}"])
-        enlarged = recipe.prediction_input
+        recipe = load_recipe("sharp", [f"prediction.enlarge=[1.25, {enlarge}]"])
+        larger, enlarged = recipe.prediction_inputs
+        assert (larger.height, larger.width) == (1280, 1920)
         assert (enlarged.height, enlarged.width) == sides
         assert enlarged.method == recipe.input.method
-    for wrong in (["prediction.enlarge=0.4"], ["prediction.enlarge=3.0", "input.width=4096"]):
-        with pytest.raises(UsageError, match=r"prediction\.enlarge = [03]"):
+    for wrong in (
+        ["prediction.enlarge=[0.4]"],
+        ["prediction.enlarge=[]"],
+        ["prediction.enlarge=[3.0]", "input.width=4096"],
+    ):
+        with pytest.raises(UsageError, match=r"prediction\.enlarge"):
             load_recipe("sharp", wrong)

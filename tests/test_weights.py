@@ -12,7 +12,7 @@ from conftest import TINY_PYRAMID
 @pytest.fixture(scope="module")
 def run():
     recipe = load_recipe("sharp", TINY_PYRAMID)
-    return Run(recipe, build_network(recipe), ())
+    return Run(recipe, (build_network(recipe),), ())
 
 
 def test_weights_written_and_read_predict_the_same(run, tmp_path):
@@ -21,21 +21,21 @@ def test_weights_written_and_read_predict_the_same(run, tmp_path):
     again = load_weights(str(path))
     assert again.recipe == run.recipe
     picture = np.random.default_rng(1).random((1, 32, 48, 3), np.float32)
-    np.testing.assert_allclose(again.model(picture), run.model(picture), atol=2e-3)
+    np.testing.assert_allclose(again.models[0](picture), run.models[0](picture), atol=2e-3)
     assert again.key() == load_weights(str(path)).key()
-    assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.model.get_weights())
+    assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.models[0].get_weights())
 
 
 def test_a_pretrained_encoders_weights_stay_in_their_package(tmp_path):
     small = [*TINY_PYRAMID, "model.pretrained=true"]
     pretrained = load_recipe("sharp", small)
-    run = Run(pretrained, build_network(pretrained), ())
+    run = Run(pretrained, (build_network(pretrained),), ())
     path = tmp_path / "w.npz"
     save_weights(run, path)
     assert path.stat().st_size < 1e6  # the encoder's alone are 6 MB
     picture = np.random.default_rng(1).random((1, 32, 48, 3), np.float32)
     again = load_weights(str(path))
-    np.testing.assert_allclose(again.model(picture), run.model(picture), atol=2e-2)
+    np.testing.assert_allclose(again.models[0](picture), run.models[0](picture), atol=2e-2)
 
 
 def test_weights_that_are_not(run, tmp_path):

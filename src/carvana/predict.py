@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import gzip
 import hashlib
 import io
@@ -35,7 +36,7 @@ class Run:
     """A trained model with the recipe it was trained by."""
 
     recipe: Recipe
-    model: keras.Model
+    models: tuple[keras.Model, ...]  # the same network at each size of the recipe's prediction
     paths: tuple[Path, ...]  # of the files the model is made of
 
     @classmethod
@@ -56,17 +57,14 @@ class Run:
                 f"{path}: takes {model.input_shape[1:3]}, its {RECIPE} says {size}; the model is "
                 "another recipe's: bring back the right one or train again"
             )
-        if recipe.prediction_input != recipe.input:  # the same network, of another size
-            keras.mixed_precision.set_global_policy(precision_of(model))
-            weights, model = model.get_weights(), build_network(recipe, recipe.prediction_input)
-            try:
-                model.set_weights(weights)
-            except ValueError as error:
-                raise CarvanaError(
-                    f"{path}: is not the network its {RECIPE} tells of; bring back the right one "
-                    "or train again"
-                ) from error
-        return cls(recipe, model, (path,))
+        try:
+            models = at_prediction_sizes(recipe, model)
+        except ValueError as error:
+            raise CarvanaError(
+                f"{path}: is not the network its {RECIPE} tells of; bring back the right one or "
+                "train again"
+            ) from error
+        return cls(recipe, models, (path,))
 
     @classmethod
     def load_mean(cls, folders: Sequence[Path]) -> "Run":
@@ -81,17 +79,19 @@ class Run:
         if len(runs) == 1:
             return first
         for run, folder in zip(runs, folders, strict=True):
-            if run.recipe.prediction_input != first.recipe.prediction_input:
+            if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
                 raise UsageError(
                     f"{folder}: its pictures are prepared unlike those of {folders[0]}; "
                     "predict runs of one recipe together"
                 )
-        for number, run in enumerate(runs):
-            run.model.name = f"run_{number}"  # names are their own within a model
-        inputs = keras.Input(first.model.input_shape[1:])
-        mean = keras.layers.Average(dtype="float32")([run.model(inputs) for run in runs])
-        model = keras.Model(inputs, mean)
-        return cls(first.recipe, model, tuple(path for run in runs for path in run.paths))
+        means = []
+        for models in zip(*(run.models for run in runs), strict=True):
+            for number, model in enumerate(models):
+                model.name = f"run_{number}"  # names are their own within a model
+            inputs = keras.Input(models[0].input_shape[1:])
+            mean = keras.layers.Average(dtype="float32")([model(inputs) for model in models])
+            means.append(keras.Model(inputs, mean))
+        return cls(first.recipe, tuple(means), tuple(path for run in runs for path in run.paths))
 
     def key(self) -> str:
         """Return a fingerprint: the same model and recipe have the same."""
@@ -99,6 +99,23 @@ class Run:
         for path in self.paths:
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+def at_prediction_sizes(recipe: Recipe, model: keras.Model) -> tuple[keras.Model, ...]:
+    """Return a trained network once for each size of picture its recipe predicts from.
+
+    Raises:
+        ValueError: the network is not the recipe's.
+    """
+    models = []
+    for pictures in recipe.prediction_inputs:
+        if pictures != recipe.input:
+            keras.mixed_precision.set_global_policy(precision_of(model))
+            models.append(build_network(recipe, pictures))
+            models[-1].set_weights(model.get_weights())
+        else:
+            models.append(model)
+    return tuple(models)
 
 
 @pipeline.memory_told()
@@ -151,16 +168,27 @@ def predict_each(
     """
     batch_size = run.recipe.prediction.batch_size
     workers = workers or os.cpu_count()
-    network = tf.function(lambda batch: _probabilities(run, batch), reduce_retracing=True)
+    flip = run.recipe.prediction.flip
+    networks = [
+        tf.function(functools.partial(_probabilities, model, flip), reduce_retracing=True)
+        for model in run.models
+    ]
 
-    def finish_one(item: tuple[Path, tuple[int, int], np.ndarray]) -> _Out:
-        path, (height, width), probability = item
-        return finish(path, upsample(probability, height, width))
+    def finish_one(item: tuple[Path, tuple[int, int], list[np.ndarray]]) -> _Out:
+        path, (height, width), probabilities = item
+        whole, *others = (upsample(probability, height, width) for probability in probabilities)
+        for other in others:
+            whole += other
+        return finish(path, whole / len(probabilities) if others else whole)
 
     def probabilities(loaded):
         for batch in _batches(loaded, batch_size):
-            paths, sizes, small = zip(*batch, strict=True)
-            yield from zip(paths, sizes, network(np.stack(small)).numpy(), strict=True)
+            paths, sizes, pictures = zip(*batch, strict=True)
+            found = (
+                network(np.stack(small)).numpy()
+                for network, small in zip(networks, zip(*pictures, strict=True), strict=True)
+            )
+            yield from zip(paths, sizes, zip(*found, strict=True), strict=True)
 
     with (
         ThreadPoolExecutor(workers) as readers,
@@ -234,11 +262,11 @@ def write_submission(
         ) from error
 
 
-def _probabilities(run: Run, batch: tf.Tensor) -> tf.Tensor:
-    """Run the network; where the recipe says so, also on the mirrored pictures, and average."""
-    found = run.model(batch, training=False)
-    if run.recipe.prediction.flip:
-        mirrored = run.model(tf.reverse(batch, [2]), training=False)
+def _probabilities(model: keras.Model, flip: bool, batch: tf.Tensor) -> tf.Tensor:
+    """Run a network; where `flip` says so, also on the mirrored pictures, and average."""
+    found = model(batch, training=False)
+    if flip:
+        mirrored = model(tf.reverse(batch, [2]), training=False)
         found = (found + tf.reverse(mirrored, [2])) / 2
     return found
 
@@ -289,16 +317,19 @@ def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
         raise failure
 
 
-def _load(path: Path, recipe: Recipe, read: Callable) -> tuple[Path, tuple[int, int], np.ndarray]:
-    """Read a photograph: its path, its (height, width), and the network's input."""
+def _load(
+    path: Path, recipe: Recipe, read: Callable
+) -> tuple[Path, tuple[int, int], list[np.ndarray]]:
+    """Read a photograph: its path, its (height, width), and the network's input at each size."""
+    inputs = recipe.prediction_inputs
     try:
-        picture, size = read(path, recipe.prediction_input)
+        picture, size = read(path, max(inputs, key=lambda settings: settings.height))
     except (OSError, tf.errors.OpError) as error:
         raise CarvanaError(
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "
             "command: masks made so far are kept"
         ) from error
-    return path, size, pipeline.resize(picture, recipe.prediction_input)
+    return path, size, [pipeline.resize(picture, settings) for settings in inputs]
 
 
 @contextlib.contextmanager

@@ -117,7 +117,9 @@ class Prediction:
     threshold: Annotated[float, Field(gt=0, lt=1)]
     batch_size: _Positive
     flip: bool
-    enlarge: Annotated[float, Field(ge=0.5, le=4)] = 1.0  # runs made before it do not
+    enlarge: Annotated[list[Annotated[float, Field(ge=0.5, le=4)]], Field(min_length=1)] = (
+        dataclasses.field(default_factory=lambda: [1.0])  # runs made before it do not
+    )
 
 
 @_section
@@ -132,14 +134,17 @@ class Recipe:
     prediction: Prediction
 
     @property
-    def prediction_input(self) -> Input:
+    def prediction_inputs(self) -> list[Input]:
         """How photographs become what the network predicts from: enlarged, to whole steps."""
-        step, enlarge = self.model.step, self.prediction.enlarge
-        height, width = (
-            max(round(side * enlarge / step), 1) * step
-            for side in (self.input.height, self.input.width)
-        )
-        return dataclasses.replace(self.input, height=height, width=width)
+        step = self.model.step
+        return [
+            dataclasses.replace(
+                self.input,
+                height=max(round(self.input.height * enlarge / step), 1) * step,
+                width=max(round(self.input.width * enlarge / step), 1) * step,
+            )
+            for enlarge in self.prediction.enlarge
+        ]
 
 
 def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -234,7 +239,7 @@ def _check(values: dict, source: str) -> Recipe:
                 f"levels need; use {below} or {below + step}"
             )
     try:
-        recipe.prediction_input  # noqa: B018
+        recipe.prediction_inputs  # noqa: B018
     except ValidationError as error:
         raise UsageError(
             f"{source}: prediction.enlarge = {recipe.prediction.enlarge} makes pictures larger "

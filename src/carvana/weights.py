@@ -8,7 +8,7 @@ import numpy as np
 from carvana.encoder import ENCODER
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing
-from carvana.predict import Run
+from carvana.predict import Run, at_prediction_sizes
 from carvana.recipe import parse_recipe, to_toml
 from carvana.train import build_network, choose_precision
 
@@ -25,7 +25,7 @@ def save_weights(run: Run, path: Path) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"{path}: a file of weights ends in .npz")
     arrays = {"recipe": np.array(to_toml(run.recipe))}
-    for number, variable in enumerate(_own_variables(run.model)):
+    for number, variable in enumerate(_own_variables(run.models[0])):
         weight = variable.numpy()
         arrays[f"{number:03}"] = weight.astype(np.float16) if weight.ndim > 1 else weight
     with replacing(path) as temporary:
@@ -56,14 +56,14 @@ def load_weights(name_or_path: str) -> Run:
             numbered = sorted(name for name in arrays.files if name != "recipe")
             weights = [arrays[name].astype(np.float32) for name in numbered]
         keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
-        model = build_network(recipe, recipe.prediction_input)
+        model = build_network(recipe)
         for variable, weight in zip(_own_variables(model), weights, strict=True):
             variable.assign(weight)
     except CarvanaError:
         raise
     except Exception as error:  # NumPy raises whatever the broken part raised
         raise CarvanaError(fault) from error
-    return Run(recipe, model, (path,))
+    return Run(recipe, at_prediction_sizes(recipe, model), (path,))
 
 
 def _own_variables(model: keras.Model) -> list[keras.Variable]:
