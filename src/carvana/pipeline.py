@@ -84,6 +84,9 @@ def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
     size, white = (settings.height, settings.width), np.float32(255)
     if settings.method == "bilinear" and not settings.antialias:
         return _bilinear(picture, size)
+    if picture.shape[0] < size[0] and picture.shape[1] < size[1]:  # areas would repeat pixels
+        larger = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC)
+        return larger.reshape(*size, -1) / white
     resized = tf.image.resize(picture, size, settings.method, antialias=settings.antialias)
     # Sums of many shares miss 1 by a rounding error, which accuracy would count as wrong.
     return np.round(resized.numpy() / white * 2**16) / np.float32(2**16)
@@ -232,7 +235,7 @@ def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
 
 
 def _settings_key(settings: Input) -> str:
-    made_by = (settings, tf.__version__, "3")  # the last: of this code's way of preparing
+    made_by = (settings, tf.__version__, "4")  # the last: of this code's way of preparing
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 
