@@ -272,7 +272,9 @@ def _parser() -> argparse.ArgumentParser:
         which.add_argument(
             "--run", type=Path, action="append", help="the run's folder; of several, the mean"
         )
-        which.add_argument("--weights", help="weights the kit ships (sharp, sharper), or a .npz file")
+        which.add_argument(
+            "--weights", help="weights the kit ships (sharp, sharper), or a .npz file"
+        )
 
     added = command("predict", _predict, "predict a folder of photographs into a submission", True)
     trained_options(added)
