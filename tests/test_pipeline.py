@@ -222,3 +222,14 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need():
         whole = pipeline.decode_image(file.getvalue())
         found, want = (pipeline.resize(part, settings) for part in (picture, whole))
         np.testing.assert_allclose(found, want, atol=0.02)
+
+
+def test_area_recipes_enlarge_smoothly_instead_of_repeating_pixels():
+    ramp = np.tile(np.arange(0, 240, 16, dtype=np.uint8)[None, :, None], (10, 1, 3))
+    settings = dataclasses.replace(load_recipe("sharp").input, height=20, width=30)
+    enlarged = pipeline.resize(ramp, settings)
+    assert enlarged.shape == (20, 30, 3)
+    assert enlarged.dtype == np.float32
+    assert (np.diff(enlarged[5, 2:-2, 0]) > 0).all()
+    assert enlarged.min() >= 0
+    assert enlarged.max() <= 1
