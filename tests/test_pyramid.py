@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from carvana import pyramid, train
+from carvana.encoder import ENCODER
 from carvana.pyramid import FusedBatchNormalization, coarse_part, pyramid_step, pyramid_unet
 from carvana.recipe import load_recipe
 
@@ -51,6 +52,20 @@ def test_parts_without_one_and_two_fine_levels_take_smaller_pictures():
         for _ in range(without):  # a level at a time: fine levels begin at no correction
             logit = tf.image.resize(logit, [2 * side for side in logit.shape[1:3]])
         np.testing.assert_allclose(model(picture), tf.sigmoid(logit), atol=1e-4)
+
+
+def test_an_encoder_looks_at_as_many_pictures_as_asked_from_the_smallest_up():
+    picture = rng.random((1, 64, 128, 3), np.float32)
+    for pretrained in range(4):
+        model = part = pyramid_unet((64, 128, 3), (8, 12), (6, 5), pretrained)
+        assert model(picture).shape == (1, 64, 128, 1)
+        looks = []
+        for _ in range(3):
+            looks.append(ENCODER in [layer.name for layer in part.layers])
+            part = part.get_layer("coarse") if len(looks) < 3 else None
+        assert looks == [pretrained > 2, pretrained > 1, pretrained > 0]
+    one_level = pyramid_unet((8, 16, 3), (8,), (6,), 2)
+    assert one_level(picture[:, :8, :16]).shape == (1, 8, 16, 1)
 
 
 def test_training_the_coarse_part_trains_the_whole():

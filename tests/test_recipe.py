@@ -90,11 +90,17 @@ def test_an_override_of_epochs_keeps_the_coarse_ones_share():
         ("model.filters=[]", "model.filters"),
         ("input.height=500", "not divisible by 128.* use 384 or 512"),
         ("model.pretrained=maybe", "model.pretrained = 'maybe'"),
+        ("model.pretrained=4", "this model looks at 3 pictures"),
     ],
 )
 def test_networks_have_keys_of_their_own(override, says):
     with pytest.raises(UsageError, match=says):
         load_recipe("sharp", [override])
+
+
+def test_runs_made_when_pretrained_was_yes_or_no_still_load():
+    for word, count in (("true", 1), ("false", 0)):
+        assert load_recipe("sharper", [f"model.pretrained={word}"]).model.pretrained == count
 
 
 def test_prediction_enlarges_pictures_where_the_recipe_says_so():

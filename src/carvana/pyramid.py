@@ -36,7 +36,7 @@ def pyramid_unet(
     input_shape: tuple[int, int, int],
     filters: tuple[int, ...] = (48, 96, 160, 224),
     fine_filters: tuple[int, ...] = (32,),
-    pretrained: bool = False,
+    pretrained: int = 0,
 ) -> keras.Model:
     """Build a U-Net that sees a picture at several sizes, each half the next.
 
@@ -46,15 +46,17 @@ def pyramid_unet(
     from below. Corrections begin at zero, so that the network predicts as soon as its coarse
     part does: `coarse_part(model)` can be trained first, at a fraction of the cost.
 
-    A pretrained encoder, frozen, looks at the smallest picture too, and its features are added to
-    those of the U-Net's first four levels, at the same strides.
+    A pretrained encoder, frozen, looks at the smallest pictures too. What it finds in the smallest
+    is added to the features of the U-Net's first four levels, at the same strides. What it finds
+    in a larger one, at strides 4, 8 and 16, is added up as in a feature pyramid (Lin et al., 2017)
+    and to that fine level's features.
 
     Args:
         input_shape: (height, width, channels) of the largest picture, both sides divisible by
             `pyramid_step(len(filters), len(fine_filters))`.
         filters: of the coarse U-Net's levels, each half the size of the one before.
         fine_filters: of the fine levels, from the smallest picture's up.
-        pretrained: whether `imagenet_encoder` helps.
+        pretrained: how many pictures `imagenet_encoder` looks at, from the smallest up.
 
     Returns:
         A `keras.Model` from (batch, height, width, channels) in [0, 1] to float32 probabilities
@@ -94,7 +96,7 @@ def coarse_part(model: keras.Model, without: int = 1) -> keras.Model:
     return keras.Model(coarse.input, outputs, name="coarse_part")
 
 
-def _look(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...], pretrained: bool):
+def _look(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...], pretrained: int):
     """Return a picture's logits and features: the U-Net's, or those from below made finer."""
     if not fine_filters:
         return _coarse_unet(picture, filters, pretrained)
@@ -105,14 +107,18 @@ def _look(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...], pret
     logits, x = coarse(smaller)
     x = _convolve(x, count, 1, activation=None)
     x = layers.UpSampling2D(2, interpolation="bilinear")(x)
-    x = layers.Add()([x, _convolve(_fold(picture), count)])
+    parts = [x, _convolve(_fold(picture), count)]
+    if pretrained > len(fine_filters):
+        strides = min(len(filters) + len(fine_filters), 3)  # that the picture can be divided by
+        parts.append(_add_up(imagenet_encoder(picture.shape[1:], strides)(picture), count))
+    x = layers.Add()(parts)
     x = _residual_block(layers.ReLU()(x), count)
     logits = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
     logits = layers.Add(dtype="float32")([logits, _unfold(x, kernel_initializer="zeros")])
     return logits, x
 
 
-def _coarse_unet(picture, filters: tuple[int, ...], pretrained: bool):
+def _coarse_unet(picture, filters: tuple[int, ...], pretrained: int):
     """Return the U-Net's logits, of the picture's size, and features of its first level."""
     hints = imagenet_encoder(picture.shape[1:], min(len(filters), 4))(picture) if pretrained else []
     x = _fold(picture)
@@ -132,6 +138,18 @@ def _coarse_unet(picture, filters: tuple[int, ...], pretrained: bool):
         x = layers.ReLU()(layers.Add()([x, skips.pop()]))
         x = _residual_block(x, count)
     return _unfold(x), x
+
+
+def _add_up(features, count: int):
+    """Add up an encoder's features, each half the size of the one before, at the first's size."""
+    total = None
+    for found in reversed(features):
+        found = _convolve(found, count, 1, activation=None)
+        if total is not None:
+            total = layers.UpSampling2D(2, interpolation="bilinear")(total)
+            found = layers.Add()([total, found])
+        total = found
+    return total
 
 
 def _fold(picture):

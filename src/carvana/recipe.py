@@ -66,12 +66,17 @@ class Unet:
         return 2**self.num_layers
 
 
+def _as_count(value: object) -> object:
+    """Take true for one, as runs made before counts have it."""
+    return int(value) if isinstance(value, bool) else value
+
+
 @_section
 class PyramidUnet:
     network: Literal["pyramid_unet"]
     filters: Annotated[list[_Filters], Field(min_length=1, max_length=8)]
     fine_filters: Annotated[list[_Filters], Field(max_length=4)]
-    pretrained: bool = False  # runs made before it are not
+    pretrained: Annotated[int, Field(ge=0, le=5), BeforeValidator(_as_count)] = 0
 
     @property
     def step(self) -> int:
@@ -250,6 +255,11 @@ def _check(values: dict, source: str) -> Recipe:
         raise UsageError(
             f"{source}: training.coarse = {coarse}: give as many shares of the epochs as this "
             f"model has fine levels ({levels}) or fewer, together no more than 1"
+        )
+    pretrained = getattr(recipe.model, "pretrained", 0)
+    if pretrained > levels + 1:
+        raise UsageError(
+            f"{source}: model.pretrained = {pretrained}: this model looks at {levels + 1} pictures"
         )
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)

@@ -55,6 +55,8 @@ def load_weights(name_or_path: str) -> Run:
             recipe = parse_recipe(str(arrays["recipe"]), str(path))
             numbered = sorted(name for name in arrays.files if name != "recipe")
             weights = [arrays[name].astype(np.float32) for name in numbered]
+        if not all(np.isfinite(weight).all() for weight in weights):
+            raise ValueError("not numbers")
         keras.mixed_precision.set_global_policy(choose_precision(recipe.training.precision))
         model = build_network(recipe)
         for variable, weight in zip(_own_variables(model), weights, strict=True):
