@@ -233,3 +233,6 @@ def test_area_recipes_enlarge_smoothly_instead_of_repeating_pixels():
     assert (np.diff(enlarged[5, 2:-2, 0]) > 0).all()
     assert enlarged.min() >= 0
     assert enlarged.max() <= 1
+    bilinear = dataclasses.replace(settings, method="bilinear", antialias=True)
+    want = tf.image.resize(ramp, (20, 30), antialias=True) / 255
+    np.testing.assert_allclose(pipeline.resize(ramp, bilinear), want, atol=1e-4)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -289,6 +290,29 @@ def test_enlarged_pictures_take_the_same_network_at_their_sizes_and_average(trai
     np.testing.assert_allclose(found["2.0, 0.5"], mean, atol=1e-5)
     (other / "recipe.toml").write_text(re.sub(r"\nfilters = .*", "\nfilters = 5", changed))
     with pytest.raises(CarvanaError, match=r"is not the network its recipe.toml tells of"):
+        predict.Run.load(other)
+
+
+def test_a_loaded_models_precision_is_its_own_not_the_last_ones(trained):
+    _, folder = trained
+    before = keras.mixed_precision.global_policy()
+    try:
+        for policy in ("mixed_bfloat16", "float32"):
+            keras.mixed_precision.set_global_policy(policy)
+            model = train.load_model(folder / "model.keras")
+            assert train.precision_of(model) == "float32"
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def test_a_model_of_no_numbers_predicts_nothing(trained, tmp_path):
+    _, folder = trained
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    model = train.load_model(other / "model.keras")
+    model.set_weights([weight * np.nan for weight in model.get_weights()])
+    model.save(other / "model.keras")
+    with pytest.raises(CarvanaError, match=r"model\.keras: holds weights that are not numbers"):
         predict.Run.load(other)
 
 

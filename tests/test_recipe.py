@@ -113,6 +113,7 @@ def test_prediction_enlarges_pictures_where_the_recipe_says_so():
     for wrong in (
         ["prediction.enlarge=[0.4]"],
         ["prediction.enlarge=[]"],
+        ["prediction.enlarge=[1.0, 1.01]"],
         ["prediction.enlarge=[3.0]", "input.width=4096"],
     ):
         with pytest.raises(UsageError, match=r"prediction\.enlarge"):

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -9,6 +10,8 @@ from carvana.recipe import load_recipe
 from carvana.train import build_network
 from carvana.weights import load_weights, save_weights
 from conftest import TINY_PYRAMID
+
+ENCODED = "model.pretrained=2"
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +32,7 @@ def test_weights_written_and_read_predict_the_same(run, tmp_path):
 
 
 def test_a_pretrained_encoders_weights_stay_in_their_package(tmp_path):
-    small = [*TINY_PYRAMID, "model.pretrained=2"]
-    pretrained = load_recipe("sharp", small)
+    pretrained = load_recipe("sharp", [*TINY_PYRAMID, ENCODED])
     run = Run(pretrained, (build_network(pretrained),), ())
     path = tmp_path / "w.npz"
     save_weights(run, path)
@@ -62,3 +64,16 @@ def test_weights_that_are_not(run, tmp_path):
     np.savez(path, a=np.zeros(3))
     with pytest.raises(CarvanaError, match="is not a file of weights"):
         load_weights(str(path))
+
+
+def test_a_model_that_weights_cannot_hold_is_told_of_before_they_are_written(run, tmp_path):
+    path = tmp_path / "w.npz"
+    other = dataclasses.replace(run, recipe=load_recipe("sharp", [*TINY_PYRAMID, ENCODED]))
+    with pytest.raises(CarvanaError, match="is not the network its recipe tells of"):
+        save_weights(other, path)
+    recipe = run.recipe
+    large = build_network(recipe)
+    large.set_weights([np.full_like(weight, 1e5) for weight in large.get_weights()])
+    with pytest.raises(CarvanaError, match="holds more than float16 can"):
+        save_weights(Run(recipe, (large,), ()), path)
+    assert not path.exists()

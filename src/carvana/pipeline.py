@@ -84,7 +84,8 @@ def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
     size, white = (settings.height, settings.width), np.float32(255)
     if settings.method == "bilinear" and not settings.antialias:
         return _bilinear(picture, size)
-    if picture.shape[0] < size[0] and picture.shape[1] < size[1]:  # areas would repeat pixels
+    grows = picture.shape[0] < size[0] and picture.shape[1] < size[1]
+    if settings.method == "area" and grows:  # areas would repeat pixels
         larger = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC)
         return larger.reshape(*size, -1) / white
     resized = tf.image.resize(picture, size, settings.method, antialias=settings.antialias)
@@ -235,7 +236,7 @@ def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
 
 
 def _settings_key(settings: Input) -> str:
-    made_by = (settings, tf.__version__, "4")  # the last: of this code's way of preparing
+    made_by = (settings, tf.__version__, "5")  # the last: of this code's way of preparing
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 

@@ -57,6 +57,10 @@ class Run:
                 f"{path}: takes {model.input_shape[1:3]}, its {RECIPE} says {size}; the model is "
                 "another recipe's: bring back the right one or train again"
             )
+        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+            raise CarvanaError(
+                f"{path}: holds weights that are not numbers; bring back a good one or train again"
+            )
         try:
             models = at_prediction_sizes(recipe, model)
         except ValueError as error:
@@ -323,7 +327,9 @@ def _load(
     """Read a photograph: its path, its (height, width), and the network's input at each size."""
     inputs = recipe.prediction_inputs
     try:
-        picture, size = read(path, max(inputs, key=lambda settings: settings.height))
+        picture, size = read(
+            path, max(inputs, key=lambda settings: (settings.height, settings.width))
+        )
     except (OSError, tf.errors.OpError) as error:
         raise CarvanaError(
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "

@@ -244,12 +244,17 @@ def _check(values: dict, source: str) -> Recipe:
                 f"levels need; use {below} or {below + step}"
             )
     try:
-        recipe.prediction_inputs  # noqa: B018
+        sizes = [(pictures.height, pictures.width) for pictures in recipe.prediction_inputs]
     except ValidationError as error:
         raise UsageError(
             f"{source}: prediction.enlarge = {recipe.prediction.enlarge} makes pictures larger "
             "than 8192 pixels a side; give less"
         ) from error
+    if len(set(sizes)) < len(sizes):
+        raise UsageError(
+            f"{source}: prediction.enlarge = {recipe.prediction.enlarge} makes pictures of one "
+            f"size more than once, as sides are multiples of {step}: {sizes}"
+        )
     coarse, levels = recipe.training.coarse, len(getattr(recipe.model, "fine_filters", ()))
     if len(coarse) > levels or sum(coarse) > 1:
         raise UsageError(

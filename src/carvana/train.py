@@ -437,7 +437,8 @@ def _of_one_stage(history: pd.DataFrame, training: Training, epoch: int) -> pd.S
 
 def precision_of(model: keras.Model) -> str:
     """Return the dtype policy a model was built by."""
-    policies = {layer.dtype_policy.name for layer in model.layers}
+    convolutions = (layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    policies = {layer.dtype_policy.name for layer in convolutions}
     return next(iter(policies - {"float32"}), "float32")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from carvana.encoder import ENCODER
 from carvana.errors import CarvanaError, UsageError
@@ -20,14 +21,23 @@ def save_weights(run: Run, path: Path) -> None:
 
     Raises:
         UsageError: `path` does not end in .npz.
-        CarvanaError: the file cannot be written.
+        CarvanaError: the run's model is not its recipe's, a weight is more than float16 holds, or
+            the file cannot be written.
     """
     if path.suffix != ".npz":
         raise UsageError(f"{path}: a file of weights ends in .npz")
+    model = run.models[0]
+    shapes = [[weight.shape for weight in m.weights] for m in (model, build_network(run.recipe))]
+    if shapes[0] != shapes[1]:
+        raise CarvanaError(f"{path}: the run's model is not the network its recipe tells of")
     arrays = {"recipe": np.array(to_toml(run.recipe))}
-    for number, variable in enumerate(_own_variables(run.models[0])):
+    for number, variable in enumerate(_own_variables(model)):
         weight = variable.numpy()
-        arrays[f"{number:03}"] = weight.astype(np.float16) if weight.ndim > 1 else weight
+        with np.errstate(over="ignore"):
+            stored = weight.astype(np.float16) if weight.ndim > 1 else weight
+        if not np.isfinite(stored).all():
+            raise CarvanaError(f"{path}: {variable.path} holds more than float16 can")
+        arrays[f"{number:03}"] = stored
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
@@ -61,7 +71,7 @@ def load_weights(name_or_path: str) -> Run:
         model = build_network(recipe)
         for variable, weight in zip(_own_variables(model), weights, strict=True):
             variable.assign(weight)
-    except CarvanaError:
+    except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:  # NumPy raises whatever the broken part raised
         raise CarvanaError(fault) from error
