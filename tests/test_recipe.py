@@ -90,7 +90,7 @@ def test_an_override_of_epochs_keeps_the_coarse_ones_share():
         ("model.filters=[]", "model.filters"),
         ("input.height=500", "not divisible by 128.* use 384 or 512"),
         ("model.pretrained=maybe", "model.pretrained = 'maybe'"),
-        ("model.pretrained=4", "this model looks at 3 pictures"),
+        ("model.pretrained=4", "this model looks at 3 pictures; give that many"),
     ],
 )
 def test_networks_have_keys_of_their_own(override, says):
@@ -98,7 +98,8 @@ def test_networks_have_keys_of_their_own(override, says):
         load_recipe("sharp", [override])
 
 
-def test_runs_made_when_pretrained_was_yes_or_no_still_load():
+def test_runs_made_when_counts_and_lists_were_single_values_still_load():
+    assert load_recipe("sharper", ["prediction.enlarge=1.15"]).prediction.enlarge == [1.15]
     for word, count in (("true", 1), ("false", 0)):
         assert load_recipe("sharper", [f"model.pretrained={word}"]).model.pretrained == count
 

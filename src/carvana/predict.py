@@ -172,7 +172,7 @@ def predict_each(
     """
     batch_size = run.recipe.prediction.batch_size
     workers = workers or os.cpu_count()
-    flip = run.recipe.prediction.flip
+    flip, inputs = run.recipe.prediction.flip, run.recipe.prediction_inputs
     networks = [
         tf.function(functools.partial(_probabilities, model, flip), reduce_retracing=True)
         for model in run.models
@@ -199,7 +199,7 @@ def predict_each(
         ThreadPoolExecutor(workers) as finishers,
     ):
         depth = max(2 * batch_size, workers)
-        loaded = _ahead(readers, lambda path: _load(path, run.recipe, read), images, depth)
+        loaded = _ahead(readers, lambda path: _load(path, inputs, read), images, depth)
         yield from _ahead(finishers, finish_one, probabilities(loaded), max(batch_size, workers))
 
 
@@ -322,14 +322,12 @@ def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
 
 
 def _load(
-    path: Path, recipe: Recipe, read: Callable
+    path: Path, inputs: list[Input], read: Callable
 ) -> tuple[Path, tuple[int, int], list[np.ndarray]]:
     """Read a photograph: its path, its (height, width), and the network's input at each size."""
-    inputs = recipe.prediction_inputs
+    largest = max(inputs, key=lambda settings: (settings.height, settings.width))
     try:
-        picture, size = read(
-            path, max(inputs, key=lambda settings: (settings.height, settings.width))
-        )
+        picture, size = read(path, largest)
     except (OSError, tf.errors.OpError) as error:
         raise CarvanaError(
             f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "

@@ -76,7 +76,7 @@ class PyramidUnet:
     network: Literal["pyramid_unet"]
     filters: Annotated[list[_Filters], Field(min_length=1, max_length=8)]
     fine_filters: Annotated[list[_Filters], Field(max_length=4)]
-    pretrained: Annotated[int, Field(ge=0, le=5), BeforeValidator(_as_count)] = 0
+    pretrained: Annotated[int, Field(ge=0), BeforeValidator(_as_count)] = 0
 
     @property
     def step(self) -> int:
@@ -122,9 +122,9 @@ class Prediction:
     threshold: Annotated[float, Field(gt=0, lt=1)]
     batch_size: _Positive
     flip: bool
-    enlarge: Annotated[list[Annotated[float, Field(ge=0.5, le=4)]], Field(min_length=1)] = (
-        dataclasses.field(default_factory=lambda: [1.0])  # runs made before it do not
-    )
+    enlarge: Annotated[
+        list[Annotated[float, Field(ge=0.5, le=4)]], Field(min_length=1), BeforeValidator(_as_list)
+    ] = dataclasses.field(default_factory=lambda: [1.0])  # runs made before it do not
 
 
 @_section
@@ -264,7 +264,8 @@ def _check(values: dict, source: str) -> Recipe:
     pretrained = getattr(recipe.model, "pretrained", 0)
     if pretrained > levels + 1:
         raise UsageError(
-            f"{source}: model.pretrained = {pretrained}: this model looks at {levels + 1} pictures"
+            f"{source}: model.pretrained = {pretrained}: this model looks at {levels + 1} "
+            "pictures; give that many or fewer"
         )
     for key in ("contrast", "saturation"):
         low, high = getattr(recipe.augment, key)

@@ -29,14 +29,16 @@ def save_weights(run: Run, path: Path) -> None:
     model = run.models[0]
     shapes = [[weight.shape for weight in m.weights] for m in (model, build_network(run.recipe))]
     if shapes[0] != shapes[1]:
-        raise CarvanaError(f"{path}: the run's model is not the network its recipe tells of")
+        raise CarvanaError(
+            f"{path}: the run's model is not the network its recipe tells of; train again"
+        )
     arrays = {"recipe": np.array(to_toml(run.recipe))}
     for number, variable in enumerate(_own_variables(model)):
         weight = variable.numpy()
         with np.errstate(over="ignore"):
             stored = weight.astype(np.float16) if weight.ndim > 1 else weight
         if not np.isfinite(stored).all():
-            raise CarvanaError(f"{path}: {variable.path} holds more than float16 can")
+            raise CarvanaError(f"{path}: {variable.path} holds more than float16 can; train again")
         arrays[f"{number:03}"] = stored
     with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays)
