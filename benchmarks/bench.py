@@ -23,16 +23,16 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from PIL import Image
-
-from carvana import dataset, pipeline, rle
-from carvana.competition import HEIGHT, WIDTH, Paths
 from carvana.predict import Run, write_submission
-from carvana.recipe import Recipe, load_recipe
 from carvana.score import score
 from carvana.submission import HEADER, read_rows, validate
 from carvana.train import build_model, choose_precision
 from carvana.unet import unet
+from PIL import Image
+
+from carvana import dataset, pipeline, rle
+from carvana.competition import HEIGHT, WIDTH, Paths
+from carvana.recipe import Recipe, load_recipe
 
 TEST_IMAGES = 100_064
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-
-from carvana import pipeline, rle
-from carvana.competition import HEIGHT, WIDTH, Paths
 from carvana.dataset import list_images
 from carvana.predict import upsample
 from carvana.submission import read_rows
 from carvana.train import build_network
 from carvana.weights import load_weights
+
+from carvana import pipeline, rle
+from carvana.competition import HEIGHT, WIDTH, Paths
 
 Engine = Callable[[np.ndarray], np.ndarray]
 ROUNDS, CALIBRATION = 7, 32

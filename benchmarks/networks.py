@@ -14,13 +14,13 @@ import time
 
 import keras
 import tensorflow as tf
+from carvana.train import build_network, choose_precision
 from keras import layers
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.profiler.model_analyzer import profile
 from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
 
 from carvana.recipe import load_recipe
-from carvana.train import build_network, choose_precision
 
 ROUNDS = 9
 

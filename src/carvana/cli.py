@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from carvana.competition import Paths
+from carvana.backend import import_quietly
+from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError, UsageError
 
 
@@ -15,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.tensorflow and not options.debug:
-            _import_tensorflow()
+            import_quietly()
         return options.run_command(options) or 0
     except BrokenPipeError:  # what reads our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # one that no stage has a better word for
         if options.debug:
             raise
-        print(f"carvana {options.command}: {error}; see to it and run it again", file=sys.stderr)
+        remedy = "fix this and run the command again"
+        print(f"carvana {options.command}: {error}; {remedy}", file=sys.stderr)
         return 1
     except Exception as error:
         memory = isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
@@ -40,41 +42,21 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        go_on = "" if options.command == "submit" else "; run it again to go on"
-        print(f"\ncarvana {options.command}: interrupted{go_on}", file=sys.stderr)
+        resume = "" if options.command == "submit" else "; run it again to resume"
+        print(f"\ncarvana {options.command}: interrupted{resume}", file=sys.stderr)
         return 130
 
 
-def _import_tensorflow() -> None:
-    """Import TensorFlow without the lines it prints about GPUs that are not there."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    standard_error = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import keras  # noqa: F401
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
-
-
 def _download(options) -> None:
-    from carvana.kaggle_client import download
+    from carvana.kaggle.download import download
 
     download(Paths(options.data), options.only, options.source)
 
 
 def _train(options) -> None:
-    from carvana.recipe import load_recipe
-    from carvana.report import draw_history
-    from carvana.train import HISTORY, train
+    from carvana.training.train import train
 
-    recipe = load_recipe(options.recipe, options.set)
-    metrics = train(recipe, Paths(options.data), options.run)
-    draw_history(options.run / HISTORY, options.run / "history.png")
+    metrics = train(options.recipe, options.data, options.run, options.set or ())
     print(
         f"{options.run}: {metrics['epochs']} epochs, {metrics['steps']} steps, validation dice "
         f"{metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
@@ -82,46 +64,47 @@ def _train(options) -> None:
 
 
 def _predict(options) -> None:
-    from carvana.predict import write_submission
+    from carvana.prediction.shards import write_submission
 
-    write_submission(
-        _trained(options), options.images, options.out, options.threshold, options.workers
-    )
+    model = _load(options)
+    write_submission(model, options.images, options.out, options.threshold, options.workers)
     print(f"{options.out}: written")
 
 
 def _cutout(options) -> None:
-    from carvana.cutout import cut_out
+    from carvana.prediction.cutout import cut_out
 
-    written = cut_out(_trained(options), options.photo, options.out)
+    written = cut_out(_load(options), options.photo, options.out)
     print(f"{options.out}: {len(written)} written")
 
 
 def _weights(options) -> None:
-    from carvana.predict import Run
-    from carvana.weights import save_weights
+    from carvana.run import Run
 
-    save_weights(Run.load(options.run), options.out)
+    Run.load(options.run).save_weights(options.out)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
 
 
-def _trained(options):
-    """Load what --run or --weights names."""
-    from carvana.predict import Run
-    from carvana.weights import load_weights
+def _load(options):
+    """Load what --run or --weights names, and say what it runs on."""
+    from carvana.networks import describe_device, precision_of
+    from carvana.prediction.predict import load
 
-    return Run.load_mean(options.run) if options.run else load_weights(options.weights)
+    model = load(options.run or options.weights)
+    name = options.weights or ", ".join(map(str, options.run))
+    print(f"{name}: predicting on {describe_device()}, in {precision_of(model.run.networks[0])}")
+    return model
 
 
 def _validate(options) -> int:
-    from carvana.submission import validate
+    from carvana.competition.submission import validate
 
-    found = validate(options.submission, options.sample)
-    print(f"{options.submission}: {found.rows} rows, {found.empty} empty masks")
-    for line in found.lines():
+    result = validate(options.submission, options.sample)
+    print(f"{options.submission}: {result.rows} rows, {result.empty} empty masks")
+    for line in result.lines():
         print(f"  {line}")
-    print("valid" if found.valid else f"not valid: {len(found.faults)} kinds of fault")
-    return 0 if found.valid else 1
+    print("valid" if result.valid else f"not valid: {len(result.faults)} kinds of fault")
+    return 0 if result.valid else 1
 
 
 def _score(options) -> None:
@@ -130,12 +113,13 @@ def _score(options) -> None:
     if options.run and options.truth:
         raise UsageError("--truth goes with a SUBMISSION; --run has its own validation masks")
     if options.run:
-        _import_tensorflow()
-        from carvana.full_resolution import score_validation
+        if not options.debug:
+            import_quietly()
+        from carvana.prediction.evaluate import score_validation
 
         result = score_validation(options.run, Paths(options.data))
     else:
-        from carvana.score import score
+        from carvana.competition.score import score
 
         if options.truth is None:
             raise UsageError("--truth is missing: the CSV of true masks (img,rle_mask)")
@@ -154,13 +138,13 @@ def _score(options) -> None:
 
 
 def _report(options) -> None:
-    from carvana.report import write_report
+    from carvana.report.report import write_report
 
     print(write_report(options.run, Paths(options.data)))
 
 
 def _submit(options) -> None:
-    from carvana.kaggle_client import submit
+    from carvana.kaggle.submit import submit
 
     result = submit(options.submission, options.message, Paths(options.data))
     for part, score in (("public", result.public), ("private", result.private)):
@@ -176,33 +160,26 @@ def _demo(options) -> None:
 
 
 def _serve(options) -> None:
-    from carvana.sandbox.server import Fault, serve
+    from carvana.sandbox.faults import Fault
+    from carvana.sandbox.serve import serve
 
     faults = [Fault.parse(text) for text in options.fault or []]
     serve(options.folder, options.port, faults, options.pending)
 
 
 def _render(options) -> None:
-    from carvana.sandbox.rendered import write_competition
+    from carvana.sandbox.cars.rendered import write_competition
 
     write_competition(options.folder, options.train_cars, options.test_cars, options.seed)
     print(f"{options.folder}: {options.train_cars} training cars, {options.test_cars} test cars")
 
 
 def _look(options) -> None:
-    from carvana import dataset
     from carvana.recipe import load_recipe
-    from carvana.report import draw_samples
+    from carvana.report.report import draw_samples
 
-    paths = Paths(options.data)
-    names = dataset.find_pairs(paths)
-    step = max(len(names) // options.count, 1)
-    draw_samples(
-        load_recipe(options.recipe, options.set),
-        paths,
-        names[::step][: options.count],
-        options.out,
-    )
+    recipe = load_recipe(options.recipe, options.set)
+    draw_samples(recipe, Paths(options.data), options.count, options.out)
     print(f"{options.out}: image | augmented image | mask")
 
 
@@ -234,28 +211,83 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_training_commands(commands)
+    _add_prediction_commands(commands)
+    _add_competition_commands(commands)
+    _add_sandbox_commands(commands)
+    return parser
 
-    def command(name, run_command, help, tensorflow=False):
-        added = commands.add_parser(name, help=help, description=help)
-        added.set_defaults(run_command=run_command, tensorflow=tensorflow)
-        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return added
 
-    def option(added, name, default, help, type=Path):
-        added.add_argument(name, type=type, default=default, help=f"{help} (default: {default})")
+def _command(commands, name, run_command, help, tensorflow=False) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=help, description=help)
+    added.set_defaults(run_command=run_command, tensorflow=tensorflow)
+    added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return added
 
-    def recipe_options(added):
-        added.add_argument("--recipe", default="blog", help="a recipe's name or .toml file")
-        added.add_argument(
-            "--set",
-            action="append",
-            metavar="SECTION.KEY=VALUE",
-            help="change a number of the recipe; may be given again",
-        )
-        option(added, "--data", Path("data"), "the competition's files")
 
-    added = command("download", _download, "fetch the competition's files, check and unpack them")
-    option(added, "--data", Path("data"), "where to put them")
+def _option(added, name, default, help, type=Path) -> None:
+    added.add_argument(name, type=type, default=default, help=f"{help} (default: {default})")
+
+
+def _recipe_options(added) -> None:
+    added.add_argument("--recipe", default="blog", help="a recipe's name or .toml file")
+    added.add_argument(
+        "--set",
+        action="append",
+        metavar="SECTION.KEY=VALUE",
+        help="change a setting of the recipe; may be repeated",
+    )
+    _option(added, "--data", Path("data"), "the competition's files")
+
+
+def _model_options(added) -> None:
+    which = added.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--run", type=Path, action="append", help="a run's folder; several: their mean"
+    )
+    which.add_argument("--weights", help="weights the kit ships (sharp, sharper), or an .npz file")
+
+
+def _add_training_commands(commands) -> None:
+    added = _command(commands, "train", _train, "train a recipe, or resume a stopped run", True)
+    _recipe_options(added)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+
+    help = "draw training samples: image, augmented image, mask"
+    added = _command(commands, "look", _look, help, True)
+    _recipe_options(added)
+    _option(added, "--out", Path("look.png"), "the picture")
+    _option(added, "--count", 4, "how many photographs", type=_count)
+
+    added = _command(commands, "report", _report, "report on a run in one HTML file", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    _option(added, "--data", Path("data"), "the competition's files, for the pictures")
+
+    added = _command(commands, "weights", _weights, "write a run's weights to a small file", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    added.add_argument("--out", type=Path, required=True, help="the file, .npz")
+
+
+def _add_prediction_commands(commands) -> None:
+    help = "predict a folder of photographs into a submission"
+    added = _command(commands, "predict", _predict, help, True)
+    _model_options(added)
+    _option(added, "--images", Path("data/test"), "the folder of photographs")
+    added.add_argument("--out", type=Path, required=True, help="the submission, .csv.gz")
+    added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
+    added.add_argument("--workers", type=_workers, help="threads that decode (default: the cores)")
+
+    help = "cut cars out: PNGs with a transparent background"
+    added = _command(commands, "cutout", _cutout, help, True)
+    added.add_argument("photo", type=Path, nargs="+", help="a JPEG or PNG file")
+    _model_options(added)
+    added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
+
+
+def _add_competition_commands(commands) -> None:
+    help = "fetch the competition's files, check and unpack them"
+    added = _command(commands, "download", _download, help)
+    _option(added, "--data", Path("data"), "where to put them")
     added.add_argument(
         "--only", default="train", choices=("train", "test", "all"), help="(default: train)"
     )
@@ -263,86 +295,44 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="source", type=Path, help="take the archives from this folder, not Kaggle"
     )
 
-    added = command("train", _train, "train a recipe, or go on with a run that was stopped", True)
-    recipe_options(added)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
-
-    def trained_options(added):
-        which = added.add_mutually_exclusive_group(required=True)
-        which.add_argument(
-            "--run", type=Path, action="append", help="the run's folder; of several, the mean"
-        )
-        which.add_argument(
-            "--weights", help="weights the kit ships (sharp, sharper), or a .npz file"
-        )
-
-    added = command("predict", _predict, "predict a folder of photographs into a submission", True)
-    trained_options(added)
-    option(added, "--images", Path("data/test"), "the folder of photographs")
-    added.add_argument("--out", type=Path, required=True, help="the submission, .csv.gz")
-    added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
-    added.add_argument("--workers", type=_workers, help="threads that decode (default: the cores)")
-
-    added = command("validate", _validate, "check a submission's rows and run lengths")
+    added = _command(commands, "validate", _validate, "check a submission's rows and run lengths")
     added.add_argument("submission", type=Path)
-    option(added, "--sample", Path("data/sample_submission.csv"), "for the images to expect")
+    _option(added, "--sample", Path("data/sample_submission.csv"), "for the images to expect")
 
-    added = command("score", _score, "score a submission, or a run's validation split, by Dice")
+    help = "score a submission, or a run's validation split, by Dice"
+    added = _command(commands, "score", _score, help)
     added.add_argument("submission", type=Path, nargs="?")
     added.add_argument("--truth", type=Path, help="the true masks: img,rle_mask[,Usage]")
     added.add_argument("--run", type=Path, help="score this run's validation split instead")
-    option(added, "--data", Path("data"), "the competition's files, for --run")
+    _option(added, "--data", Path("data"), "the competition's files, for --run")
     added.add_argument("--json", action="store_true", help="print JSON")
 
-    added = command("report", _report, "report on a run in one HTML file", True)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
-    option(added, "--data", Path("data"), "the competition's files, for the pictures")
-
-    added = command("submit", _submit, "validate, upload, wait for the score")
+    added = _command(commands, "submit", _submit, "validate, upload, wait for the score")
     added.add_argument("submission", type=Path)
     added.add_argument("--message", required=True, help="what Kaggle shows beside it")
-    option(added, "--data", Path("data"), "the competition's files, for the sample submission")
+    _option(added, "--data", Path("data"), "the competition's files, for the sample submission")
 
-    added = command("cutout", _cutout, "cut cars out: PNGs with the background transparent", True)
-    added.add_argument("photo", type=Path, nargs="+", help="a JPEG or PNG file")
-    trained_options(added)
-    added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
 
-    added = command("weights", _weights, "write a run's weights to one small file", True)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
-    added.add_argument("--out", type=Path, required=True, help="the file, .npz")
-
-    added = command("demo", _demo, "the whole road with no Kaggle account, on rendered cars")
-    option(added, "--data", Path("data"), "where the demo's files go")
+def _add_sandbox_commands(commands) -> None:
+    help = "the whole pipeline without a Kaggle account, on rendered cars"
+    added = _command(commands, "demo", _demo, help)
+    _option(added, "--data", Path("data"), "where the demo's files go")
 
     sandbox = commands.add_parser("sandbox", help="a local stand-in for Kaggle")
-    parent, commands = (
-        commands,
-        sandbox.add_subparsers(dest="action", required=True, metavar="ACTION"),
-    )
-    added = command("serve", _serve, "serve a folder of competition files on this machine")
+    actions = sandbox.add_subparsers(dest="action", required=True, metavar="ACTION")
+    help = "serve a folder of competition files on this machine"
+    added = _command(actions, "serve", _serve, help)
     added.add_argument("folder", type=Path, help="with the zips and solution.csv")
-    option(added, "--port", 0, "0 for any that is free", type=int)
-    option(added, "--pending", 5.0, "seconds until a submission is scored", type=float)
+    _option(added, "--port", 0, "0 for any that is free", type=int)
+    _option(added, "--pending", 5.0, "seconds until a submission is scored", type=float)
     added.add_argument(
         "--fault",
         action="append",
         help="misbehave: a status or drop, hold, flip, pending, failed, then on= times= after= "
         "retry_after= message=, as in 'drop on=train.zip after=100000 times=3'",
     )
-    added = command("render", _render, "render a competition of made-up cars")
+    added = _command(actions, "render", _render, "render a competition of made-up cars")
     added.add_argument("folder", type=Path)
-    option(added, "--train-cars", 24, "training cars, 16 photographs each", type=_count)
-    option(added, "--test-cars", 4, "test cars", type=_count)
-    option(added, "--seed", 1, "of the cars", type=int)
-    commands = parent
-
-    added = command("look", _look, "draw what the network sees: image, augmented image, mask", True)
-    recipe_options(added)
-    option(added, "--out", Path("look.png"), "the picture")
-    option(added, "--count", 4, "how many photographs", type=_count)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    _option(added, "--train-cars", 24, "training cars, 16 photographs each", type=_count)
+    _option(added, "--test-cars", 4, "test cars", type=_count)
+    _option(added, "--seed", 1, "of the cars", type=int)

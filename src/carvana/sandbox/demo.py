@@ -13,7 +13,7 @@ from pathlib import Path
 from carvana.errors import CarvanaError
 from carvana.files import alone, write_text
 from carvana.recipe import load_recipe, to_toml
-from carvana.sandbox.rendered import MARKER, write_competition
+from carvana.sandbox.cars.rendered import MARKER, write_competition
 from carvana.sandbox.server import Sandbox
 
 TRAIN_CARS, TEST_CARS, SEED = 24, 4, 1
@@ -75,7 +75,7 @@ def _forget_another(served: Path, fetched: Path, run: Path, submission: Path) ->
 def _run(stage: tuple, environment: dict[str, str]) -> None:
     arguments = [str(part) for part in stage]
     print(f"\n$ carvana {shlex.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "carvana.cli", *arguments]
+    command = [sys.executable, "-m", "carvana", *arguments]
     process = subprocess.Popen(command, env=environment)
     try:
         code = process.wait()

@@ -7,29 +7,18 @@ setting brings that to our port, where requests arrive with the whole address in
 """
 
 import contextlib
-import csv
-import datetime
 import errno
-import io
-import json
-import os
 import secrets
-import shlex
 import shutil
-import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from kagglesdk.competitions.types import competition_api_service as messages
-from kagglesdk.competitions.types.submission_status import SubmissionStatus
 from kagglesdk.kaggle_object import KaggleObject
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest, IntrospectTokenResponse
 from werkzeug.exceptions import HTTPException, NotFound
@@ -37,66 +26,21 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
-from carvana.competition import ANCHORS, SLUG
-from carvana.errors import CarvanaError, UsageError
-from carvana.score import score
+from carvana.competition.facts import SLUG
+from carvana.errors import UsageError
+from carvana.sandbox.answers import (
+    SOLUTION,
+    USER,
+    Submission,
+    data_file,
+    leaderboard_zip,
+    page,
+    refusal,
+    teams,
+)
+from carvana.sandbox.faults import Fault, Faults
 
-USER = "sandbox"
-SOLUTION = "solution.csv"  # the truth: scores by it, never hands it out
 _SEND_BUFFER = 2**16  # bytes; small, so that what a client leaves unread is hardly sent at all
-_STATUS_TEXTS = {
-    400: "Submission not allowed: the file was refused",
-    401: "Unauthenticated",
-    403: "You must accept this competition's rules before you can continue",
-    404: "Not found",
-    429: "Too many requests",
-    500: "Internal server error",
-    503: "Service unavailable",
-}
-
-
-@dataclass
-class Fault:
-    """One way to misbehave.
-
-    `kind` is a status to answer ("401", "503", ...), or "drop" (cut a transfer short), "hold"
-    (stop sending, keep the connection), "flip" (damage one bit of a file), "pending" (never score
-    a submission) or "failed" (fail its scoring). A refused submission is "400" on
-    "CreateSubmission".
-    """
-
-    kind: str
-    on: str = ""  # only where the request's path holds this: "train.zip", "ListDataFiles", ...
-    times: int = 1  # how often; 0 for always
-    after: int = 0  # bytes of a transfer that pass before "drop" or "hold"
-    retry_after: str = ""  # that header, with a status
-    message: str = ""  # what to say instead of the usual
-
-    def stops_before(self, reached: int) -> bool:
-        """Tell whether this ends a transfer before it has reached so many bytes."""
-        return self.kind in ("drop", "hold") and self.after < reached
-
-    @classmethod
-    def parse(cls, text: str) -> "Fault":
-        """Read a fault from words: `503 times=2`, `drop on=train.zip after=100000`.
-
-        Raises:
-            UsageError: an unknown kind or setting.
-        """
-        try:
-            kind, *settings = shlex.split(text) or [""]
-        except ValueError as error:
-            raise UsageError(f"fault {text!r}: {error}") from error
-        status = kind.isdecimal() and 400 <= int(kind) <= 599
-        if kind not in ("drop", "hold", "flip", "pending", "failed") and not status:
-            raise UsageError(f"fault {text!r}: {kind!r} is neither a status nor a known kind")
-        types = {field.name: field.type for field in fields(cls) if field.name != "kind"}
-        values = {}
-        for name, _, value in (setting.partition("=") for setting in settings):
-            if name not in types or (types[name] is int and not value.isdecimal()):
-                raise UsageError(f"fault {text!r}: {name}={value} is no setting of a fault")
-            values[name] = types[name](value)
-        return cls(kind, **values)
 
 
 class Sandbox:
@@ -125,12 +69,12 @@ class Sandbox:
     ):
         self.folder = folder
         self.port = port
-        self.faults = list(faults)
+        self.faults = Faults(faults)
         self.pending_seconds = pending_seconds
         self.token = secrets.token_hex(16)  # opens nothing but this server
         self.log: list[str] = []  # a line for each request answered
         self.on_log: Callable[[str], None] = lambda line: None
-        self.submissions: list[_Submission] = []  # newest first
+        self.submissions: list[Submission] = []  # newest first
         self._uploads: dict[str, Path] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -192,14 +136,14 @@ class Sandbox:
         try:
             if request.host.partition(":")[0] != "localhost":
                 raise NotFound(f"{request.host} is not to be reached from the sandbox")
-            if fault := self._take(where, lambda fault: fault.kind.isdecimal()):
-                response = _refusal(int(fault.kind), fault.message)
+            if fault := self.faults.take(where, "status"):
+                response = refusal(int(fault.kind), fault.message)
                 if fault.retry_after:
                     response.headers["Retry-After"] = fault.retry_after
             else:
                 response = self._route(request)
         except HTTPException as error:
-            response = _refusal(error.code, error.description)
+            response = refusal(error.code, error.description)
         ranged = request.headers.get("Range", "")
         line = f"{request.method} {where} {response.status_code} {ranged}".rstrip()
         self.log.append(line)
@@ -224,10 +168,10 @@ class Sandbox:
         if handle is None:
             raise NotFound(f"the sandbox does not know {service}/{method}")
         if method != "IntrospectToken" and not self._is_known(request):
-            return _refusal(401)
+            return refusal(401)
         message = message_class.from_dict(request.get_json(force=True))
         if getattr(message, "competition_name", SLUG) != SLUG:
-            return _refusal(404, f"Competition {message.competition_name} not found")
+            return refusal(404, f"Competition {message.competition_name} not found")
         answered = handle(self, message)
         if isinstance(answered, KaggleObject):
             return Response(answered.to_json(), mimetype="application/json")
@@ -237,17 +181,6 @@ class Sandbox:
         """Tell whether the request carries our token, or the same as a legacy key."""
         given = request.authorization
         return given is not None and self.token in (given.token, given.password)
-
-    def _take(self, where: str, wanted: Callable[[Fault], bool]) -> Fault | None:
-        """Find the first fault that applies, and count that it did."""
-        with self._lock:
-            for fault in self.faults:
-                if wanted(fault) and fault.on in where:
-                    if fault.times == 1:
-                        self.faults.remove(fault)
-                    fault.times = max(fault.times - 1, 0)
-                    return fault
-        return None
 
     # ---- files
 
@@ -260,14 +193,14 @@ class Sandbox:
 
     def _list_files(self, message: messages.ApiListDataFilesRequest) -> KaggleObject:
         answer = messages.ApiListDataFilesResponse()
-        found, answer.next_page_token = _page(self._files(), message)
-        answer.files = [_data_file(path) for path in found]
+        found, answer.next_page_token = page(self._files(), message)
+        answer.files = [data_file(path) for path in found]
         return answer
 
     def _download_file(self, message: messages.ApiDownloadDataFileRequest) -> Response:
         """Redirect to where the bytes are, as Kaggle does: the client names the file by that."""
         if message.file_name not in [path.name for path in self._files()]:
-            return _refusal(404, f"{message.file_name} not found")
+            return refusal(404, f"{message.file_name} not found")
         return Response(status=302, headers={"Location": f"/storage/{message.file_name}"})
 
     def _download_all(self, message: messages.ApiDownloadDataFilesRequest) -> Response:
@@ -288,34 +221,10 @@ class Sandbox:
         size = path.stat().st_size
         response = send_file(path, request.environ, conditional=True)
         start = response.content_range.start if response.content_range else 0
-        response.response = self._misbehave(response.response, name, start, size // 2)
+        response.response = self.faults.applied(
+            response.response, name, start, size // 2, self._closing
+        )
         return response
-
-    def _misbehave(
-        self, chunks: Iterator[bytes], name: str, start: int, middle: int
-    ) -> Iterator[bytes]:
-        """Pass a file's bytes on until a fault applies to them.
-
-        Args:
-            start: where in the file they begin.
-            middle: the byte of the file that "flip" damages.
-        """
-        flip = self._take(name, lambda fault: fault.kind == "flip")
-        sent = 0
-        with contextlib.closing(chunks):
-            for chunk in chunks:
-                place = middle - start - sent
-                if flip and 0 <= place < len(chunk):
-                    chunk = chunk[:place] + bytes([chunk[place] ^ 1]) + chunk[place + 1 :]
-                reached = sent + len(chunk)
-                stop = self._take(name, lambda fault, reached=reached: fault.stops_before(reached))
-                if stop:
-                    yield chunk[: max(stop.after - sent, 0)]
-                    if stop.kind == "hold":
-                        self._closing.wait()
-                    raise ConnectionAbortedError(f"dropped {name}, as told")
-                yield chunk
-                sent = reached
 
     # ---- submissions
 
@@ -331,15 +240,15 @@ class Sandbox:
     def _create_submission(self, message: messages.ApiCreateSubmissionRequest) -> Response:
         upload = self._uploads.get(message.blob_file_tokens)
         if upload is None or not upload.is_file():
-            return _refusal(400, "Submission not allowed: there is no such upload")
+            return refusal(400, "Submission not allowed: there is no such upload")
         with self._lock:
             ref = len(self.submissions) + 1
-            submission = _Submission(ref, upload, message.submission_description or "")
+            submission = Submission(ref, upload, message.submission_description or "")
             self.submissions.insert(0, submission)
         submission.ready_at = time.monotonic() + self.pending_seconds
-        if self._take(upload.name, lambda fault: fault.kind == "pending"):
+        if self.faults.take(upload.name, "pending"):
             submission.ready_at = float("inf")
-        failed = self._take(upload.name, lambda fault: fault.kind == "failed")
+        failed = self.faults.take(upload.name, "failed")
         if failed:
             submission.error = failed.message or "Evaluation Exception"
         else:
@@ -350,13 +259,13 @@ class Sandbox:
 
     def _list_submissions(self, message: messages.ApiListSubmissionsRequest) -> KaggleObject:
         answer = messages.ApiListSubmissionsResponse()
-        found, answer.next_page_token = _page(self.submissions, message)
+        found, answer.next_page_token = page(self.submissions, message)
         answer.submissions = [submission.message() for submission in found]
         return answer
 
     def _get_submission(self, message: messages.ApiGetSubmissionRequest) -> KaggleObject:
         found = [submission for submission in self.submissions if submission.ref == message.ref]
-        return found[0].message() if found else _refusal(404)
+        return found[0].message() if found else refusal(404)
 
     def _limits(self, message: messages.ApiGetSubmissionLimitsRequest) -> KaggleObject:
         answer = messages.ApiSubmissionLimits()
@@ -368,20 +277,11 @@ class Sandbox:
 
     def _leaderboard(self, message: messages.ApiGetLeaderboardRequest) -> KaggleObject:
         answer = messages.ApiGetLeaderboardResponse()
-        answer.submissions, answer.next_page_token = _page(_teams(), message)
+        answer.submissions, answer.next_page_token = page(teams(), message)
         return answer
 
     def _download_leaderboard(self, message: messages.ApiDownloadLeaderboardRequest) -> Response:
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(["Rank", "TeamId", "TeamName", "LastSubmissionDate", "Score"])
-        for rank, team in enumerate(_teams(), 1):
-            date = team.submission_date.isoformat(" ")
-            writer.writerow([rank, team.team_id, team.team_name, date, team.score])
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(f"{SLUG}-privateleaderboard.csv", table.getvalue())
-        return Response(packed.getvalue(), mimetype="application/zip")
+        return Response(leaderboard_zip(), mimetype="application/zip")
 
     def _introspect(self, message: IntrospectTokenRequest) -> KaggleObject:
         answer = IntrospectTokenResponse()
@@ -418,69 +318,11 @@ _METHODS = {
 }
 
 
-class _Submission:
-    """A submission, pending until it is scored and its time has come."""
-
-    def __init__(self, ref: int, path: Path, description: str):
-        self.ref, self.path, self.description = ref, path, description
-        self.date = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-        self.ready_at = 0.0
-        self.parts: dict[str, float] = {}
-        self.error = ""
-
-    def score(self, folder: Path) -> None:
-        try:
-            scored = score(self.path, folder / SOLUTION)
-            self.parts = dict.fromkeys(("Public", "Private"), scored.mean) | scored.parts
-        except CarvanaError as error:
-            self.error = str(error).replace(f"{self.path.parent}{os.sep}", "")
-
-    def message(self) -> messages.ApiSubmission:
-        """Say how it stands in the client's own words."""
-        answer = messages.ApiSubmission()
-        answer.ref, answer.file_name, answer.date = self.ref, self.path.name, self.date
-        answer.description, answer.total_bytes = self.description, self.path.stat().st_size
-        answer.submitted_by = answer.team_name = USER
-        if time.monotonic() < self.ready_at or not (self.parts or self.error):
-            answer.status = SubmissionStatus.PENDING
-        elif self.error:
-            answer.status, answer.error_description = SubmissionStatus.ERROR, self.error
-        else:
-            answer.status = SubmissionStatus.COMPLETE
-            answer.public_score = f"{self.parts['Public']:.6f}"
-            answer.private_score = f"{self.parts['Private']:.6f}"
-        return answer
-
-
 class _QuietHandler(WSGIRequestHandler):
     """Leaves logging to the sandbox."""
 
     def log(self, type: str, message: str, *args) -> None:
         pass
-
-
-def serve(
-    folder: Path,
-    port: int = 0,
-    faults: Sequence[Fault] = (),
-    pending_seconds: float = 5.0,
-) -> None:
-    """Serve a folder until Ctrl-C, saying how the official client gets here.
-
-    Args:
-        folder, port, faults, pending_seconds: see `Sandbox`.
-
-    Raises:
-        UsageError: the folder has no files, or the port is taken.
-    """
-    with Sandbox(folder, port, faults, pending_seconds) as sandbox:
-        sandbox.on_log = lambda line: print(line, file=sys.stderr, flush=True)
-        variables = shlex.join(f"{key}={value}" for key, value in sandbox.environment().items())
-        print(f"{folder} as {SLUG} on 127.0.0.1:{sandbox.port}, until Ctrl-C. To use it, run:")
-        print(f"env {variables} kaggle competitions files {SLUG}", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, too
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
 
 
 def _listen(port: int) -> socket.socket:
@@ -501,38 +343,3 @@ def _listen(port: int) -> socket.socket:
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
         reason = "is taken by another program" if taken else f"cannot be opened ({error})"
         raise UsageError(f"port {port} {reason}; choose another, or 0 for any") from error
-
-
-def _refusal(status: int, text: str | None = "") -> Response:
-    """Refuse as Kaggle does: a JSON body with code and message."""
-    body = {"code": status, "message": text or _STATUS_TEXTS.get(status, "Refused")}
-    return Response(json.dumps(body), status=status, mimetype="application/json")
-
-
-def _page(items: Sequence, message) -> tuple[list, str]:
-    """Cut out the page a message asks for; also return the token of the next, "" at the end."""
-    begin = int(message.page_token or 0)
-    end = begin + (message.page_size or 20)
-    return list(items[begin:end]), str(end) if end < len(items) else ""
-
-
-def _data_file(path: Path) -> messages.ApiDataFile:
-    answer = messages.ApiDataFile()
-    answer.name = answer.ref = path.name
-    answer.total_bytes = path.stat().st_size
-    changed = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
-    answer.creation_date = changed.replace(tzinfo=None)
-    return answer
-
-
-def _teams() -> list[messages.ApiLeaderboardSubmission]:
-    """Make up the board between the places that are known."""
-    places, scores = zip(*ANCHORS, strict=True)
-    teams = []
-    for place in range(1, places[-1] + 1):
-        team = messages.ApiLeaderboardSubmission()
-        team.team_id, team.team_name = place, f"Team {place}"
-        team.submission_date = datetime.datetime(2017, 9, 27)
-        team.score = f"{np.interp(place, places, scores):.6f}"
-        teams.append(team)
-    return teams

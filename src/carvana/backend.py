@@ -1,0 +1,150 @@
+"""Keras and TensorFlow as the kit uses them: imported on first use, under settings of their own.
+
+Every module takes `keras` and `tf` from here. They are imported when something of theirs is first
+used, so that `import carvana`, `carvana --help` and reading a recipe take no seconds; and Keras is
+started on TensorFlow whatever KERAS_BACKEND or keras.json say.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from carvana.errors import UsageError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+else:
+
+    class _Lazy:
+        """Stand for a module until something of it is used."""
+
+        def __init__(self, name: str):
+            self._name = name
+
+        def __getattr__(self, attribute: str):
+            if attribute.startswith("__") and attribute != "__version__":  # asked by tools
+                raise AttributeError(attribute)
+            _import_keras()
+            return getattr(sys.modules[self._name], attribute)
+
+    keras, tf = _Lazy("keras"), _Lazy("tensorflow")
+
+_lock = threading.RLock()
+_users = 0  # of `keras_settings` at this moment, over all threads
+_outside: tuple[str, str, float] | None = None  # the settings before the first of them
+
+
+def _import_keras() -> ModuleType:
+    """Import Keras on TensorFlow.
+
+    Raises:
+        UsageError: Keras already runs on another backend in this process, or does not start.
+    """
+    if "keras" in sys.modules:  # imported by us before, or by whoever uses the API
+        loaded = importlib.import_module("keras")
+    else:
+        with _lock:
+            wanted = os.environ.get("KERAS_BACKEND")
+            os.environ["KERAS_BACKEND"] = "tensorflow"
+            try:
+                loaded = importlib.import_module("keras")
+            except ValueError as error:
+                raise UsageError(
+                    f"keras.json: Keras does not start with it ({error}); correct or delete it "
+                    "(it lies in KERAS_HOME, by default ~/.keras)"
+                ) from error
+            finally:
+                os.environ.pop("KERAS_BACKEND")
+                if wanted is not None:
+                    os.environ["KERAS_BACKEND"] = wanted
+    if loaded.config.backend() != "tensorflow":
+        raise UsageError(
+            f"Keras runs on {loaded.config.backend()} in this process; set "
+            "KERAS_BACKEND=tensorflow before anything imports keras"
+        )
+    importlib.import_module("tensorflow")
+    return loaded
+
+
+@contextlib.contextmanager
+def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
+    """Build or run networks under a dtype policy and Keras's defaults; restore all afterwards.
+
+    The dtype policy belongs to the thread. The other settings, which a keras.json may have
+    changed, belong to the process: they are restored when the last thread leaves.
+
+    Args:
+        precision: a dtype policy or its name, such as "float32" or "mixed_bfloat16".
+    """
+    global _users, _outside
+    policy = keras.config.dtype_policy()
+    with _lock:
+        if _users == 0:
+            config = keras.config
+            _outside = (config.floatx(), config.image_data_format(), config.epsilon())
+            _set_global("float32", "channels_last", 1e-7)
+        _users += 1
+    try:
+        keras.config.set_dtype_policy(precision)
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _set_global(*_outside)
+
+
+def _set_global(floatx: str, image_data_format: str, epsilon: float) -> None:
+    keras.config.set_floatx(floatx)
+    keras.config.set_image_data_format(image_data_format)
+    keras.config.set_epsilon(epsilon)
+
+
+def import_quietly() -> None:
+    """Import TensorFlow without its notes about absent GPUs; show them if the process dies.
+
+    For commands: it sets TensorFlow's log level for the whole process. A child process holds what
+    TensorFlow prints, because a processor without AVX ends this one in the middle of the import.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not hasattr(os, "fork"):  # Windows
+        _import_keras()
+        return
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        _show_last_words(reading)
+    os.close(reading)
+    standard_error = os.dup(2)
+    os.dup2(writing, 2)
+    try:
+        _import_keras()
+        tf.config.list_physical_devices()
+        os.write(writing, _DONE)
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        os.close(writing)
+        os.waitpid(child, 0)
+
+
+_DONE = b"\0imported\0"
+
+
+def _show_last_words(reading: int) -> None:
+    """Read until the other end closes; print what came, unless the import succeeded."""
+    said = b""
+    with contextlib.suppress(OSError, KeyboardInterrupt):
+        while chunk := os.read(reading, 2**16):
+            said += chunk
+        if not said.endswith(_DONE):
+            os.write(2, said)
+    os._exit(0)

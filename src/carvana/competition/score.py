@@ -1,0 +1,176 @@
+"""The competition's metric on two CSVs, computed from run lengths without decoding a pixel."""
+
+import contextlib
+import csv
+import heapq
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from carvana.competition import rle
+from carvana.competition.facts import HEIGHT, WIDTH, view_of
+from carvana.competition.submission import (
+    HEADER,
+    open_csv,
+    read_rows,
+    row_offsets,
+    without_mark,
+)
+from carvana.errors import CarvanaError
+
+
+@dataclass
+class Score:
+    """Mean Dice over images; each part of the board where the truth tells them apart."""
+
+    mean: float
+    count: int
+    parts: dict[str, float] = field(default_factory=dict)  # "Public", "Private" -> mean
+    worst: list[tuple[float, str]] = field(default_factory=list)  # (dice, image), worst first
+    views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
+
+
+def mean_by_view(scored: Iterable[tuple[float, str]]) -> dict[str, float]:
+    """Average Dice over the photographs of each view; pairs of (dice, image)."""
+    views: dict[str, list[float]] = {}
+    for value, name in scored:
+        views.setdefault(view_of(name), []).append(value)
+    return {view: float(np.mean(values)) for view, values in sorted(views.items())}
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Compute Dice = 2 |A and B| / (|A| + |B|) of two masks; both empty count 1.
+
+    Source: the competition's evaluation page.
+
+    Args:
+        a, b: parsed runs (`rle.parse`), (count, 2) int64, starts ascending, not overlapping.
+
+    Returns:
+        A number in [0, 1], exactly what the decoded masks would give.
+    """
+    total = a[:, 1].sum() + b[:, 1].sum()
+    if total == 0:
+        return 1.0
+    if not (a.size and b.size):
+        return 0.0
+    # How many pixels of b lie before pixel x is piecewise linear in x, with knots at its runs'
+    # ends; whole numbers this small are exact in float64.
+    knots = np.stack((b[:, 0], b[:, 0] + b[:, 1]), axis=1).ravel()
+    after = np.cumsum(b[:, 1])
+    before = np.stack((after - b[:, 1], after), axis=1).ravel()
+    ends = np.interp(a[:, 0] + a[:, 1], knots, before)
+    starts = np.interp(a[:, 0], knots, before)
+    return float(2.0 * (ends - starts).sum() / total)
+
+
+def score(submission: Path, truth: Path, worst: int = 10) -> Score:
+    """Score a submission against the true masks.
+
+    Memory does not grow with the masks: the truth stays on disk and its rows are looked up.
+
+    Args:
+        submission: `img,rle_mask`, plain, gzipped or zipped, rows in any order.
+        truth: `img,rle_mask[,Usage]`, likewise; Usage is Public, Private or Ignored. An ignored
+            image (a decoy) is not scored.
+        worst: how many of the worst images to keep.
+
+    Raises:
+        CarvanaError: a file cannot be read, an image is missing, doubled or unknown, or a row
+            does not hold run lengths; the image is named.
+    """
+    found: set[str] = set()
+    sums: dict[str, list] = {}
+    scored: list[tuple[float, str]] = []
+    with _Truth(truth) as true_rows:
+        rows = read_rows(submission)
+        if without_mark(next(rows, (0, []))[1]) != HEADER:
+            raise CarvanaError(f"{submission}: does not begin with {','.join(HEADER)}")
+        for line, cells in rows:
+            name = cells[0]
+            if len(cells) != 2 or name in found or name not in true_rows:
+                what = "doubled" if name in found else "unknown to the truth"
+                what = "not two cells" if len(cells) != 2 else what
+                raise CarvanaError(
+                    f"{submission}: line {line}: {name[:60]} is {what}; see `carvana validate`"
+                )
+            found.add(name)
+            runs, usage = true_rows[name]
+            if usage == "Ignored":
+                continue
+            value = dice(_parse(cells[1], submission, name), _parse(runs, truth, name))
+            sums.setdefault(usage, []).append(value)
+            scored.append((value, name))
+        missing = true_rows.names - found
+    if missing:
+        raise CarvanaError(
+            f"{submission}: {len(missing)} of {truth}'s images are missing (first: {min(missing)})"
+        )
+    values = [value for part in sums.values() for value in part]
+    if not values:
+        raise CarvanaError(f"{truth}: no image to score")
+    return Score(
+        mean=float(np.mean(values)),
+        count=len(values),
+        parts={usage: float(np.mean(part)) for usage, part in sums.items() if usage},
+        worst=heapq.nsmallest(worst, scored),
+        views=mean_by_view(scored),
+    )
+
+
+def _parse(runs: str, path: Path, name: str) -> np.ndarray:
+    """Parse runs and make sure that they are ones `dice` can count."""
+    try:
+        pairs = rle.parse(runs)
+    except ValueError as error:
+        raise CarvanaError(f"{path}: {name}: {error}; see `carvana validate`") from error
+    if (pairs[1:, 0] < pairs[:-1].sum(axis=1)).any():
+        raise CarvanaError(f"{path}: {name}: runs overlap or do not ascend; see `carvana validate`")
+    if pairs.size and (pairs[0, 0] < 1 or pairs[-1].sum() > HEIGHT * WIDTH + 1):
+        raise CarvanaError(f"{path}: {name}: a run is out of bounds; see `carvana validate`")
+    return pairs
+
+
+class _Truth:
+    """Look up rows of a truth CSV by image, keeping only where each row begins in memory."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> "_Truth":
+        with contextlib.ExitStack() as stack:
+            self.file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+            with open_csv(self.path) as text:
+                shutil.copyfileobj(text, self.file)
+            self.file.seek(0)
+            self.columns = without_mark(next(csv.reader([self.file.readline()]), []))
+            if self.columns[:2] != HEADER:
+                raise CarvanaError(f"{self.path}: does not begin with {','.join(HEADER)}")
+            self.offsets = {}
+            for name, offset in row_offsets(self.file):
+                if name in self.offsets:
+                    raise CarvanaError(f"{self.path}: {name[:60]} is doubled; fetch it again")
+                self.offsets[name] = offset
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.stack.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.offsets
+
+    @property
+    def names(self) -> set[str]:
+        return set(self.offsets)
+
+    def __getitem__(self, name: str) -> tuple[str, str]:
+        self.file.seek(self.offsets[name])
+        row = dict(zip(self.columns, next(csv.reader([self.file.readline()])), strict=False))
+        if "rle_mask" not in row:
+            raise CarvanaError(f"{self.path}: {name} has no mask (cut short?); fetch it again")
+        return row["rle_mask"], row.get("Usage", "")

@@ -1,0 +1,191 @@
+"""Write, read and validate the submission: a CSV of `img,rle_mask`, plain, gzipped or zipped."""
+
+import contextlib
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from carvana.competition import rle
+from carvana.competition.facts import HEIGHT, WIDTH
+from carvana.errors import CarvanaError
+
+HEADER = ["img", "rle_mask"]
+csv.field_size_limit(2**31 - 1)  # a noisy mask is longer than the default 128 KiB
+
+
+@contextlib.contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """Open a CSV for reading as text: plain, `.gz`, or the one member of a `.zip`.
+
+    Raises:
+        CarvanaError: absent, not of the kind its name says, or cut short.
+    """
+    remedy = "write it again (`carvana predict`) or fetch it again"
+    try:
+        with contextlib.ExitStack() as stack:
+            if path.suffix.lower() == ".gz":
+                binary = stack.enter_context(gzip.open(path, "rb"))
+            elif path.suffix.lower() == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                members = [
+                    name
+                    for name in archive.namelist()
+                    if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
+                ]
+                if len(members) != 1:
+                    raise CarvanaError(f"{path}: holds {len(members)} CSV files, not one")
+                binary = stack.enter_context(archive.open(members[0]))
+            else:
+                binary = stack.enter_context(path.open("rb"))
+            yield io.TextIOWrapper(binary, encoding="utf-8", newline="")
+    except FileNotFoundError as error:
+        raise CarvanaError(f"{path}: no such file") from error
+    except (EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise CarvanaError(f"{path}: is cut short or broken; {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise CarvanaError(f"{path}: is not a text file; {remedy}") from error
+    except (OSError, csv.Error, RuntimeError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CarvanaError(f"{path}: cannot be read ({reason}); {remedy}") from error
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number from 1, cells) of a CSV, the header among them; blank lines are not."""
+    with open_csv(path) as text:
+        reader = csv.reader(text)
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+
+
+def row_offsets(file: TextIO) -> Iterator[tuple[str, int]]:
+    """Yield (image, where its row begins) for each row from here to the end."""
+    while True:
+        offset = file.tell()
+        line = file.readline()
+        if not line:
+            return
+        if line.strip():
+            yield next(csv.reader([line]))[0], offset
+
+
+def without_mark(header: list[str]) -> list[str]:
+    """Take off the byte order mark some programs put before a CSV's first cell."""
+    return [cell.removeprefix("\ufeff") for cell in header]
+
+
+@dataclass
+class Fault:
+    """Faults of one kind: how many, and the first of them."""
+
+    count: int
+    line: int | None  # None where no line can be named
+    first: str
+
+
+@dataclass
+class Validation:
+    """What `validate` found."""
+
+    rows: int = 0
+    empty: int = 0  # empty masks: allowed, but worth knowing
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> bool:
+        return not self.faults
+
+    def add(self, kind: str, line: int | None, what: str, count: int = 1) -> None:
+        """Count a fault; the first of a kind is kept for showing."""
+        if kind in self.faults:
+            self.faults[kind].count += count
+        else:
+            self.faults[kind] = Fault(count, line, what)
+
+    def lines(self) -> list[str]:
+        """Say it a line each: `3 x overlapping runs, first at line 17: car_01.jpg: ...`."""
+        return [
+            f"{fault.count} x {kind}, first{f' at line {fault.line}' if fault.line else ''}: "
+            f"{fault.first}"
+            for kind, fault in self.faults.items()
+        ]
+
+
+def validate(
+    submission: Path, sample: Path, height: int = HEIGHT, width: int = WIDTH
+) -> Validation:
+    """Check a submission against the sample: its rows, and the run lengths in each.
+
+    Args:
+        submission: the CSV to check, plain, gzipped or zipped.
+        sample: the competition's `sample_submission.csv`, for the names to expect.
+        height, width: of the masks, in pixels.
+
+    Raises:
+        CarvanaError: a file cannot be read at all (absent, cut short, not text).
+    """
+    rows = read_rows(sample)
+    if without_mark(next(rows, (0, []))[1])[:1] != HEADER[:1]:
+        raise CarvanaError(f"{sample}: is not a sample submission (img,rle_mask); fetch it again")
+    expected = {cells[0] for _, cells in rows}
+    found = Validation()
+    seen = {}  # name -> line
+    rows = read_rows(submission)
+    line, header = next(rows, (1, []))
+    if header != HEADER:
+        found.add("wrong header", line, f"{','.join(header)[:60]!r}, not {','.join(HEADER)!r}")
+    for line, cells in rows:
+        found.rows += 1
+        name = cells[0]
+        shown = name[:60]
+        if len(cells) != 2:
+            found.add("cells in a row not two", line, f"{shown} ({len(cells)})")
+        if name in seen:
+            found.add("doubled row", line, f"{shown}, as in line {seen[name]}")
+        elif name not in expected:
+            found.add("unknown image", line, shown)
+        seen.setdefault(name, line)
+        if len(cells) == 2:
+            if not cells[1].strip():
+                found.empty += 1
+            for kind in run_faults(cells[1], height * width):
+                found.add(kind, line, shown)
+    missing = sorted(expected - seen.keys())
+    if missing:
+        found.add("missing image", None, missing[0], len(missing))
+    if not _ends_with_newline(submission):
+        found.add("last row without an end of line (cut short?)", line, shown if seen else "")
+    return found
+
+
+def run_faults(runs: str, pixels: int) -> list[str]:
+    """Name the kinds of fault in a run-length string, none for a good one."""
+    try:
+        pairs = rle.parse(runs)
+    except ValueError as error:
+        return [str(error).split(" (")[0]]
+    starts, lengths = pairs[:, 0], pairs[:, 1]
+    ends = starts + lengths  # first pixel past each run
+    later, earlier_end = starts[1:], ends[:-1]
+    ascending = later > starts[:-1]
+    checks = {
+        "zero length": (lengths == 0).any(),
+        "out of bounds": (starts < 1).any() or (ends > pixels + 1).any(),
+        "starts not ascending": (~ascending).any(),
+        "overlapping runs": (ascending & (later < earlier_end)).any(),
+    }
+    return [kind for kind, is_so in checks.items() if is_so]
+
+
+def _ends_with_newline(path: Path) -> bool:
+    last = "\n"
+    with open_csv(path) as text:
+        while chunk := text.read(2**20):
+            last = chunk[-1]
+    return last in "\r\n"

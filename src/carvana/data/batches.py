@@ -1,0 +1,130 @@
+"""The network's input: prepared pairs, shuffled, augmented (`augment.py`) and batched."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from carvana.backend import tf
+from carvana.data.augment import augment
+from carvana.data.cache import read_prepared
+from carvana.data.images import memory_errors
+from carvana.recipe import Input, Recipe
+
+
+def training_batch(
+    number: int, count: int, batch_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of a batch, and two integers for each of its images to seed its draws.
+
+    Each pass is a fresh permutation of all images, and its last batch may be short. That is what
+    the published shuffle buffer of 128 batches gives on its 4,070 images, which it holds whole.
+    The order depends on the seed and the batch's number alone, so that a resumed run gets the
+    batches it would have had.
+    """
+    passes, place = divmod(number, -(-count // batch_size))
+    rng = np.random.default_rng([seed, passes])
+    order = rng.permutation(count)
+    seeds = rng.integers(0, 2**31, (count, 2))
+    chosen = slice(place * batch_size, (place + 1) * batch_size)
+    return order[chosen], seeds[chosen]
+
+
+def training_dataset(
+    files: list[Path], recipe: Recipe, first_batch: int = 0, shrink: int = 1
+) -> "tf.data.Dataset":
+    """Shuffle, augment and batch, without end, starting at batch number `first_batch`.
+
+    Args:
+        files: prepared pairs, see `cache.prepare`.
+        recipe: whose input, augmentation, batch size and seed.
+        first_batch: counted over all passes.
+        shrink: average this many pixels a side into one.
+
+    Yields:
+        images (batch, height, width, 3) and masks (batch, height, width, 1), float32 in [0, 1].
+    """
+    training = recipe.training
+
+    def load(number):
+        indices, seeds = training_batch(number, len(files), training.batch_size, training.seed)
+        pairs = (_read(files[index], recipe.input, shrink) for index in indices)
+        return _stack(map(augment, pairs, seeds, itertools.repeat(recipe.augment)), len(indices))
+
+    # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped anew.
+    return (
+        tf.data.Dataset.counter(first_batch)
+        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
+        .prefetch(2)
+        .with_options(_own_workers())
+    )
+
+
+def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> "tf.data.Dataset":
+    """Batch in order, with no augmentation."""
+
+    def load(indices):
+        pairs = (_read(files[index], recipe.input, shrink) for index in indices)
+        return _stack(((pair[..., :3], pair[..., 3:]) for pair in pairs), len(indices))
+
+    return (
+        tf.data.Dataset.range(len(files))
+        .batch(recipe.training.batch_size)
+        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
+        .prefetch(2)
+        .with_options(_own_workers())
+    )
+
+
+def _own_workers() -> "tf.data.Options":
+    """Keep the input's many small operations from queueing behind the network's long ones.
+
+    With the threads they share by default, an epoch takes twice as long on two cores. The number
+    of parallel calls is set above rather than tuned: TensorFlow's tuner sleeps between its
+    measurements, and leaving a dataset waits for it, up to 15 s after each call of Keras's `fit`.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = os.cpu_count()
+    options.threading.max_intra_op_parallelism = 1
+    return options
+
+
+def _read(file: Path, settings: Input, shrink: int) -> np.ndarray:
+    """Read a prepared pair, averaging `shrink` pixels a side into one."""
+    pair = read_prepared(file, settings)
+    if shrink > 1:
+        size = (settings.width // shrink, settings.height // shrink)
+        pair = cv2.resize(pair, size, interpolation=cv2.INTER_AREA)
+    return pair
+
+
+def _stack(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stack images and masks, float32 in [0, 1]."""
+    batch = None
+    for number, pair in enumerate(pairs):
+        if batch is None:
+            batch = tuple(np.empty((count, *part.shape), np.float32) for part in pair)
+        for part, whole in zip(pair, batch, strict=True):
+            white = np.float32(255 if part.dtype == np.uint8 else 1)
+            np.divide(part, white, out=whole[number])
+    return batch
+
+
+def _numpy(load: Callable, settings: Input, shrink: int) -> Callable:
+    """Turn a function that loads a batch in NumPy into a step of a dataset."""
+    size = (settings.height // shrink, settings.width // shrink)
+    load = memory_errors()(load)
+
+    def step(*drawn):
+        parts = tf.numpy_function(load, drawn, (tf.float32, tf.float32), stateful=False)
+        for part, channels in zip(parts, (3, 1), strict=True):
+            part.set_shape((None, *size, channels))
+        return tuple(parts)
+
+    return step

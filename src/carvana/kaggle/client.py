@@ -1,0 +1,241 @@
+"""Kaggle through its official client: connect, retry, explain what went wrong.
+
+Only this folder knows the `kaggle` package. The package is imported when first needed: importing
+it reads credentials and asks Kaggle about them.
+"""
+
+import contextlib
+import email.utils
+import errno
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import requests
+
+from carvana.competition.facts import SLUG
+from carvana.errors import CarvanaError
+from carvana.kaggle.archives import disk_error
+
+if TYPE_CHECKING:
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+_Out = TypeVar("_Out")
+
+PAGE = f"https://www.kaggle.com/competitions/{SLUG}"
+RULES_PAGE = f"{PAGE}/rules"
+TOKEN_PAGE = "https://www.kaggle.com/settings/api"
+PHONE_PAGE = "https://www.kaggle.com/settings"
+STATUS_PAGE = "https://status.kaggle.com"
+AGAIN = "then run the same command again: nothing done so far is lost"
+
+ATTEMPTS = 5  # in a row without any progress, before giving up
+FIRST_DELAY = 2.0  # seconds before the second attempt, doubled for each one after it
+LONGEST_DELAY = 120.0  # seconds; told to wait longer than this, we tell the user instead
+
+
+class KaggleError(CarvanaError):
+    """Kaggle did not do what it was asked.
+
+    Attributes:
+        passes: whether it may work when simply tried again.
+        delay: seconds Kaggle told us to wait before that, None where it did not say.
+    """
+
+    def __init__(self, line: str, passes: bool = False, delay: float | None = None):
+        super().__init__(line)
+        self.passes, self.delay = passes, delay
+
+
+def connect() -> "KaggleApi":
+    """Import the client and let it find and prove its credentials, which nobody else sees.
+
+    Raises:
+        KaggleError: there are none, or Kaggle does not accept them.
+    """
+    try:
+        with _hushed():
+            from kaggle.api.kaggle_api_extended import KaggleApi
+    except OSError as error:
+        raise KaggleError(
+            f"{error.filename}: the Kaggle client cannot make its folder ({error.strerror}); set "
+            "KAGGLE_CONFIG_DIR to a folder that can be written"
+        ) from error
+    api = KaggleApi()
+    try:
+        patiently("the credentials", api.authenticate)
+        # A legacy key is only ever proved by using it; so are the rules.
+        patiently("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
+        return api
+    except SystemExit:  # how the client says that it found none it can use
+        raise _no_credentials() from None
+    except (TypeError, ValueError, IsADirectoryError):  # what it does with what is no credential
+        raise KaggleError(
+            "the Kaggle credentials cannot be read (a stray character or line end?); make a new "
+            f"token at {TOKEN_PAGE} and put it in place of the old"
+        ) from None
+
+
+def _no_credentials() -> KaggleError:
+    from kagglesdk.kaggle_env import get_access_token_from_env
+
+    token, source = get_access_token_from_env()
+    if token:
+        where = "~/.kaggle/access_token" if source == "access_token" else source
+        return KaggleError(f"{where}: {_BAD_CREDENTIALS}")
+    return KaggleError(
+        "no Kaggle credentials found. To get some:\n"
+        f"  1. sign in and make a token at {TOKEN_PAGE}\n"
+        "  2. save it as ~/.kaggle/access_token, or set KAGGLE_API_TOKEN to it\n"
+        f"  3. accept the competition's rules at {RULES_PAGE}\n"
+        "Without an account: `make demo`, or --from FOLDER with the competition's files."
+    )
+
+
+_BAD_CREDENTIALS = (
+    "Kaggle does not accept these credentials (expired, revoked or mistyped); make a new token at "
+    f"{TOKEN_PAGE} and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN"
+)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what the client prints to itself; in its verbose mode that holds the credentials."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def patiently(
+    what: str,
+    work: Callable[[], _Out],
+    progress: Callable[[], int] = lambda: 0,
+    lost: str = "retry",
+) -> _Out:
+    """Do something that needs Kaggle, again and again while the trouble is of the passing kind.
+
+    Args:
+        what: is asked for, for the messages.
+        work: does it.
+        progress: tells how far it is; an attempt that got further does not count as failed.
+        lost: "stop" not to try again when the connection is lost, for what must not be done twice.
+
+    Raises:
+        KaggleError: it did not work, even so.
+    """
+    failures = 0
+    while True:
+        before = progress()
+        try:
+            with _hushed():
+                return work()
+        except (requests.RequestException, OSError) as error:
+            trouble = _explain(error, what)
+            is_lost = getattr(error, "response", None) is None
+            failures = 1 if progress() > before else failures + 1
+            delay = FIRST_DELAY * 2 ** (failures - 1) if trouble.delay is None else trouble.delay
+            hopeless = not trouble.passes or (is_lost and lost == "stop")
+            if hopeless or failures >= ATTEMPTS or delay > LONGEST_DELAY:
+                raise trouble from error
+            brief = _brief(error, what)
+        say(f"{brief}; trying again in {delay:.0f} s ({failures} of {ATTEMPTS - 1})")
+        time.sleep(delay)
+
+
+def _brief(error: Exception, what: str) -> str:
+    response = getattr(error, "response", None)
+    if response is None:
+        return f"{what}: the connection was lost"
+    return f"{what}: Kaggle answered {_status(response)}"
+
+
+def _explain(error: Exception, what: str) -> KaggleError:
+    """Turn an error of the client into a line that says what to do about it.
+
+    Nothing of the error's own text is shown, for it can hold a signed address, except what Kaggle
+    itself says.
+    """
+    response = getattr(error, "response", None)
+    if response is not None:
+        return _explain_status(_status(response), response, what)
+    if isinstance(error, requests.RequestException) or error.errno is None:
+        return KaggleError(
+            f"{what}: Kaggle cannot be reached; check the network (and HTTPS_PROXY, if you need "
+            f"one), {AGAIN}",
+            passes=True,
+        )
+    if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED):
+        return KaggleError(f"{what}: the connection was lost; {AGAIN}", passes=True)
+    return KaggleError(str(disk_error(Path(error.filename or what), error)))
+
+
+def _explain_status(status: int, response: requests.Response, what: str) -> KaggleError:
+    said = _said(response)
+    quoted = f'; Kaggle says: "{said}"' if said else ""
+    if status == 401:
+        return KaggleError(f"{what}: {_BAD_CREDENTIALS} (401)")
+    if status == 403 and any(word in said.lower() for word in ("phone", "verif")):
+        return KaggleError(
+            f"{what}: your account must be verified by phone first (403); do so at {PHONE_PAGE}, "
+            f"then run the same command again{quoted}"
+        )
+    if status == 403:
+        return KaggleError(
+            f"{what}: Kaggle refuses (403); accept the competition's rules in a browser at "
+            f"{RULES_PAGE} (and verify your phone at {PHONE_PAGE}), then run the same command "
+            f"again{quoted}"
+        )
+    if status == 404:
+        return KaggleError(
+            f"{what}: Kaggle has no such competition or file (404); look at {PAGE}/data{quoted}"
+        )
+    if status == 429:
+        delay = _retry_after(response)
+        wait = "a few minutes" if delay is None else f"{delay:.0f} s"
+        return KaggleError(
+            f"{what}: too many requests (429); wait {wait}, {AGAIN}", passes=True, delay=delay
+        )
+    if status >= 500:
+        return KaggleError(
+            f"{what}: Kaggle has trouble of its own ({status}); see {STATUS_PAGE}, wait, {AGAIN}",
+            passes=True,
+        )
+    return KaggleError(
+        f"{what}: Kaggle refuses ({status}){quoted}; see {PAGE}, and {RULES_PAGE} if you have not "
+        "joined the competition"
+    )
+
+
+def _status(response: requests.Response) -> int:
+    """Return the status; Kaggle also sends errors with status 200 and a code in the body."""
+    code = _body(response).get("code")
+    return code if response.ok and isinstance(code, int) else response.status_code
+
+
+def _said(response: requests.Response) -> str:
+    """Return Kaggle's own words, on one line and not too many of them."""
+    return " ".join(str(_body(response).get("message", "")).split())[:300]
+
+
+def _body(response: requests.Response) -> dict:
+    try:
+        body = response.json()
+    except (ValueError, RuntimeError, requests.RequestException):  # not JSON, or streamed away
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Return the seconds a `Retry-After` header asks for: a number or a date (RFC 9110)."""
+    text = response.headers.get("Retry-After", "")
+    with contextlib.suppress(ValueError):
+        return max(float(text), 0.0)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    return None
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

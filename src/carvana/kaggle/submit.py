@@ -1,0 +1,191 @@
+"""Submit: validate, upload, wait for the score, find its place on the leaderboard."""
+
+import bisect
+import itertools
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+
+from carvana.competition.facts import ANCHORS, SLUG, TEAMS, Paths
+from carvana.competition.submission import validate
+from carvana.errors import CarvanaError, UsageError, list_faults
+from carvana.kaggle.archives import size_text
+from carvana.kaggle.client import PAGE, STATUS_PAGE, KaggleError, connect, patiently, say
+from carvana.kaggle.download import download
+from carvana.progress import LINE_SECONDS
+
+if TYPE_CHECKING:
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+POLL_SECONDS = 5.0  # between two looks at a pending submission
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A place on the private leaderboard; 1 is the best."""
+
+    place: int
+    teams: int
+    estimated: bool  # between the places we know by heart, for want of the board itself
+
+    def __str__(self) -> str:
+        source = " (estimated: the leaderboard could not be fetched)" if self.estimated else ""
+        return f"would stand about {self.place} of {self.teams}{source}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a submission."""
+
+    ref: int  # Kaggle's number of it
+    public: float | None
+    private: float | None
+    standing: Standing | None  # None where there is no score to place
+
+
+def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 900) -> Result:
+    """Validate a submission, upload it and wait for its score.
+
+    Args:
+        submission: the CSV, plain, gzipped or zipped.
+        message: what Kaggle is to show beside it.
+        paths: the data folder; its sample submission is fetched if it is not there.
+        wait_seconds: how long to wait for the score.
+
+    Raises:
+        CarvanaError: not valid (nothing is sent then), refused, its scoring failed, still pending
+            after `wait_seconds`, or anything that can go wrong on the way to Kaggle.
+    """
+    if not submission.is_file():
+        raise UsageError(f"{submission}: is no file; write it with `carvana predict`")
+    api = connect()
+    if not paths.sample_submission.is_file():
+        download(paths, only="sample")
+    found = validate(submission, paths.sample_submission)
+    if not found.valid:
+        raise CarvanaError(list_faults(f"{submission}: not valid, so not sent", found.lines()))
+    say(f"{submission}: valid, uploading {size_text(submission.stat().st_size)}")
+    ref = _upload(api, submission, message)
+    try:
+        public, private = _await_score(api, ref, wait_seconds)
+    except KeyboardInterrupt:
+        say(
+            f"{submission}: it is with Kaggle, do not send it again: its score will be at "
+            f"{PAGE}/submissions"
+        )
+        raise
+    value = public if private is None else private
+    return Result(ref, public, private, None if value is None else _standing(api, value))
+
+
+def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
+    """Upload and submit; return Kaggle's number of the submission."""
+
+    def send():
+        quiet = not sys.stderr.isatty()
+        return api.competition_submit(str(submission), message, SLUG, quiet=quiet)
+
+    try:
+        response = patiently(str(submission), send, lost="stop")
+    except KaggleError as error:
+        if isinstance(error.__cause__, requests.HTTPError):
+            raise
+        raise KaggleError(
+            f"{submission}: the connection was lost while submitting; see at {PAGE}/submissions "
+            "whether it arrived before you submit it again"
+        ) from error
+    if response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
+        raise KaggleError(
+            f"{submission}: the upload failed, nothing was submitted; see {STATUS_PAGE}, then "
+            "run the same command again"
+        )
+    return response.ref
+
+
+def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None, float | None]:
+    """Look at a submission until it is scored; return its public and private score."""
+    from kagglesdk.competitions.types.submission_status import SubmissionStatus
+
+    begun = shown = time.monotonic()
+    while True:
+        try:
+            state = patiently("the list of submissions", lambda: _submission(api, ref))
+        except KaggleError as error:
+            raise KaggleError(
+                f"submission {ref}: sent, do not send it again: its score will be at "
+                f"{PAGE}/submissions; waiting for it failed: {str(error).split(';')[0]}"
+            ) from error
+        status = state.status if state else SubmissionStatus.PENDING
+        if status == SubmissionStatus.COMPLETE:
+            return _number(state.public_score), _number(state.private_score)
+        if status == SubmissionStatus.ERROR:
+            raise KaggleError(
+                f"{state.file_name}: Kaggle took it but could not score it: "
+                f"{state.error_description or 'no reason given'}; see {PAGE}/submissions"
+            )
+        now = time.monotonic()
+        if now - begun > limit:
+            raise KaggleError(
+                f"submission {ref}: sent, but not scored after {limit:.0f} s; it is not lost: "
+                f"its score will be at {PAGE}/submissions"
+            )
+        if shown == begun or now - shown > LINE_SECONDS:
+            say(f"sent; waiting for the score, {now - begun:.0f} s of at most {limit:.0f} s")
+            shown = now
+        time.sleep(min(POLL_SECONDS, limit))
+
+
+def _submission(api: "KaggleApi", ref: int):
+    """Find a submission by Kaggle's number, or the newest if it gave none; None if not listed."""
+    latest = api.competition_submissions(SLUG) or []
+    return next((each for each in latest if each.ref == ref or not ref), None)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _standing(api: "KaggleApi", score: float) -> Standing:
+    try:
+        scores = _leaderboard(api)
+    except KaggleError:
+        return _estimate(score)
+    ahead = bisect.bisect_left([-other for other in scores], -score)
+    return Standing(min(ahead + 1, len(scores)), len(scores), estimated=False)
+
+
+def _estimate(score: float) -> Standing:
+    for (above, better), (below, worse) in itertools.pairwise(ANCHORS):
+        if score >= worse:
+            share = (better - min(score, better)) / (better - worse)
+            return Standing(round(above + share * (below - above)), TEAMS, estimated=True)
+    return Standing(TEAMS, TEAMS, estimated=True)
+
+
+def _leaderboard(api: "KaggleApi") -> list[float]:
+    from kagglesdk.competitions.types.competition_api_service import ApiGetLeaderboardRequest
+
+    request = ApiGetLeaderboardRequest()
+    request.competition_name, request.page_size = SLUG, 100
+
+    def page():
+        with api.build_kaggle_client() as kaggle:
+            return kaggle.competitions.competition_api_client.get_leaderboard(request)
+
+    scores = []
+    while True:
+        answer = patiently("the leaderboard", page)
+        scores += [_number(team.score) for team in answer.submissions if team.score]
+        if not answer.next_page_token or answer.next_page_token == request.page_token:
+            break
+        request.page_token = answer.next_page_token
+    if not scores or None in scores:
+        raise KaggleError("the leaderboard: came without scores")
+    return sorted(scores, reverse=True)

@@ -1,0 +1,54 @@
+"""The networks a recipe can name, and the precision they compute in.
+
+A network is one module: its settings, which are the recipe's [model] section and are read without
+Keras, and its builder. Settings have
+
+- `step`: what both sides of the input must be divisible by;
+- `pictures`: how many sizes of the picture the network reads, 1 for most. Training can start with
+  the smaller ones alone (`training.stages`), through `part(network, pictures)`;
+- `build(input_shape)`: the network, a `keras.Model` from pictures in [0, 1] to probabilities.
+"""
+
+from pathlib import Path
+
+from carvana.backend import keras, tf
+from carvana.networks.pyramid import PyramidUnet
+from carvana.networks.unet import Unet
+
+NETWORKS = {  # by the name that model.network gives
+    "unet": Unet,
+    "pyramid_unet": PyramidUnet,
+}
+
+
+def choose_precision(wanted: str) -> str:
+    """Return the Keras dtype policy for "auto": the fastest that this hardware computes safely.
+
+    bfloat16 where the processor or GPU has it, float16 (Keras scales the loss) on GPUs with
+    tensor cores but no bfloat16, else float32.
+    """
+    if wanted != "auto":
+        return wanted
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        major, _ = details.get("compute_capability", (0, 0))
+        return {7: "mixed_float16"}.get(major, "mixed_bfloat16" if major >= 8 else "float32")
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def precision_of(network: "keras.Model") -> str:
+    """Return the dtype policy a network was built under."""
+    convolutions = (x for x in network.layers if isinstance(x, keras.layers.Conv2D))
+    policies = {layer.dtype_policy.name for layer in convolutions}
+    return next(iter(policies - {"float32"}), "float32")
+
+
+def describe_device() -> str:
+    """Name what networks run on: `2 GPUs`, or `CPU, 2 cores`."""
+    import os
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else f"CPU, {os.cpu_count()} cores"

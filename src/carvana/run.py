@@ -1,0 +1,296 @@
+"""A run folder: the names of its files, and the trained network in it; small files of weights."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from carvana import __version__
+from carvana.backend import keras, keras_settings, tf
+from carvana.errors import CarvanaError, UsageError
+from carvana.files import replacing, write_text
+from carvana.networks import choose_precision, precision_of
+from carvana.networks.encoder import ENCODER
+from carvana.recipe import Input, Recipe, load_recipe, parse_recipe, to_toml
+
+MARKER = "run.json"  # says that the kit made the folder, and in which layout
+LAYOUT = 2
+MODEL = "model.keras"  # after the last epoch: what predicts, and what training resumes from
+BEST = "best.keras"  # of the epoch with the highest validation dice
+RECIPE = "recipe.toml"
+SPLIT = "split.csv"
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+PLOT = "history.png"
+REPORT = "report.html"
+OURS = (MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS, PLOT, REPORT)
+
+SHIPPED = Path(__file__).parent / "shipped"  # weights that come with the kit
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that a folder is a run of the kit's or can become one. Nothing is touched.
+
+    Raises:
+        UsageError: it holds files of a run's names that the kit did not write, or a run of
+            another layout.
+    """
+    if (folder / MARKER).exists():
+        _check_layout(folder)
+        return
+    foreign = [name for name in OURS if (folder / name).exists()]
+    if foreign:
+        raise UsageError(
+            f"{folder}: holds {', '.join(foreign)} but no {MARKER}, so it is not a run of this "
+            "version of the kit; choose another --run"
+        )
+
+
+def claim_folder(folder: Path) -> None:
+    """Mark a folder as a run of the kit's; call `check_folder` before.
+
+    Raises:
+        CarvanaError: it cannot be written.
+    """
+    if not (folder / MARKER).exists():
+        write_text(folder / MARKER, json.dumps({"carvana": __version__, "layout": LAYOUT}) + "\n")
+
+
+def _check_layout(folder: Path) -> None:
+    """Make sure that a folder is a run, in this version's layout."""
+    marker = folder / MARKER
+    try:
+        layout = json.loads(marker.read_text(encoding="utf-8"))["layout"]
+    except FileNotFoundError as error:
+        raise CarvanaError(
+            f"{folder}: has no {MARKER}, so it is not a run of this version of the kit; give a "
+            "folder that `carvana train` wrote"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CarvanaError(
+            f"{marker}: cannot be read; restore it or train in another folder"
+        ) from error
+    if layout != LAYOUT:
+        raise UsageError(
+            f"{marker}: the run has layout {layout}, this version of the kit reads layout "
+            f"{LAYOUT}; use the version that made it, or train again in another folder"
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network with the recipe it was trained by."""
+
+    recipe: Recipe
+    networks: tuple["keras.Model", ...]  # the same one at each of the prediction's scales
+    paths: tuple[Path, ...]  # of the files it was loaded from
+
+    @classmethod
+    def load(cls, source: str | Path | Sequence[str | Path]) -> "Run":
+        """Load a run folder, a file of weights, weights the kit ships, or the mean of several.
+
+        Args:
+            source: a run's folder, an `.npz` file, a shipped name ("sharp"), or a list of those.
+                The recipe of a list's first member decides how the mean predicts.
+
+        Raises:
+            UsageError: there is nothing of this name, it is no path, or the members of a list
+                take pictures of different sizes.
+            CarvanaError: a file is absent or broken, or does not match its recipe.
+        """
+        if isinstance(source, (list, tuple)):
+            return cls._load_mean(source)
+        if not isinstance(source, (str, Path)):
+            raise UsageError(
+                f"a {type(source).__name__} cannot be loaded; give the path of a run, an .npz "
+                "file, the name of shipped weights, or a list of those"
+            )
+        path = Path(source)
+        if path.suffix == ".npz":
+            if not path.is_file():
+                raise UsageError(f"{path}: no such file of weights")
+            return cls._load_weights(path)
+        if isinstance(source, str) and source in shipped_names():
+            return cls._load_weights(SHIPPED / f"{source}.npz")
+        if not path.is_dir():
+            raise UsageError(
+                f"{source}: no such run or weights; give a run's folder, an .npz file, or one of "
+                f"{', '.join(shipped_names())}"
+            )
+        return cls._load_folder(path)
+
+    @classmethod
+    def _load_folder(cls, folder: Path) -> "Run":
+        path = folder / MODEL
+        if not path.is_file() and not (folder / MARKER).exists():
+            raise CarvanaError(f"{path}: no such model; run `carvana train` first")
+        _check_layout(folder)
+        network = load_network(path)
+        if not (folder / RECIPE).exists():
+            raise CarvanaError(f"{folder / RECIPE}: is missing; restore it or train again")
+        recipe = load_recipe(folder / RECIPE)
+        mismatch = CarvanaError(
+            f"{path}: does not match its {RECIPE}; restore the matching model or train again"
+        )
+        if network.input_shape[1:3] != (recipe.input.height, recipe.input.width):
+            raise mismatch
+        if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+            raise CarvanaError(
+                f"{path}: holds weights that are not numbers; restore a good one or train again"
+            )
+        try:
+            networks = _at_each_scale(recipe, network)
+        except ValueError as error:
+            raise mismatch from error
+        return cls(recipe, networks, (path,))
+
+    @classmethod
+    def _load_mean(cls, sources: Sequence[str | Path]) -> "Run":
+        if not sources:
+            raise UsageError("an empty list cannot be loaded; name one run or more")
+        runs = [cls.load(source) for source in sources]
+        first = runs[0]
+        if len(runs) == 1:
+            return first
+        for run, source in zip(runs, sources, strict=True):
+            if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
+                raise UsageError(
+                    f"{source}: takes pictures of another size than {sources[0]}; average runs of "
+                    "one recipe"
+                )
+        means = []
+        for networks in zip(*(run.networks for run in runs), strict=True):
+            for number, network in enumerate(networks):
+                network.name = f"run_{number}"  # unique within the mean
+            with keras_settings("float32"):
+                inputs = keras.Input(networks[0].input_shape[1:])
+                mean = keras.layers.Average()([network(inputs) for network in networks])
+                means.append(keras.Model(inputs, mean))
+        return cls(first.recipe, tuple(means), tuple(path for run in runs for path in run.paths))
+
+    @classmethod
+    def _load_weights(cls, path: Path) -> "Run":
+        try:
+            with np.load(path) as arrays:
+                recipe = parse_recipe(str(arrays["recipe"]), str(path))
+                numbered = sorted(name for name in arrays.files if name != "recipe")
+                weights = [arrays[name].astype(np.float32) for name in numbered]
+            if not all(np.isfinite(weight).all() for weight in weights):
+                raise ValueError("not numbers")
+            network = build_network(recipe, choose_precision(recipe.training.precision))
+            for variable, weight in zip(_own_variables(network), weights, strict=True):
+                variable.assign(weight)
+            return cls(recipe, _at_each_scale(recipe, network), (path,))
+        except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
+            raise
+        except Exception as error:  # NumPy raises whatever the broken part raised
+            raise CarvanaError(
+                f"{path}: is not a file of weights, is cut short, or belongs to another version "
+                "of the kit; fetch it again"
+            ) from error
+
+    def save_weights(self, path: Path) -> None:
+        """Write the weights to a small file: convolutions as float16, the rest as float32.
+
+        Those of a pretrained encoder are left out, as its package holds them.
+
+        Raises:
+            UsageError: `path` does not end in .npz.
+            CarvanaError: the network is not the recipe's, a weight is more than float16 holds,
+                or the file cannot be written.
+        """
+        if path.suffix != ".npz":
+            raise UsageError(f"{path}: the name of a file of weights ends in .npz")
+        network, fresh = self.networks[0], build_network(self.recipe, "float32")
+        if [w.shape for w in network.weights] != [w.shape for w in fresh.weights]:
+            raise CarvanaError(f"{path}: the run's model does not match its recipe; train again")
+        arrays = {"recipe": np.array(to_toml(self.recipe))}
+        for number, variable in enumerate(_own_variables(network)):
+            weight = variable.numpy()
+            with np.errstate(over="ignore"):
+                stored = weight.astype(np.float16) if weight.ndim > 1 else weight
+            if not np.isfinite(stored).all():
+                raise CarvanaError(
+                    f"{path}: {variable.path} holds more than float16 can; train again"
+                )
+            arrays[f"{number:03}"] = stored
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the model's and recipe's bytes: the same run has the same."""
+        digest = hashlib.sha256(to_toml(self.recipe).encode())
+        for path in self.paths:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the weights that come with the kit."""
+    return sorted(file.stem for file in SHIPPED.glob("*.npz"))
+
+
+def build_network(recipe: Recipe, precision: str, pictures: Input | None = None) -> "keras.Model":
+    """Build a recipe's network with fresh weights.
+
+    Args:
+        recipe: whose network.
+        precision: a Keras dtype policy.
+        pictures: the size it takes; the size trained on when None.
+    """
+    pictures = pictures or recipe.input
+    with keras_settings(precision):
+        return recipe.model.build((pictures.height, pictures.width, 3))
+
+
+def load_network(path: Path, training_precision: str | None = None) -> "keras.Model":
+    """Load a saved network.
+
+    Args:
+        path: a run's `.keras` file.
+        training_precision: the dtype policy to train on under, with the optimizer's state; None
+            to predict, without an optimizer.
+
+    Raises:
+        CarvanaError: absent, cut short, or not a Keras model.
+    """
+    import carvana.networks.layers  # noqa: F401 - registers them
+
+    if not path.is_file():
+        raise CarvanaError(f"{path}: no such model; run `carvana train` first")
+    try:
+        with keras_settings(training_precision or "float32"):
+            return keras.saving.load_model(path, compile=training_precision is not None)
+    except Exception as error:  # Keras raises whatever the broken part raised
+        raise CarvanaError(
+            f"{path}: is not a readable Keras model; restore it or delete it and train again"
+        ) from error
+
+
+def _at_each_scale(recipe: Recipe, network: "keras.Model") -> tuple["keras.Model", ...]:
+    """Return a trained network once for each size of picture its recipe predicts from.
+
+    Raises:
+        ValueError: the network is not the recipe's.
+    """
+    networks = []
+    for pictures in recipe.prediction_inputs:
+        if pictures == recipe.input:
+            networks.append(network)
+            continue
+        resized = build_network(recipe, precision_of(network), pictures)
+        resized.set_weights(network.get_weights())
+        networks.append(resized)
+    return tuple(networks)
+
+
+def _own_variables(network: "keras.Model") -> list["keras.Variable"]:
+    """Return a network's variables in order, without those of its pretrained encoder."""
+    layers = list(network.layers)
+    for layer in layers:  # and, as they are added, those of the models among them
+        layers += getattr(layer, "layers", [])
+    foreign = {id(v) for layer in layers if layer.name == ENCODER for v in layer.weights}
+    return [variable for variable in network.weights if id(variable) not in foreign]

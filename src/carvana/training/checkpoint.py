@@ -1,0 +1,250 @@
+"""What a training keeps in its run folder: history, metrics, models; and how it resumes."""
+
+import io
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from carvana.backend import keras
+from carvana.errors import CarvanaError, UsageError
+from carvana.files import replacing, write_text
+from carvana.networks import precision_of
+from carvana.progress import LINE_SECONDS
+from carvana.recipe import Recipe, Training, differences, load_recipe
+from carvana.run import (
+    BEST,
+    HISTORY,
+    METRICS,
+    MODEL,
+    RECIPE,
+    SPLIT,
+    check_folder,
+    load_network,
+)
+
+COLUMNS = [  # of history.csv; empty where an epoch was cut short
+    *("epoch", "steps", "seconds", "accuracy", "dice", "loss"),
+    *("val_accuracy", "val_dice", "val_loss"),
+]
+SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
+
+
+def check_run(run: Path, recipe: Recipe) -> None:
+    """Make sure that a recipe can be trained in a folder. Nothing is written or deleted.
+
+    Raises:
+        UsageError: the folder is not the kit's, or holds a run of another recipe, or a trained
+            model that training would replace.
+    """
+    check_folder(run)
+    if not (run / MODEL).exists():
+        if (run / BEST).exists():
+            raise UsageError(
+                f"{run}: holds {BEST} without {MODEL}, and training would replace it; move it "
+                "elsewhere or choose another --run"
+            )
+        return
+    for name in (RECIPE, SPLIT):
+        if not (run / name).exists():
+            raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
+    changed = differences(load_recipe(run / RECIPE), recipe)
+    if recipe.training.schedule == "constant" and not recipe.training.stages:
+        # Then a finished run can be trained for more epochs.
+        changed = [key for key in changed if not key.startswith("training.epochs ")]
+    if changed:
+        raise UsageError(
+            f"{run}: holds a run of another recipe: {', '.join(changed)}; "
+            "give this one a folder of its own (--run, or make NAME=...)"
+        )
+
+
+def clear_failed_start(run: Path) -> None:
+    """Delete what a start that saved no model left in a run folder of ours."""
+    if not (run / MODEL).exists():
+        for name in (SPLIT, HISTORY, METRICS):
+            (run / name).unlink(missing_ok=True)
+
+
+def load_checkpoint(run: Path, precision: str) -> "keras.Model":
+    """Load a run's network to train it further, with the random numbers it would have drawn.
+
+    Args:
+        run: the folder.
+        precision: the dtype policy to train under.
+
+    Raises:
+        CarvanaError: it cannot be trained further.
+    """
+    path = run / MODEL
+    network = load_network(path, precision)
+    if network.optimizer is None:
+        raise CarvanaError(f"{path}: has no optimizer to resume with; start another run")
+    steps = int(network.optimizer.iterations.numpy())
+    if steps == 0 and (run / HISTORY).exists():
+        raise CarvanaError(
+            f"{path}: its optimizer's state does not load in this precision; use --set "
+            "training.precision as before, or start another run"
+        )
+    for layer in network.layers:  # Keras saves no random state: count the draws made so far
+        if isinstance(layer, keras.layers.Dropout) and layer.rate:
+            seed, _ = layer.seed_generator.state.numpy()
+            layer.seed_generator.state.assign([seed, steps])
+    return network
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keep `history.csv`, `model.keras` and `best.keras` up to date, each atomically.
+
+    An epoch's row is written before the model that has completed it: a kill between the two
+    trains that epoch again and drops the row, so that none is repeated or lost.
+
+    Args:
+        run: the folder.
+        history: the rows of the epochs completed before.
+        steps: of an epoch.
+        done: steps completed before.
+        whole: the network that is saved, whichever part of it is fitted.
+        training: the recipe's section.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        history: pd.DataFrame,
+        steps: int,
+        done: int,
+        whole: "keras.Model",
+        training: Training,
+    ):
+        super().__init__()
+        self.run, self.history, self.steps, self.step = run, history, steps, done
+        self.whole, self.training = whole, training
+        self.set_model(whole)
+        self.saved = self.printed = time.monotonic()
+        self.began = None  # when this epoch's first step began, None if that was before a stop
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic() if self.step % self.steps == 0 else None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        now = time.monotonic()
+        if self.step % self.steps and now - self.saved > SAVE_SECONDS:
+            self.save()
+        if not sys.stdout.isatty() and now - self.printed > LINE_SECONDS:
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
+            print(f"step {self.step}: {figures}", flush=True)
+            self.printed = now
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.stop_training:  # diverged: keep the last good model
+            return
+        row = {"epoch": epoch + 1, "steps": self.step, **logs}
+        if self.began:
+            row["seconds"] = time.monotonic() - self.began
+        else:  # figures of a part of the epoch would pass for those of the whole
+            row = {key: row[key] for key in row if key not in ("accuracy", "dice", "loss")}
+        rows = [*self.history.to_dict("records"), row]
+        self.history = pd.DataFrame(rows, columns=COLUMNS)
+        write_text(self.run / HISTORY, self.history.to_csv(index=False))
+        self.save()
+        keep_best(self.run, self.history, self.training)
+
+    def save(self):
+        """Save the whole network."""
+        if self.model.stop_training:
+            return
+        # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
+        self.step = max(self.step, int(self.whole.optimizer.iterations.numpy()))
+        self.whole.optimizer.iterations.assign(self.step)
+        with replacing(self.run / MODEL) as temporary:
+            self.whole.save(temporary)
+        self.saved = time.monotonic()
+
+
+def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
+    """Copy the model that completed the last epoch to `best.keras` if none of its stage is better.
+
+    Call it with the model of just that epoch in place; a second time it does nothing.
+    """
+    *before, last = _dice_of_stage(history, training, int(history["epoch"].iloc[-1]))
+    model, best = run / MODEL, run / BEST
+    if before and last <= max(before):
+        return
+    if best.exists() and best.stat().st_mtime_ns >= model.stat().st_mtime_ns:
+        return
+    with replacing(best) as temporary:
+        shutil.copyfile(model, temporary)
+
+
+def read_history(run: Path, epochs_done: int) -> pd.DataFrame:
+    """Read the rows of the epochs the model has completed; the last may be missing after a kill.
+
+    Raises:
+        CarvanaError: they do not fit the model.
+    """
+    path = run / HISTORY
+    if epochs_done == 0:
+        return pd.DataFrame(columns=COLUMNS)
+    fault = f"{path}: does not fit the model beside it; restore it or start another run"
+    try:
+        text = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
+        history = pd.read_csv(io.StringIO(text))
+    except (OSError, ValueError) as error:
+        raise CarvanaError(fault) from error
+    if list(history.columns) != COLUMNS or not text.endswith("\n"):
+        raise CarvanaError(fault)
+    history = history[history["epoch"] <= epochs_done]
+    if list(history["epoch"]) != list(range(1, len(history) + 1)) or len(history) < epochs_done - 1:
+        raise CarvanaError(fault)
+    return history
+
+
+def read_metrics(run: Path) -> dict | None:
+    """Read `metrics.json`; None where training is not finished."""
+    try:
+        return json.loads((run / METRICS).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write_metrics(
+    run: Path, history: pd.DataFrame, network: "keras.Model", images: int, training: Training
+) -> dict:
+    """Write and return the figures of a finished training.
+
+    Args:
+        run: the folder.
+        history: of all epochs.
+        network: the trained network.
+        images: training photographs.
+        training: the recipe's section.
+    """
+    last, timed = history.iloc[-1], history.dropna(subset="seconds")
+    seconds = float(timed["seconds"].sum())
+    epoch_images = training.steps_per_epoch * training.batch_size or images
+    metrics = {
+        "val_dice": float(last["val_dice"]),
+        "val_accuracy": float(last["val_accuracy"]),
+        "val_loss": float(last["val_loss"]),
+        "best_val_dice": float(max(_dice_of_stage(history, training, int(last["epoch"])))),
+        "steps": int(last["steps"]),
+        "epochs": int(last["epoch"]),
+        # Of epochs that were not cut short; validation and the first step's compilation included.
+        "seconds": round(seconds, 1),
+        "images_per_second": round(epoch_images * len(timed) / seconds, 3) if seconds else None,
+        "parameters": network.count_params(),
+        "precision": precision_of(network),
+    }
+    write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def _dice_of_stage(history: pd.DataFrame, training: Training, epoch: int) -> list[float]:
+    """Return the validation dice of the epochs that trained the same network as `epoch` does."""
+    stages = history["epoch"].map(lambda number: training.stage_of(number - 1))
+    return history["val_dice"][stages == training.stage_of(epoch - 1)].tolist()

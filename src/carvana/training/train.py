@@ -1,0 +1,263 @@
+"""Train: recipe + data -> runs/<name>/, resumable after a kill at any moment."""
+
+import contextlib
+import math
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from carvana.backend import keras, keras_settings, tf
+from carvana.competition.facts import Paths
+from carvana.data.batches import training_dataset, validation_dataset
+from carvana.data.cache import prepare
+from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split, write_split
+from carvana.errors import CarvanaError
+from carvana.files import alone, clear_temporaries, write_text
+from carvana.networks import choose_precision, describe_device
+from carvana.recipe import Recipe, load_recipe, to_toml
+from carvana.run import HISTORY, METRICS, MODEL, PLOT, RECIPE, SPLIT, build_network, claim_folder
+from carvana.training.checkpoint import (
+    Checkpoint,
+    check_run,
+    clear_failed_start,
+    keep_best,
+    load_checkpoint,
+    read_history,
+    read_metrics,
+    write_metrics,
+)
+from carvana.training.optimizers import compile_network, compile_with, exact_products
+from carvana.training.plot import draw_history
+
+
+def train(
+    recipe: str | Path | Recipe,
+    data: str | Path = "data",
+    run: str | Path = "runs/mine",
+    overrides: Sequence[str] = (),
+) -> dict:
+    """Train a recipe, or resume a run that was stopped.
+
+    Args:
+        recipe: the name of one of the kit's recipes, the path of a TOML file, or a loaded recipe.
+        data: the data folder.
+        run: the folder for `model.keras`, `best.keras`, `recipe.toml`, `split.csv`,
+            `history.csv`, `history.png`, `metrics.json` and TensorBoard's `logs/`.
+        overrides: `section.key=value` each, as in "training.epochs=3".
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        CarvanaError: the data are at fault, a file cannot be written, or training diverged.
+        UsageError: the recipe is at fault, or `run` holds another recipe's model or files that
+            the kit did not write.
+        KeyboardInterrupt: Ctrl-C, after the model has been saved.
+    """
+    run = Path(run)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, list(overrides))
+    precision = choose_precision(recipe.training.precision)
+    with alone(run, "training"), _settings(recipe, precision):
+        metrics = _train(recipe, Paths(Path(data)), run, precision)
+    draw_history(run / HISTORY, run / PLOT)
+    return metrics
+
+
+@contextlib.contextmanager
+def _settings(recipe: Recipe, precision: str) -> Iterator[None]:
+    """Set what training needs of the process, and restore it afterwards."""
+    threads, state = cv2.getNumThreads(), random.getstate()
+    with keras_settings(precision), exact_products(recipe.training.optimizer):
+        try:
+            cv2.setNumThreads(0)  # the input's own threads take a batch each
+            random.seed(recipe.training.seed)  # where Keras's layers take their seeds from
+            yield
+        finally:
+            cv2.setNumThreads(threads)
+            random.setstate(state)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every stretch of a training needs."""
+
+    recipe: Recipe
+    run: Path
+    steps: int  # of an epoch
+    parts: list["keras.Model"]  # what each stage trains, the whole network last
+    training_files: list[Path]
+    validation_files: list[Path]
+    checkpoint: Checkpoint
+
+    def part(self, epoch: int) -> tuple["keras.Model", int]:
+        """Return the network that an epoch trains, and how much its pictures are shrunk."""
+        network = self.parts[self.recipe.training.stage_of(epoch)]
+        return network, self.recipe.input.height // network.input_shape[1]
+
+
+def _train(recipe: Recipe, paths: Paths, run: Path, precision: str) -> dict:
+    check_run(run, recipe)
+    pairs = find_pairs(paths)
+    claim_folder(run)
+    clear_failed_start(run)
+    split = _split(run, pairs, recipe)
+    training = recipe.training
+    steps = training.steps_per_epoch or math.ceil(len(split.train) / training.batch_size)
+    print(f"{run}: training on {describe_device()}, in {precision}", flush=True)
+
+    last = [len(part) % training.batch_size for part in (split.train, split.validation)]
+    with _strategy([training.batch_size, *last]).scope():
+        network = _load_or_build(run, recipe, steps, precision)
+        parts = _parts(network, recipe)
+    done = int(network.optimizer.iterations.numpy())
+    history = read_history(run, done // steps)
+    if done and done % steps == 0 and len(history) == done // steps:
+        keep_best(run, history, training)  # a kill may have come before
+    if done >= steps * training.epochs and len(history) >= training.epochs:
+        print(f"{run}: {len(history)} epochs are trained already; nothing to do")
+        images = len(split.train)
+        return read_metrics(run) or write_metrics(run, history, network, images, training)
+    if done:
+        print(f"{run}: resuming after step {done} of {steps * training.epochs}")
+
+    files = prepare(split.train + split.validation, paths.cache, recipe.input)
+    write_text(run / RECIPE, to_toml(recipe))
+    (run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
+    clear_temporaries(run)
+    checkpoint = Checkpoint(run, history, steps, done, network, training)
+    images = len(split.train)
+    job = _Job(recipe, run, steps, parts, files[:images], files[images:], checkpoint)
+    _fit_all(job, done, paths.cache)
+    return write_metrics(run, checkpoint.history, network, images, training)
+
+
+def _fit_all(job: _Job, done: int, cache: Path) -> None:
+    """Train from step `done` to the last one; save at the end, and where it is interrupted."""
+    checkpoint, steps, training = job.checkpoint, job.steps, job.recipe.training
+    epochs_done, steps_into = divmod(done, steps)
+    if epochs_done > len(checkpoint.history):
+        _validate(job, epochs_done - 1)
+    try:
+        if steps_into:  # first the rest of the epoch that was cut short
+            _fit(job, done, epochs_done + 1, steps - steps_into)
+            done += steps - steps_into
+        for last_epoch in training.stage_ends:
+            if done < steps * last_epoch:
+                _fit(job, done, last_epoch, steps)
+                done = steps * last_epoch
+    except KeyboardInterrupt:
+        with _uninterrupted():
+            checkpoint.save()
+        print(
+            f"\n{job.run}: saved at step {checkpoint.step} of {steps * training.epochs}; "
+            "run the same command to resume"
+        )
+        raise
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except tf.errors.OpError as error:  # of the input: a prepared pair is gone
+        checkpoint.save()
+        raise CarvanaError(
+            f"{job.run}: a prepared pair in {cache} cannot be read; run the same command again: "
+            f"the pair is prepared again and training resumes after step {checkpoint.step}"
+        ) from error
+
+
+def _validate(job: _Job, epoch: int) -> None:
+    """Make up for the validation of an epoch that was stopped after its last step."""
+    network, shrink = job.part(epoch)
+    validation = validation_dataset(job.validation_files, job.recipe, shrink)
+    logs = network.evaluate(validation, return_dict=True, verbose=0)
+    job.checkpoint.set_model(network)
+    job.checkpoint.on_epoch_end(epoch, {f"val_{name}": value for name, value in logs.items()})
+
+
+def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> None:
+    """Train the epochs up to `last_epoch`, all of one stage.
+
+    Always by steps: Keras 3.15 runs an empty step at the end of a dataset of unknown length.
+    """
+    first_epoch = first_step // job.steps
+    network, shrink = job.part(first_epoch)
+    network.fit(
+        training_dataset(job.training_files, job.recipe, first_step, shrink),
+        initial_epoch=first_epoch,
+        epochs=last_epoch,
+        steps_per_epoch=steps_per_epoch,
+        validation_data=validation_dataset(job.validation_files, job.recipe, shrink),
+        callbacks=[
+            keras.callbacks.TensorBoard(job.run / "logs", profile_batch=0),
+            keras.callbacks.TerminateOnNaN(),
+            job.checkpoint,
+        ],
+        shuffle=False,  # the batches are shuffled already
+        verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, else a line an epoch
+    )
+    if network.stop_training:
+        raise CarvanaError(
+            f"{job.run}: the loss is not a number; the last good model, if one was saved, is kept; "
+            "lower training.learning_rate (--set training.learning_rate=...) in another run"
+        )
+
+
+def _split(run: Path, pairs: list[Pair], recipe: Recipe) -> Split:
+    """Read the run's split, or draw it and write it down."""
+    path = run / SPLIT
+    if path.exists():
+        return read_split(path, pairs)
+    settings = recipe.data
+    split = draw_split(pairs, settings.split, settings.validation, settings.seed)
+    write_split(path, split)
+    return split
+
+
+def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "keras.Model":
+    if (run / MODEL).exists():
+        return load_checkpoint(run, precision)
+    network = build_network(recipe, precision)
+    compile_network(network, recipe, steps)
+    return network
+
+
+def _parts(network: "keras.Model", recipe: Recipe) -> list["keras.Model"]:
+    """Return what each stage trains, the whole network last."""
+    parts = []
+    for stage, _ in enumerate(recipe.training.stages):
+        parts.append(recipe.model.part(network, pictures=stage + 1))
+        compile_with(parts[-1], network.optimizer, recipe)
+    return [*parts, network]
+
+
+def _strategy(batches: list[int]) -> "tf.distribute.Strategy":
+    """Share batches of these sizes among as many of the machine's GPUs as divide them all.
+
+    Of uneven shares Keras makes wrong means, of empty ones not-a-number.
+    """
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    count = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in batches))
+    if count < len(devices):
+        sizes = ", ".join(map(str, sorted({size for size in batches if size})))
+        print(f"{count} of {len(devices)} GPUs: no more divide batches of {sizes} evenly")
+    if count == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices[:count]])
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Make a second Ctrl-C wait until the block ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,122 @@
+import csv
+import gzip
+import random
+
+import numpy as np
+import pytest
+from carvana.score import dice, score
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from carvana import rle
+from carvana.errors import CarvanaError
+
+two_masks = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
+    lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arrays(bool, shape))
+)
+
+
+@given(two_masks)
+def test_dice_from_run_lengths_is_that_of_the_pixels(masks):
+    a, b = masks
+    total = a.sum() + b.sum()
+    expected = 2 * (a & b).sum() / total if total else 1.0
+    assert dice(*(rle.parse(rle.encode(mask)) for mask in masks)) == expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [("", "", 1), ("1 5", "", 0), ("", "1 5", 0), ("1 4", "3 4", 0.5), ("1 4", "1 4", 1)],
+)
+def test_dice_by_hand(a, b, expected):
+    assert dice(rle.parse(a), rle.parse(b)) == expected
+
+
+def write(path, rows, header=("img", "rle_mask")):
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture
+def truth(tmp_path):
+    rows = [
+        ("a_01.jpg", "1 4", "Public"),
+        ("a_02.jpg", "1 4", "Private"),
+        ("a_03.jpg", "", "Private"),
+        ("a_04.jpg", "9 1", "Ignored"),
+    ]
+    return write(tmp_path / "truth.csv", rows, ("img", "rle_mask", "Usage"))
+
+
+ROWS = [("a_01.jpg", "3 4"), ("a_02.jpg", "1 4"), ("a_03.jpg", ""), ("a_04.jpg", "")]
+
+
+def test_mean_parts_and_worst(tmp_path, truth):
+    for name in ("s.csv", "s.csv.gz"):
+        rows = random.Random(0).sample(ROWS, 4)  # in any order
+        result = score(write(tmp_path / name, rows), truth, worst=2)
+        assert result.mean == pytest.approx(2.5 / 3)
+        assert result.count == 3
+        assert result.parts == {"Public": 0.5, "Private": 1.0}
+        assert result.worst == [(0.5, "a_01.jpg"), (1.0, "a_02.jpg")]
+        assert result.views == {"01": 0.5, "02": 1.0, "03": 1.0}
+
+
+def test_truth_without_usage(tmp_path):
+    truth = write(tmp_path / "t.csv", ROWS)
+    result = score(write(tmp_path / "s.csv.gz", ROWS), truth)
+    assert (result.mean, result.count, result.parts) == (1.0, 4, {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (ROWS[:2], r"2 of .*truth\.csv's images are missing \(first: a_03\.jpg\)"),
+        ([*ROWS, ROWS[0]], r"line 6: a_01\.jpg is doubled"),
+        ([*ROWS, ("b_01.jpg", "")], r"line 6: b_01\.jpg is unknown to the truth"),
+        ([("a_01.jpg", "1 x"), *ROWS[1:]], r"s\.csv: a_01\.jpg: something that is not a whole"),
+        ([("a_01.jpg", "1 4 2 4"), *ROWS[1:]], r"s\.csv: a_01\.jpg: runs overlap"),
+        ([("a_01.jpg", "0 4"), *ROWS[1:]], r"s\.csv: a_01\.jpg: a run is out of bounds"),
+        ([("a_01.jpg", "1 3000000"), *ROWS[1:]], r"s\.csv: a_01\.jpg: a run is out of bounds"),
+        ([("a_01.jpg",), *ROWS[1:]], r"line 2: a_01\.jpg is not two cells"),
+    ],
+)
+def test_faults_name_the_row(tmp_path, truth, rows, says):
+    with pytest.raises(CarvanaError, match=says):
+        score(write(tmp_path / "s.csv", rows), truth)
+
+
+def test_broken_truth_is_named(tmp_path):
+    made = write(tmp_path / "s.csv", ROWS)
+    for rows, says in (
+        ([*ROWS, ROWS[0]], r"t\.csv: a_01\.jpg is doubled"),
+        ([*ROWS[:3], ("a_04.jpg",)], r"t\.csv: a_04\.jpg has no mask"),
+    ):
+        with pytest.raises(CarvanaError, match=says):
+            score(made, write(tmp_path / "t.csv", rows))
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path):
+    truth = write(tmp_path / "t.csv", ROWS)
+    truth.write_bytes(b"\xef\xbb\xbf" + truth.read_bytes())
+    assert b"\r\n" in truth.read_bytes()
+    assert score(write(tmp_path / "s.csv", ROWS), truth).mean == 1
+
+
+def test_real_masks_score_as_their_pixels_do(real, tmp_path):
+    with (real / "solution.csv").open() as file:
+        rows = list(csv.DictReader(file))[:6]
+    masks = [rle.decode(row["rle_mask"], 1280, 1918) for row in rows]
+    shifted = [np.roll(mask, (3, 5), (0, 1)) for mask in masks]
+    truth = write(tmp_path / "t.csv", [(r["img"], r["rle_mask"]) for r in rows])
+    names = [row["img"] for row in rows]
+    made = write(
+        tmp_path / "s.csv", [(n, rle.encode(m)) for n, m in zip(names, shifted, strict=True)]
+    )
+    expected = [
+        2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(masks, shifted, strict=True)
+    ]
+    assert score(made, truth).mean == pytest.approx(np.mean(expected), abs=1e-12)

@@ -1,0 +1,165 @@
+import errno
+import os
+import stat
+import zipfile
+
+import pytest
+from carvana.archives import BrokenArchive
+from kaggle_fixtures import write_zip
+
+from carvana import archives
+from carvana.errors import CarvanaError
+
+GOOD = {"train/": b"", "train/a.jpg": os.urandom(50_000), "train/b.jpg": b"b"}
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return write_zip(tmp_path / "train.zip", GOOD)
+
+
+def test_checks_and_unpacks_the_folder_it_is_named_after(archive, tmp_path):
+    assert archives.check(archive) == 50_001
+    target = tmp_path / "data" / "train"
+    archives.unpack(archive, target)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+        "a.jpg": GOOD["train/a.jpg"],
+        "b.jpg": b"b",
+    }
+    assert os.listdir(target.parent) == ["train"]
+
+
+def test_leaves_out_what_a_macintosh_adds(tmp_path):
+    archive = write_zip(tmp_path / "train.zip", GOOD | {"__MACOSX/train/._a.jpg": b"x"})
+    archives.unpack(archive, tmp_path / "data" / "train")
+    assert os.listdir(tmp_path / "data") == ["train"]
+
+
+def damage_cut(archive):
+    os.truncate(archive, archive.stat().st_size // 2)
+
+
+def damage_bit(archive):
+    data = bytearray(archive.read_bytes())
+    data[25_000] ^= 1
+    archive.write_bytes(data)
+
+
+def damage_replaced(archive):
+    archive.write_text("<html>Please sign in</html>")
+
+
+def damage_climbing(archive):
+    write_zip(archive, GOOD | {"train/../../escaped": b"x"})
+
+
+def damage_absolute(archive):
+    write_zip(archive, GOOD | {f"{archive.parent}/escaped": b"x"})
+
+
+def damage_windows(archive):
+    write_zip(archive, GOOD | {"C:\\escaped": b"x"})
+
+
+def damage_link(archive):
+    link = zipfile.ZipInfo("train/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(link, str(archive.parent))
+        opened.writestr("train/link/escaped", b"x")
+
+
+def damage_pipe(archive):
+    pipe = zipfile.ZipInfo("train/pipe")
+    pipe.external_attr = (stat.S_IFIFO | 0o777) << 16
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(pipe, b"")
+
+
+def damage_bomb(archive):
+    write_zip(archive, {"train/a.jpg": bytes(40 * 2**20)}, zipfile.ZIP_DEFLATED)
+
+
+def damage_encrypted(archive):
+    data = archive.read_bytes()
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.index(signature) + place
+        data = data[:start] + bytes([data[start] | 1]) + data[start + 1 :]
+    archive.write_bytes(data)
+
+
+def damage_stray(archive):
+    write_zip(archive, GOOD | {"validation/c.jpg": b"x"})
+
+
+DAMAGES = {
+    "is cut short or damaged": (damage_cut, damage_bit, damage_replaced),
+    "climbs out of its folder": (damage_climbing,),
+    "is an absolute path": (damage_absolute, damage_windows),
+    "is a symbolic link": (damage_link,),
+    "is neither a file nor a folder": (damage_pipe,),
+    "over 100 times its own size": (damage_bomb,),
+    "is encrypted": (damage_encrypted,),
+    "holds 'validation/c.jpg', not train": (damage_stray,),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [(damage, line) for line, damages in DAMAGES.items() for damage in damages],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_bad_archive_is_named_and_changes_nothing(archive, tmp_path, damage, line):
+    damage(archive)
+    target = tmp_path / "data" / "train"
+    target.parent.mkdir()
+    (target.parent / "kept").write_text("as before")
+    with pytest.raises(BrokenArchive) as unpacked:
+        archives.unpack(archive, target)
+    assert str(unpacked.value).startswith(f"{archive}: ")
+    assert line in str(unpacked.value)
+    assert "\n" not in str(unpacked.value)
+    assert os.listdir(target.parent) == ["kept"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "train.zip"]
+    if damage is not damage_stray:
+        with pytest.raises(BrokenArchive):
+            archives.check(archive)
+
+
+def test_a_full_disk_leaves_nothing_behind(archive, tmp_path, monkeypatch):
+    def fail(self, entry, path):
+        (path / "half").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
+    with pytest.raises(CarvanaError, match="train: the disk is full; make room"):
+        archives.unpack(archive, tmp_path / "data" / "train")
+    assert os.listdir(tmp_path / "data") == []
+
+
+def test_room_is_required_before_unpacking(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "require_room", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        archives.unpack(archive, tmp_path / "data" / "train")
+    monkeypatch.undo()
+    with pytest.raises(CarvanaError, match="what needs 1000000000.0 GB, the disk has .* free"):
+        archives.require_room(tmp_path / "not" / "yet", 10**18, "what")
+
+
+def test_what_a_killed_run_left_is_cleared(archive, tmp_path):
+    left = tmp_path / "data" / ".train.unpacking" / "train"
+    left.mkdir(parents=True)
+    (left / "half.jpg").write_text("half")
+    archives.unpack(archive, tmp_path / "data" / "train")
+    assert sorted(os.listdir(tmp_path / "data" / "train")) == ["a.jpg", "b.jpg"]
+    assert os.listdir(tmp_path / "data") == ["train"]
+
+
+def test_an_absent_archive_is_named(tmp_path):
+    with pytest.raises(CarvanaError, match="gone.zip: no such file"):
+        archives.check(tmp_path / "gone.zip")
+
+
+def test_sizes_as_people_say_them():
+    texts = [archives.size_text(size) for size in (0, 999, 405_000_000, 7_800_000_000)]
+    assert texts == ["0 bytes", "999 bytes", "405 MB", "7.8 GB"]
