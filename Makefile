@@ -28,7 +28,8 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 # One after the other, also under `make -j`: each stage uses all cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup download train predict validate submit score report look cutout demo test bench lint clean
+.PHONY: help setup download train predict validate submit score report look cutout demo
+.PHONY: test bench lint clean clean-runs
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +58,7 @@ $(DATA)/test: | $(READY)
 $(DATA)/sample_submission.csv: | $(DATA)/test
 	$(BIN)/carvana download --data $(DATA) --only test
 
-train: $(READY) | $(DATA)/train $(DATA)/train_masks ## train RECIPE into runs/NAME, or go on with it
+train: $(READY) | $(DATA)/train $(DATA)/train_masks ## train RECIPE into runs/NAME, or resume it
 	$(BIN)/carvana train $(SETTINGS) --run $(RUN) $(ARGS)
 
 $(MODEL): | $(READY) $(DATA)/train $(DATA)/train_masks
@@ -84,14 +85,14 @@ score: $(MODEL) ## score the validation split at full size, and the submission w
 report: $(MODEL) ## write runs/NAME/report.html: figures, plot, masks, recipe
 	$(BIN)/carvana report --run $(RUN) --data $(DATA)
 
-look: $(READY) ## draw what the network sees into look.png
+look: $(READY) ## draw training samples into look.png
 	$(BIN)/carvana look $(SETTINGS) --out look.png
 
 cutout: $(READY) ## cut the cars of PHOTOS out into cutouts/, by the kit's own weights (WEIGHTS=sharp)
 	$(BIN)/carvana cutout $(or $(PHOTOS),$(error name the photographs: make cutout PHOTOS="a.jpg b.jpg")) \
 		--weights $(WEIGHTS) --out cutouts
 
-demo: $(READY) ## the whole road with no Kaggle account, on rendered cars
+demo: $(READY) ## the whole pipeline without a Kaggle account, on rendered cars
 	$(BIN)/carvana demo --data $(DATA)
 
 test: $(READY) ## run the tests, offline
@@ -104,5 +105,18 @@ lint: $(READY) ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-clean: ## remove runs and submissions; data and .venv stay
-	find runs submissions -mindepth 1 ! -name README.md -delete
+clean: ## delete what can be made again in minutes: caches and what the demo made
+	rm -rf .pytest_cache .ruff_cache .hypothesis build dist
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	$(if $(wildcard $(DATA)/cache/.),find $(DATA)/cache/ -mindepth 1 -delete)
+	$(if $(wildcard $(DATA)/demo-kaggle/.made-by-demo),rm -rf $(DATA)/demo-kaggle)
+	$(if $(wildcard $(DATA)/demo/.made-by-demo),rm -rf $(DATA)/demo)
+	$(if $(wildcard runs/demo/.made-by-demo),rm -rf runs/demo submissions/demo.csv.gz)
+
+PRODUCTS := find runs submissions -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*'
+
+clean-runs: ## list all runs and submissions, and delete them if you say so
+	@test -n "$$($(PRODUCTS))" || { echo "no runs or submissions"; exit 1; }
+	@$(PRODUCTS)
+	@printf 'Delete all of these? [y/N] '; read answer; \
+	if [ "$$answer" = y ]; then $(PRODUCTS) -exec rm -rf {} +; else echo "nothing deleted"; fi

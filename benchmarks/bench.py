@@ -23,18 +23,22 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from carvana.predict import Run, write_submission
-from carvana.score import score
-from carvana.submission import HEADER, read_rows, validate
-from carvana.train import build_model, choose_precision
-from carvana.unet import unet
 from PIL import Image
 
-from carvana import dataset, pipeline, rle
-from carvana.competition import HEIGHT, WIDTH, Paths
+from carvana.competition import rle
+from carvana.competition.facts import HEIGHT, TEST_IMAGES, WIDTH, Paths
+from carvana.competition.score import score
+from carvana.competition.submission import HEADER, read_rows, validate
+from carvana.data.batches import training_dataset
+from carvana.data.cache import prepare
+from carvana.data.dataset import Pair, find_pairs
+from carvana.networks import choose_precision
+from carvana.networks.unet import unet
+from carvana.prediction.predict import Model
+from carvana.prediction.shards import write_submission
 from carvana.recipe import Recipe, load_recipe
-
-TEST_IMAGES = 100_064
+from carvana.run import Run, build_network
+from carvana.training.optimizers import compile_network
 
 
 def in_turns(rounds: int, **ways: Callable[[], object]) -> dict[str, float]:
@@ -55,7 +59,7 @@ def show(what: str, value: str, ratio: float | None = None, bar: str = "") -> No
 # --- Training input ---------------------------------------------------------------------------
 
 
-def article_input(names: list[str], paths: Paths, recipe: Recipe) -> tf.data.Dataset:
+def article_input(pairs: list[Pair], recipe: Recipe) -> tf.data.Dataset:
     """Build the article's dataset: decode, scale, resize, augment every image in every epoch."""
 
     def load(image, mask):
@@ -75,26 +79,26 @@ def article_input(names: list[str], paths: Paths, recipe: Recipe) -> tf.data.Dat
         image = tf.image.random_saturation(image, 0.5, 0.7)
         return tf.clip_by_value(image, 0.0, 1.0), mask
 
-    images = [str(paths.image(name)) for name in names]
-    masks = [str(paths.mask(name)) for name in names]
+    images = [str(pair.image) for pair in pairs]
+    masks = [str(pair.mask) for pair in pairs]
     rows = tf.data.Dataset.from_tensor_slices((images, masks))
     rows = rows.map(load).map(scale).map(resize).map(augment)
     batch = recipe.training.batch_size
     return rows.shuffle(batch * 128).batch(batch)
 
 
-def keras_kit_input(names: list[str], paths: Paths) -> None:
+def keras_kit_input(pairs: list[Pair]) -> None:
     """Read an epoch as the common Keras kits' `Sequence` does: Pillow, one thread, no cache."""
-    for name in names:
-        for path, mode in ((paths.image(name), "RGB"), (paths.mask(name), "L")):
+    for pair in pairs:
+        for path, mode in ((pair.image, "RGB"), (pair.mask, "L")):
             with Image.open(path) as picture:
                 np.asarray(picture.convert(mode).resize((128, 128)), np.float32) / 255
 
 
 def bench_input(paths: Paths, count: int, rounds: int) -> None:
     recipe = load_recipe("blog")
-    names = dataset.find_pairs(paths)[:count]
-    count = len(names)
+    pairs = find_pairs(paths)[:count]
+    count = len(pairs)
     batches = -(-count // recipe.training.batch_size)
 
     def epoch(data: tf.data.Dataset) -> None:
@@ -102,12 +106,12 @@ def bench_input(paths: Paths, count: int, rounds: int) -> None:
             pass
 
     def ours_first() -> None:
-        for file in pipeline.prepare(names, paths, recipe.input):
+        for file in prepare(pairs, paths.cache, recipe.input):
             file.unlink()
-        epoch(pipeline.training_dataset(pipeline.prepare(names, paths, recipe.input), recipe))
+        epoch(training_dataset(prepare(pairs, paths.cache, recipe.input), recipe))
 
-    files = pipeline.prepare(names, paths, recipe.input)
-    later = iter(pipeline.training_dataset(files, recipe))  # one for all epochs, as in training
+    files = prepare(pairs, paths.cache, recipe.input)
+    later = iter(training_dataset(files, recipe))  # one for all epochs, as in training
 
     def ours_later(epochs: int) -> None:
         for _ in range(epochs * batches):
@@ -116,8 +120,8 @@ def bench_input(paths: Paths, count: int, rounds: int) -> None:
     ours_later(1)
     times = in_turns(
         rounds,
-        article=lambda: epoch(article_input(names, paths, recipe)),
-        kit=lambda: keras_kit_input(names, paths),
+        article=lambda: epoch(article_input(pairs, recipe)),
+        kit=lambda: keras_kit_input(pairs),
         first=ours_first,
         later=lambda: ours_later(20),
     )
@@ -162,14 +166,13 @@ def convolution_flops(model: keras.Model) -> float:
 def bench_training(paths: Paths, rounds: int, epoch: int = 5) -> None:
     recipe = load_recipe("blog")
     precision = choose_precision("auto")
-    names = dataset.find_pairs(paths)[: 32 * epoch]
-    data = pipeline.training_dataset(pipeline.prepare(names, paths, recipe.input), recipe)
+    pairs = find_pairs(paths)[: 32 * epoch]
+    data = training_dataset(prepare(pairs, paths.cache, recipe.input), recipe)
     images, masks = next(iter(data))
-    keras.mixed_precision.set_global_policy("float32")
     plain = unet((128, 128, 3))
     plain.compile("rmsprop", "binary_crossentropy")
-    keras.mixed_precision.set_global_policy(precision)
-    ours = build_model(recipe, 128)
+    ours = build_network(recipe, precision)
+    compile_network(ours, recipe, 128)
     steps = {
         "plain": lambda: plain.train_on_batch(images, masks),
         "ours": lambda: ours.train_on_batch(images, masks),
@@ -178,7 +181,7 @@ def bench_training(paths: Paths, rounds: int, epoch: int = 5) -> None:
     for step in steps.values():
         step()
     times = in_turns(rounds, **steps)
-    dtype = keras.mixed_precision.global_policy().compute_dtype
+    dtype = keras.DTypePolicy(precision).compute_dtype
     work = 3 * 32 * convolution_flops(ours)
     limit = matrix_rate(dtype)
     show("training step of 32, plain Keras in float32", f"{times['plain']:.2f} s")
@@ -231,14 +234,18 @@ def bench_prediction(paths: Paths, count: int, rounds: int, folder: Path) -> Non
     drawn = np.zeros((128, 128), np.float32)  # with a car's runs, which no untrained network has
     cv2.ellipse(drawn, (64, 70), (45, 30), 0, 0, 360, 1.0, cv2.FILLED)
     car = tf.constant(drawn[None, ..., None])
-    without = Run(recipe, (lambda batch, training: car + 0 * batch[..., :1],), ())
-    model = build_model(recipe, 128)
-    whole = Run(recipe, (lambda batch, training: car + 1e-6 * model(batch, training=training),), ())
+    own = build_network(recipe, choose_precision("auto"))
+
+    def model(network: Callable) -> Model:
+        return Model(Run(recipe, (network,), ()))
+
+    without = model(lambda batch, training: car + 0 * batch[..., :1])
+    whole = model(lambda batch, training: car + 1e-6 * own(batch, training=training))
     out = folder / "s.csv.gz"
     batches = [tf.random.uniform((recipe.prediction.batch_size, 128, 128, 3))] * -(
         -len(photographs) // recipe.prediction.batch_size
     )
-    network = tf.function(lambda batch: model(batch, training=False))
+    network = tf.function(lambda batch: own(batch, training=False))
     network(batches[0])
     times = in_turns(
         rounds,

@@ -18,22 +18,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from carvana.dataset import list_images
-from carvana.predict import upsample
-from carvana.submission import read_rows
-from carvana.train import build_network
-from carvana.weights import load_weights
 
-from carvana import pipeline, rle
-from carvana.competition import HEIGHT, WIDTH, Paths
+from carvana.competition import rle
+from carvana.competition.facts import HEIGHT, WIDTH, Paths
+from carvana.competition.submission import read_rows
+from carvana.data.images import decode_image, list_images, resize, upsample
+from carvana.recipe import Input, Recipe
+from carvana.run import Run, build_network
 
 Engine = Callable[[np.ndarray], np.ndarray]
 ROUNDS, CALIBRATION = 7, 32
 
 
-def tensorflow(model: keras.Model, policy: str, recipe, pictures) -> Engine:
-    keras.mixed_precision.set_global_policy(policy)
-    own = build_network(recipe, pictures)
+def tensorflow(model: keras.Model, precision: str, recipe: Recipe, pictures: Input) -> Engine:
+    own = build_network(recipe, precision, pictures)
     own.set_weights(model.get_weights())
     network = tf.function(lambda batch: own(batch, training=False))
     return lambda batch: network(tf.constant(batch)).numpy()
@@ -98,13 +96,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     options = parser.parse_args()
     paths, batch = Paths(options.data), options.batch
-    run = load_weights(options.weights)
+    run = Run.load(options.weights)
     recipe, pictures = run.recipe, run.recipe.prediction_inputs[0]
     shape = (batch, pictures.height, pictures.width, 3)
 
     def load(path: Path) -> np.ndarray:
-        picture = pipeline.decode_image(path.read_bytes(), pictures)
-        return pipeline.resize(picture, pictures)
+        return resize(decode_image(path.read_bytes(), pictures), pictures)
 
     names = list_images(paths.test)[: options.count]
     names = names[: len(names) // batch * batch]
@@ -115,9 +112,8 @@ def main() -> None:
     rows = {cells[0]: cells[1] for _, cells in read_rows(paths.root / "solution.csv")}
     truth = [rle.decode(rows[name], HEIGHT, WIDTH).astype(bool) for name in names]
 
-    keras.mixed_precision.set_global_policy("float32")
-    own = build_network(recipe, pictures)
-    own.set_weights(run.models[0].get_weights())
+    own = build_network(recipe, "float32", pictures)
+    own.set_weights(run.networks[0].get_weights())
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved"
         own.export(saved, verbose=False)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from carvana.submission import read_rows
+from carvana.competition.submission import read_rows
 
 COUNTS = (100, 2000)
 TRAINED = (64, 5088)  # few; all of the competition's
@@ -23,7 +23,7 @@ TRAINED = (64, 5088)  # few; all of the competition's
 
 def peak_mebibytes(*arguments) -> float:
     """Run a `carvana` command and return its peak resident memory."""
-    command = [sys.executable, "-m", "carvana.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "carvana", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -73,7 +73,7 @@ def main() -> None:
             peak = peak_mebibytes(
                 *("train", "--recipe", options.run / "recipe.toml", "--data", data),
                 *("--run", data / "run", "--set", "training.steps_per_epoch=3"),
-                *("--set", "training.epochs=1", "--set", "training.coarse=[]"),
+                *("--set", "training.epochs=1", "--set", "training.stages=[]"),
             )
         print(f"{count:8} {peak:12.0f}", flush=True)
 

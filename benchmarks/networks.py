@@ -14,13 +14,15 @@ import time
 
 import keras
 import tensorflow as tf
-from carvana.train import build_network, choose_precision
 from keras import layers
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.profiler.model_analyzer import profile
 from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
 
+from carvana.backend import keras_settings
+from carvana.networks import choose_precision
 from carvana.recipe import load_recipe
+from carvana.run import build_network
 
 ROUNDS = 9
 
@@ -61,12 +63,13 @@ def main() -> None:
     parser.add_argument("--recipe", default="sharp")
     parser.add_argument("--batch-size", type=int, default=4)
     options = parser.parse_args()
-    keras.mixed_precision.set_global_policy(choose_precision("auto"))
+    precision = choose_precision("auto")
     recipe = load_recipe(options.recipe)
-    networks = {"plain U-Net, 512x512": plain_unet()}
+    with keras_settings(precision):
+        networks = {"plain U-Net, 512x512": plain_unet()}
     for pictures in recipe.prediction_inputs:
         size = f"{pictures.height}x{pictures.width}"
-        networks[f"{options.recipe}, {size}"] = build_network(recipe, pictures)
+        networks[f"{options.recipe}, {size}"] = build_network(recipe, precision, pictures)
     work, seconds = {}, {name: [] for name in networks}
     calls = {}
     for name, model in networks.items():

@@ -1,17 +1,28 @@
-"""A tiny competition of drawn shapes, and where the real photographs are, if they are."""
+"""A tiny competition of drawn shapes and a run trained on it, stand-ins for Kaggle, real data."""
 
+import contextlib
 import csv
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from kaggle_fixtures import write_served
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from carvana import pipeline, rle
-from carvana.competition import Paths
+from carvana.competition import rle
+from carvana.competition.facts import Paths
+from carvana.data import cache
+from carvana.data.dataset import Pair
+from carvana.kaggle import client, submit
+from carvana.prediction.predict import Model, load
+from carvana.recipe import Input, load_recipe
+from carvana.sandbox.faults import Fault
+from carvana.sandbox.server import Sandbox
 
 REAL = Path(__file__).parents[2] / "shared" / "carvana-mini"
 WIDTH, HEIGHT = 150, 100  # of the tiny photographs
@@ -34,7 +45,7 @@ TINY_PYRAMID = [  # the same of `sharp`
     "model.fine_filters=[18]",
     "training.batch_size=8",
     "training.epochs=3",
-    "training.coarse=[0.67]",
+    "training.stages=[0.67]",
     "training.precision=float32",
 ]
 
@@ -75,11 +86,16 @@ def write_competition(root: Path, cars: int = 5, views: int = 4) -> Paths:
     return paths
 
 
-def prepared(names, paths, settings):
+def prepared(pairs: list[Pair], paths: Paths, settings: Input) -> tuple[np.ndarray, np.ndarray]:
     """What a network sees of pairs, decoded, resized and read back: images and masks."""
-    files = pipeline.prepare(names, paths, settings)
-    pairs = np.stack([pipeline.read_prepared(file, settings) for file in files])
-    return pairs[..., :3], pairs[..., 3:]
+    files = cache.prepare(pairs, paths.cache, settings)
+    pictures = np.stack([cache.read_prepared(file, settings) for file in files])
+    return pictures[..., :3], pictures[..., 3:]
+
+
+def run_out_of_memory(*_) -> None:
+    """Ask OpenCV for more memory than there is."""
+    cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
 
 
 @pytest.fixture
@@ -88,8 +104,62 @@ def tiny(tmp_path) -> Paths:
 
 
 @pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> tuple[Paths, Path]:
+    """A tiny competition and a run that has learnt it a little. Tests change copies of the run."""
+    from carvana.training.train import train  # here: it imports TensorFlow
+
+    root = tmp_path_factory.mktemp("trained")
+    paths = write_competition(root / "data")
+    recipe = load_recipe("blog", [*TINY, "training.epochs=40", "training.learning_rate=0.004"])
+    train(recipe, paths.root, root / "run")
+    return paths, root / "run"
+
+
+@pytest.fixture
+def model(trained) -> Model:
+    """The model of that run."""
+    return load(trained[1])
+
+
+@pytest.fixture(scope="session")
 def real() -> Path:
     """The folder of the competition's own photographs."""
     if not REAL.is_dir():
         pytest.skip(f"the real photographs are not at {REAL}")
     return REAL
+
+
+@pytest.fixture
+def paths(tmp_path) -> Paths:
+    """Where a data folder will be."""
+    return Paths(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory) -> Path:
+    """The files that stand-ins for Kaggle serve."""
+    return write_served(tmp_path_factory.mktemp("served") / "competition")
+
+
+@pytest.fixture
+def sandbox(served, monkeypatch):
+    """Start stand-ins; the official client of this process talks to the last one."""
+    monkeypatch.setattr(client, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(submit, "POLL_SECONDS", 0.05)
+    with contextlib.ExitStack() as stack:
+
+        def start(*faults: str, folder: Path = served, pending_seconds: float = 0.1) -> Sandbox:
+            misbehaviour = [Fault.parse(fault) for fault in faults]
+            started = stack.enter_context(
+                Sandbox(folder, faults=misbehaviour, pending_seconds=pending_seconds)
+            )
+            for name, value in started.environment().items():
+                monkeypatch.setenv(name, value)
+            # The package reads where Kaggle is once, when it is first imported.
+            from kaggle.api.kaggle_api_extended import KaggleApi
+
+            assert "--local" in KaggleApi.args, "another test imported kaggle for the real Kaggle"
+            started.log.clear()
+            return started
+
+        yield start

@@ -42,34 +42,12 @@ def test_debug_shows_the_traceback(tiny):
         main(["validate", "gone.csv", "--debug"])
 
 
-def test_look_draws_image_augmented_image_and_mask(tmp_path, tiny):
-    out = tmp_path / "look.png"
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    arguments = ["look", "--data", str(tiny.root), "--out", str(out), "--count", "3", *settings]
-    assert main(arguments) == 0
-    assert Image.open(out).size == (3 * 32, 3 * 32)
-
-
 def test_train_draws_its_history(tmp_path, tiny, capsys):
     run = tmp_path / "run"
     settings = [part for setting in TINY for part in ("--set", setting)]
     assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
     assert "2 epochs, 4 steps, validation dice" in capsys.readouterr().out
     assert Image.open(run / "history.png").width > 500
-    assert main(["report", "--run", str(run), "--data", str(tiny.root)]) == 0
-    page = (run / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 4  # a picture for each validation photograph
-    assert page.count("data:image/png") == 1
-    assert "val_dice" in page
-    assert "learning_rate" in page
-    assert 'src="http' not in page
-    assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
-    assert "gone is not there" in (run / "report.html").read_text()
-    assert main(["report", "--run", str(tmp_path)]) == 1
-    (run / "history.csv").write_text("epoch,steps\n")
-    capsys.readouterr()
-    assert main(["report", "--run", str(run), "--data", str(tiny.root)]) == 1
-    assert "history.csv: is not a training history" in capsys.readouterr().err
 
 
 def test_weights_predict_and_cut_out_without_the_run(tmp_path, tiny, capsys):

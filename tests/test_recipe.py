@@ -1,9 +1,13 @@
 import re
+import tomllib
+from importlib import resources
 
 import pytest
 
 from carvana.errors import UsageError
 from carvana.recipe import differences, load_recipe, to_toml
+
+SHIPPED = sorted(resources.files("carvana.recipes").glob("*.toml"))
 
 
 def test_blog_is_the_published_recipe():
@@ -20,6 +24,30 @@ def test_blog_is_the_published_recipe():
     training = blog.training
     assert (training.optimizer, training.learning_rate) == ("rmsprop", 1e-5)
     assert (training.loss, training.batch_size, training.epochs) == ("binary_crossentropy", 32, 5)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_explains_every_key_on_its_line(path):
+    explained, section = set(), ""
+    for line in path.read_text("utf-8").splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            key = re.fullmatch(r"(\w+) = [^#]*[^# ] +# \S.*", line)[1]
+            explained.add((section, key))
+    keys = tomllib.loads(to_toml(load_recipe(path.stem)))
+    assert explained == {(section, key) for section, values in keys.items() for key in values}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_recipe_without_one_of_its_keys_is_refused(path, tmp_path):
+    text, mine = path.read_text("utf-8"), tmp_path / "mine.toml"
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if " = " in line and not line.startswith("#"):
+            mine.write_text("\n".join(lines[:number] + lines[number + 1 :]))
+            with pytest.raises(UsageError, match=r"mine\.toml: "):
+                load_recipe(mine)
 
 
 def test_written_recipe_reads_back_the_same(tmp_path):
@@ -44,7 +72,7 @@ def test_written_recipe_reads_back_the_same(tmp_path):
         ("training.epochs=0", "training.epochs = 0: input should be greater than or equal to 1"),
         ("training.learning_rate=nan", "training.learning_rate = nan"),
         ("input.height=100", "input.height = 100 is not divisible by 16"),
-        ("augment.contrast=[0.9, 0.1]", "the lower comes first"),
+        ("augment.contrast=[0.9, 0.1]", "give the lower value first"),
         ("augment.contrast=[0.9]", "augment.contrast"),
         ("training.epochs", "write it as section.key=value"),
     ],
@@ -65,21 +93,26 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
         load_recipe(path)
     with pytest.raises(UsageError, match=r"gone\.toml: cannot be read"):
         load_recipe(tmp_path / "gone.toml")
-    with pytest.raises(UsageError, match="'blogg': no such recipe; there are blog"):
+    with pytest.raises(UsageError, match="'blogg': no such recipe; use blog, champion, "):
         load_recipe("blogg")
 
 
-def test_an_override_of_epochs_keeps_the_coarse_ones_share():
-    assert load_recipe("sharp", ["training.epochs=10"]).training.stages == [4, 6, 10]
-    assert load_recipe("blog").training.stages == [5]
-    assert load_recipe("sharp", ["training.epochs=1"]).training.stages == [0, 0, 1]
-    assert load_recipe("sharp", ["training.coarse=0.5"]).training.coarse == [0.5]
-    assert load_recipe("blog", ["training.coarse=0.0"]).training.coarse == []
-    for coarse in ("[0.1, 0.2, 0.1]", "[1.5]", "[-0.5]"):
-        with pytest.raises(UsageError, match=r"training\.coarse"):
-            load_recipe("sharp", [f"training.coarse={coarse}"])
-    with pytest.raises(UsageError, match=r"as this model has fine levels \(0\)"):
-        load_recipe("blog", ["training.coarse=[0.5]"])
+def test_an_override_of_epochs_keeps_the_stages_shares():
+    assert load_recipe("sharp", ["training.epochs=10"]).training.stage_ends == [4, 6, 10]
+    assert load_recipe("blog").training.stage_ends == [5]
+    assert load_recipe("sharp", ["training.epochs=1"]).training.stage_ends == [0, 0, 1]
+    for stages in ("[0.1, 0.2, 0.1]", "[1.5]", "[-0.5]", "0.5"):
+        with pytest.raises(UsageError, match=r"training\.stages"):
+            load_recipe("sharp", [f"training.stages={stages}"])
+    with pytest.raises(UsageError, match=r"this network has 0 smaller part\(s\) to train first"):
+        load_recipe("blog", ["training.stages=[0.5]"])
+
+
+def test_each_epoch_belongs_to_a_stage():
+    training = load_recipe("sharp", ["training.epochs=10"]).training
+    assert [training.stage_of(epoch) for epoch in range(10)] == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
+    assert load_recipe("sharp", ["training.epochs=1"]).training.stage_of(0) == 2
+    assert load_recipe("blog").training.stage_of(4) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,8 +122,9 @@ def test_an_override_of_epochs_keeps_the_coarse_ones_share():
         ("model.dropout=0.5", "unknown key 'model.dropout'; known here: network, filters, fine_"),
         ("model.filters=[]", "model.filters"),
         ("input.height=500", "not divisible by 128.* use 384 or 512"),
-        ("model.pretrained=maybe", "model.pretrained = 'maybe'"),
-        ("model.pretrained=4", "this model looks at 3 pictures; give that many"),
+        ("model.encoder_levels=maybe", "model.encoder_levels = 'maybe'"),
+        ("model.encoder_levels=true", "model.encoder_levels = True"),
+        ("model.encoder_levels=4", "this network reads 3 sizes of the picture; give that many"),
     ],
 )
 def test_networks_have_keys_of_their_own(override, says):
@@ -98,24 +132,19 @@ def test_networks_have_keys_of_their_own(override, says):
         load_recipe("sharp", [override])
 
 
-def test_runs_made_when_counts_and_lists_were_single_values_still_load():
-    assert load_recipe("sharper", ["prediction.enlarge=1.15"]).prediction.enlarge == [1.15]
-    for word, count in (("true", 1), ("false", 0)):
-        assert load_recipe("sharper", [f"model.pretrained={word}"]).model.pretrained == count
-
-
-def test_prediction_enlarges_pictures_where_the_recipe_says_so():
-    for enlarge, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.5, (512, 768))):
-        recipe = load_recipe("sharp", [f"prediction.enlarge=[1.25, {enlarge}]"])
-        larger, enlarged = recipe.prediction_inputs
+def test_prediction_takes_pictures_at_the_scales_the_recipe_names():
+    for scale, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.5, (512, 768))):
+        recipe = load_recipe("sharp", [f"prediction.scales=[1.25, {scale}]"])
+        larger, other = recipe.prediction_inputs
         assert (larger.height, larger.width) == (1280, 1920)
-        assert (enlarged.height, enlarged.width) == sides
-        assert enlarged.method == recipe.input.method
+        assert (other.height, other.width) == sides
+        assert other.method == recipe.input.method
     for wrong in (
-        ["prediction.enlarge=[0.4]"],
-        ["prediction.enlarge=[]"],
-        ["prediction.enlarge=[1.0, 1.01]"],
-        ["prediction.enlarge=[3.0]", "input.width=4096"],
+        ["prediction.scales=[0.4]"],
+        ["prediction.scales=[]"],
+        ["prediction.scales=1.15"],
+        ["prediction.scales=[1.0, 1.01]"],
+        ["prediction.scales=[3.0]", "input.width=4096"],
     ):
-        with pytest.raises(UsageError, match=r"prediction\.enlarge"):
+        with pytest.raises(UsageError, match=r"prediction\.scales"):
             load_recipe("sharp", wrong)

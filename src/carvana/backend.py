@@ -54,7 +54,7 @@ def _import_keras() -> ModuleType:
             os.environ["KERAS_BACKEND"] = "tensorflow"
             try:
                 loaded = importlib.import_module("keras")
-            except ValueError as error:
+            except (ValueError, TypeError, AttributeError, AssertionError) as error:
                 raise UsageError(
                     f"keras.json: Keras does not start with it ({error}); correct or delete it "
                     "(it lies in KERAS_HOME, by default ~/.keras)"
@@ -114,7 +114,7 @@ def import_quietly() -> None:
     TensorFlow prints, because a processor without AVX ends this one in the middle of the import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not hasattr(os, "fork"):  # Windows
+    if "tensorflow" in sys.modules or not hasattr(os, "fork"):  # Windows has no fork
         _import_keras()
         return
     reading, writing = os.pipe()

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.tensorflow and not options.debug:
             import_quietly()
         return options.run_command(options) or 0
-    except BrokenPipeError:  # what reads our output has gone, as `head` does
+    except BrokenPipeError:  # the reader of our output is gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except CarvanaError as error:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"carvana {options.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except OSError as error:  # one that no stage has a better word for
+    except OSError as error:  # one that no stage explains
         if options.debug:
             raise
         remedy = "fix this and run the command again"
@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        resume = "" if options.command == "submit" else "; run it again to resume"
+        resumes = options.command in ("download", "train", "predict", "demo")
+        resume = "; run it again to resume" if resumes else ""
         print(f"\ncarvana {options.command}: interrupted{resume}", file=sys.stderr)
         return 130
 

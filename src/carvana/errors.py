@@ -6,11 +6,11 @@ class CarvanaError(Exception):
 
 
 class UsageError(CarvanaError):
-    """The command was called wrongly, or a recipe is at fault (exit code 2)."""
+    """The command was called wrongly, or a recipe is wrong (exit code 2)."""
 
 
 def list_faults(summary: str, faults: list[str], most: int = 20) -> str:
-    """Put faults under a summary, a line each, at most `most` of them."""
+    """List faults under a summary, one a line, at most `most` of them."""
     lines = [summary, *(f"  {fault}" for fault in faults[:most])]
     if len(faults) > most:
         lines.append(f"  and {len(faults) - most} more")

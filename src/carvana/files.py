@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old one or the new one, never a part."""
+"""Write files so that a reader sees the old or the new one, never a part of it."""
 
 import contextlib
 import os
@@ -16,8 +16,8 @@ def replacing(
 ) -> Iterator[Path]:
     """Yield a temporary path beside `path`; put it in place if the block succeeds.
 
-    The temporary name keeps the ending of `path`, which Keras and gzip go by. Where the block
-    fails, what stood at `path` before stands there still.
+    The temporary name keeps the ending of `path`, which Keras and gzip depend on. If the block
+    fails, `path` stays as it was.
 
     Raises:
         CarvanaError: the file cannot be written (disk full, folder read-only).
@@ -39,17 +39,22 @@ def replacing(
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Delete what writes that were killed have left in a folder."""
+    """Delete what killed writes left in a folder."""
     for left in folder.glob(".*.tmp*"):
         left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]:
-    """Keep others from writing `path` while the block runs; the lock lies beside it by default.
+    """Keep other processes from writing `path` while the block runs.
+
+    Args:
+        path: what is written.
+        who: what writes it, for the message, as in "training".
+        lock_path: the lock file; beside `path` when None.
 
     Raises:
-        CarvanaError: another process holds it; `who` says which kind, as in "training".
+        CarvanaError: another process is writing it.
     """
     lock_path = lock_path or path.with_name(f".{path.name}.lock")
     lock = filelock.FileLock(lock_path, blocking=False)
@@ -58,7 +63,7 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         lock.acquire()
     except filelock.Timeout as error:
         raise CarvanaError(
-            f"{path}: another {who} is at work on it; wait for it or choose another place"
+            f"{path}: another {who} is writing it; wait until it ends or choose another place"
         ) from error
     except OSError as error:
         raise CarvanaError(
@@ -73,7 +78,7 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
 
 @contextlib.contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Make the folder, wait until no other process is at work in it, and keep others waiting.
+    """Make a folder, wait until no other process works in it, and keep others waiting.
 
     Raises:
         OSError: the folder cannot be written.
@@ -94,13 +99,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def stamp(path: Path) -> str:
-    """Tell one state of a file from another: its size and date.
+    """Return a file's size and date, which change when it does.
 
     Raises:
-        CarvanaError: there is no such file, or it is a link that leads nowhere.
+        CarvanaError: there is no such file, or it is a broken link.
     """
     try:
         status = path.stat()
     except OSError as error:
-        raise CarvanaError(f"{path}: leads nowhere; fetch it again or remove it") from error
+        raise CarvanaError(
+            f"{path}: is gone or a broken link; fetch it again or remove it"
+        ) from error
     return f"{status.st_size}:{status.st_mtime_ns}"

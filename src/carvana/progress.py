@@ -1,4 +1,4 @@
-"""Show how far long work is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Show the progress of long work: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -17,26 +17,26 @@ def progress(
     """Pass items through, showing rate and time left on standard error.
 
     Args:
-        items: what is worked through.
-        what: the work's name, before the bar.
-        total: items in all, those already done among them.
+        items: what to iterate over.
+        what: the name of the work, shown before the bar.
+        total: number of items, including those already done.
         done: items done in an earlier session.
-        unit: an item's name.
+        unit: what one item is called.
     """
     if not total:
         return
     if sys.stderr.isatty():
         yield from tqdm(items, what, total, initial=done, unit=unit)
         return
-    begun = shown = time.monotonic()
+    began = shown = time.monotonic()
     count = done
     for count, item in enumerate(items, done + 1):
         yield item
         now = time.monotonic()
         if now - shown > LINE_SECONDS and count < total:
-            _show(count, total, now - begun, what, unit, done)
+            _show(count, total, now - began, what, unit, done)
             shown = now
-    _show(count, total, time.monotonic() - begun, what, unit, done)
+    _show(count, total, time.monotonic() - began, what, unit, done)
 
 
 def _show(count: int, total: int, elapsed: float, what: str, unit: str, done: int) -> None:

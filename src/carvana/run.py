@@ -98,15 +98,15 @@ class Run:
 
         Raises:
             UsageError: there is nothing of this name, it is no path, or the members of a list
-                take pictures of different sizes.
+                prepare pictures differently.
             CarvanaError: a file is absent or broken, or does not match its recipe.
         """
         if isinstance(source, (list, tuple)):
             return cls._load_mean(source)
         if not isinstance(source, (str, Path)):
             raise UsageError(
-                f"a {type(source).__name__} cannot be loaded; give the path of a run, an .npz "
-                "file, the name of shipped weights, or a list of those"
+                f"cannot load an object of type {type(source).__name__}; give the path of a run, "
+                "an .npz file, the name of shipped weights, or a list of those"
             )
         path = Path(source)
         if path.suffix == ".npz":
@@ -158,7 +158,7 @@ class Run:
         for run, source in zip(runs, sources, strict=True):
             if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
                 raise UsageError(
-                    f"{source}: takes pictures of another size than {sources[0]}; average runs of "
+                    f"{source}: prepares pictures differently from {sources[0]}; average runs of "
                     "one recipe"
                 )
         means = []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from carvana import rle
+from carvana.competition import rle
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -36,7 +36,7 @@ def test_runs_ascend_and_neither_touch_nor_leave_the_picture(mask):
         (["111", "111"], "1 6"),
         (["100", "000"], "1 1"),
         (["000", "001"], "6 1"),
-        (["001", "100"], "3 2"),  # a run that goes on in the next row
+        (["001", "100"], "3 2"),  # a run that continues in the next row
         (["010", "010"], "2 1 5 1"),  # by rows, not by columns
     ],
 )

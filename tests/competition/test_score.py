@@ -4,12 +4,12 @@ import random
 
 import numpy as np
 import pytest
-from carvana.score import dice, score
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from carvana import rle
+from carvana.competition import rle
+from carvana.competition.score import dice, score
 from carvana.errors import CarvanaError
 
 two_masks = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
@@ -75,13 +75,13 @@ def test_truth_without_usage(tmp_path):
     ("rows", "says"),
     [
         (ROWS[:2], r"2 of .*truth\.csv's images are missing \(first: a_03\.jpg\)"),
-        ([*ROWS, ROWS[0]], r"line 6: a_01\.jpg is doubled"),
-        ([*ROWS, ("b_01.jpg", "")], r"line 6: b_01\.jpg is unknown to the truth"),
+        ([*ROWS, ROWS[0]], r"line 6: a_01\.jpg is there twice"),
+        ([*ROWS, ("b_01.jpg", "")], r"line 6: b_01\.jpg is not in the truth"),
         ([("a_01.jpg", "1 x"), *ROWS[1:]], r"s\.csv: a_01\.jpg: something that is not a whole"),
         ([("a_01.jpg", "1 4 2 4"), *ROWS[1:]], r"s\.csv: a_01\.jpg: runs overlap"),
         ([("a_01.jpg", "0 4"), *ROWS[1:]], r"s\.csv: a_01\.jpg: a run is out of bounds"),
         ([("a_01.jpg", "1 3000000"), *ROWS[1:]], r"s\.csv: a_01\.jpg: a run is out of bounds"),
-        ([("a_01.jpg",), *ROWS[1:]], r"line 2: a_01\.jpg is not two cells"),
+        ([("a_01.jpg",), *ROWS[1:]], r"line 2: a_01\.jpg is in a row without exactly two cells"),
     ],
 )
 def test_faults_name_the_row(tmp_path, truth, rows, says):
@@ -92,7 +92,7 @@ def test_faults_name_the_row(tmp_path, truth, rows, says):
 def test_broken_truth_is_named(tmp_path):
     made = write(tmp_path / "s.csv", ROWS)
     for rows, says in (
-        ([*ROWS, ROWS[0]], r"t\.csv: a_01\.jpg is doubled"),
+        ([*ROWS, ROWS[0]], r"t\.csv: a_01\.jpg is there twice"),
         ([*ROWS[:3], ("a_04.jpg",)], r"t\.csv: a_04\.jpg has no mask"),
     ):
         with pytest.raises(CarvanaError, match=says):

@@ -3,8 +3,8 @@ import gzip
 import zipfile
 
 import pytest
-from carvana.submission import run_faults, validate
 
+from carvana.competition.submission import run_faults, validate
 from carvana.errors import CarvanaError
 
 NAMES = [f"car_{view:02}.jpg" for view in range(1, 5)]
@@ -78,9 +78,9 @@ def test_rows(tmp_path, sample):
     found = check(tmp_path, sample, text)
     assert found.lines() == [
         "1 x wrong header, first at line 1: 'img,rle', not 'img,rle_mask'",
-        f"1 x doubled row, first at line 3: {NAMES[0]}, as in line 2",
+        f"1 x duplicate row, first at line 3: {NAMES[0]}, as in line 2",
         "1 x unknown image, first at line 4: other.jpg",
-        f"1 x cells in a row not two, first at line 5: {NAMES[1]} (3)",
+        f"1 x row without exactly two cells, first at line 5: {NAMES[1]} (3)",
         f"1 x missing image, first: {NAMES[3]}",
     ]
 
@@ -122,7 +122,7 @@ def test_unreadable_files_are_named(tmp_path, sample):
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a.csv", good())
         archive.writestr("b.csv", good())
-    with pytest.raises(CarvanaError, match=r"two\.zip: holds 2 CSV files, not one"):
+    with pytest.raises(CarvanaError, match=r"two\.zip: holds 2 CSV files; zip one alone"):
         validate(tmp_path / "two.zip", sample)
     with pytest.raises(CarvanaError, match=r"gone\.csv: no such file"):
         validate(tmp_path / "gone.csv", sample)

@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from carvana.augment import augment
 
+from carvana.data import augment as places
+from carvana.data.augment import augment
 from carvana.recipe import load_recipe
 
 BLOG = load_recipe("blog").augment
@@ -82,6 +83,34 @@ def test_the_same_seed_draws_the_same_changes():
         augmented(image, (4, 5), settings)[0], augmented(image, (4, 5), settings)[0]
     )
     assert not np.allclose(augmented(image, (4, 5), settings)[0], augmented(image, (4, 6))[0])
+
+
+def test_each_change_has_places_of_its_own_in_the_stream():
+    numbers = np.arange(places.DRAWS)
+    taken = [
+        numbers[place]
+        for place in (
+            *(places.FLIP, places.REPAINTED, places.ZOOM, places.STRETCH, places.ROTATE),
+            *(places.SHIFT, places.PAINT, places.BRIGHTNESS, places.CONTRAST),
+            *(places.SATURATION, places.WARP, places.GAMMA),
+        )
+    ]
+    np.testing.assert_array_equal(np.sort(np.hstack(taken)), numbers)
+
+
+def test_changes_that_are_turned_on_leave_the_draws_of_the_others():
+    mask = np.zeros((60, 90, 1), np.float32)
+    mask[20:40, 30:60] = 1
+    image = random_image(60, 90)
+    light = {"brightness": 0.3, "contrast": [0.5, 1.5], "gamma": 0.5, "repaint": 0.5}
+    for number in range(10):
+        _, moved = augmented(image, (8, number), MOVING, mask)
+        _, also_moved = augmented(image, (8, number), dataclasses.replace(MOVING, **light), mask)
+        np.testing.assert_array_equal(moved, also_moved)
+        gray = np.full_like(image, 0.5)
+        still, _ = augmented(gray, (8, number), dataclasses.replace(STILL, brightness=0.3))
+        moving, _ = augmented(gray, (8, number), dataclasses.replace(MOVING, brightness=0.3))
+        np.testing.assert_allclose(still, moving, atol=1e-5)
 
 
 def test_flip_mirrors_half_of_the_pairs_image_and_mask_alike():

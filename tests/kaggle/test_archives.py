@@ -4,11 +4,11 @@ import stat
 import zipfile
 
 import pytest
-from carvana.archives import BrokenArchive
-from kaggle_fixtures import write_zip
 
-from carvana import archives
 from carvana.errors import CarvanaError
+from carvana.kaggle import archives
+from carvana.kaggle.archives import BrokenArchive
+from kaggle_fixtures import write_zip
 
 GOOD = {"train/": b"", "train/a.jpg": os.urandom(50_000), "train/b.jpg": b"b"}
 

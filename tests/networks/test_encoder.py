@@ -6,19 +6,21 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from carvana.encoder import imagenet_encoder, read_weights
 from PIL import Image
 
-from carvana import encoder, train
 from carvana.errors import CarvanaError
+from carvana.networks import encoder
+from carvana.networks.encoder import imagenet_encoder, read_weights
 from carvana.recipe import load_recipe
+from carvana.run import build_network, load_network
+from carvana.training.train import train
 from conftest import TINY_PYRAMID
 
 CARS = {  # of ImageNet's 1,000 classes, those that are cars
     *(407, 436, 468, 511, 609, 627, 654, 656, 661, 675, 705, 717, 734, 751, 817, 864),
 }
 PRETRAINED = load_recipe(
-    "sharper", [*TINY_PYRAMID, "input.width=64", "augment.repaint=0.0", "model.pretrained=2"]
+    "sharper", [*TINY_PYRAMID, "input.width=64", "augment.repaint=0.0", "model.encoder_levels=2"]
 )
 
 
@@ -64,8 +66,9 @@ def test_it_knows_a_car_when_it_sees_one(real):
 
 
 def test_training_leaves_the_encoders_as_they_were(tiny, tmp_path):
-    train.train(PRETRAINED, tiny, tmp_path)
-    trained, fresh = train.load_model(tmp_path / "model.keras"), train.build_network(PRETRAINED)
+    train(PRETRAINED, tiny.root, tmp_path)
+    trained = load_network(tmp_path / "model.keras")
+    fresh = build_network(PRETRAINED, "float32")
     assert len(trained.trainable_variables) == len(fresh.trainable_variables)
     for part in (lambda model: model, lambda model: model.get_layer("coarse")):
         ours, imagenets = (part(model).get_layer(encoder.ENCODER) for model in (trained, fresh))
@@ -78,7 +81,7 @@ def test_training_leaves_the_encoders_as_they_were(tiny, tmp_path):
 def test_weights_that_are_not_installed_or_broken(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder, "PACKAGE", "carvana_no_such_package")
     with pytest.raises(CarvanaError, match=r"no_such_package is not installed.*make setup"):
-        train.build_network(PRETRAINED)
+        build_network(PRETRAINED, "float32")
     good = read_weights
     monkeypatch.undo()
     whole = next((encoder.resources.files(encoder.PACKAGE) / "models").glob("*.pth")).read_bytes()

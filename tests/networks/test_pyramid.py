@@ -2,11 +2,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from carvana.encoder import ENCODER
-from carvana.pyramid import FusedBatchNormalization, coarse_part, pyramid_step, pyramid_unet
 
-from carvana import pyramid, train
+from carvana.networks import pyramid
+from carvana.networks.encoder import ENCODER
+from carvana.networks.layers import FusedBatchNormalization
+from carvana.networks.pyramid import coarse_part, pyramid_step, pyramid_unet
 from carvana.recipe import load_recipe
+from carvana.run import build_network
 
 rng = np.random.default_rng(1)
 
@@ -23,13 +25,15 @@ def test_network_maps_pictures_to_probabilities_of_their_size(fine_filters):
         pyramid_unet((step, step + 1, 3), (8, 12), fine_filters)
 
 
-def test_folding_is_space_to_depth_and_unfolding_its_inverse():
+def test_space_to_depth_is_tensorflows_and_logits_its_inverse():
     picture = rng.random((2, 8, 12, 3), np.float32)
-    np.testing.assert_array_equal(pyramid._fold(picture), tf.nn.space_to_depth(picture, 4))
+    np.testing.assert_array_equal(
+        pyramid._space_to_depth(picture), tf.nn.space_to_depth(picture, 4)
+    )
     features = rng.random((2, 2, 3, 16), np.float32)
     same = keras.initializers.Constant(np.eye(16, dtype=np.float32)[None, None])
-    unfolded = pyramid._unfold(features, kernel_initializer=same)
-    np.testing.assert_allclose(unfolded, tf.nn.depth_to_space(features, 4), atol=1e-6)
+    logits = pyramid._logits(features, kernel_initializer=same)
+    np.testing.assert_allclose(logits, tf.nn.depth_to_space(features, 4), atol=1e-6)
 
 
 def test_untrained_fine_levels_pass_on_what_the_coarse_part_says():
@@ -54,17 +58,25 @@ def test_parts_without_one_and_two_fine_levels_take_smaller_pictures():
         np.testing.assert_allclose(model(picture), tf.sigmoid(logit), atol=1e-4)
 
 
-def test_an_encoder_looks_at_as_many_pictures_as_asked_from_the_smallest_up():
+def test_the_settings_name_parts_by_the_pictures_they_read():
+    settings = load_recipe("sharp", ["model.filters=[8, 12]", "model.fine_filters=[6, 5]"]).model
+    assert settings.pictures == 3
+    network = settings.build((64, 128, 3))
+    sides = [settings.part(network, pictures).input_shape[1:3] for pictures in (1, 2, 3)]
+    assert sides == [(16, 32), (32, 64), (64, 128)]
+
+
+def test_an_encoder_reads_as_many_pictures_as_asked_from_the_smallest_up():
     picture = rng.random((1, 64, 128, 3), np.float32)
-    for pretrained in range(4):
-        whole = pyramid_unet((64, 128, 3), (8, 12), (6, 5), pretrained)
+    for levels in range(4):
+        whole = pyramid_unet((64, 128, 3), (8, 12), (6, 5), levels)
         assert whole(picture).shape == (1, 64, 128, 1)
         half = whole.get_layer("coarse")
-        looks = [
+        read = [
             ENCODER in [layer.name for layer in part.layers]
             for part in (half.get_layer("coarse"), half, whole)
         ]
-        assert looks == [pretrained > 0, pretrained > 1, pretrained > 2]
+        assert read == [levels > 0, levels > 1, levels > 2]
     one_level = pyramid_unet((8, 16, 3), (8,), (6,), 2)
     assert one_level(picture[:, :8, :16]).shape == (1, 8, 16, 1)
 
@@ -103,6 +115,6 @@ def test_recipe_and_network_agree_on_what_sizes_must_be_divisible_by():
     recipe = load_recipe("sharp")
     settings = recipe.model
     assert settings.step == pyramid_step(len(settings.filters), len(settings.fine_filters))
-    assert train.build_network(recipe).input_shape == (
+    assert build_network(recipe, "float32").input_shape == (
         *(None, recipe.input.height, recipe.input.width, 3),
     )

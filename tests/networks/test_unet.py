@@ -1,8 +1,9 @@
 import keras
 import numpy as np
 import pytest
-from carvana.unet import unet
 from keras import layers
+
+from carvana.networks.unet import unet
 
 # The reference's layer table: kind, output side, filters, parameters.
 PUBLISHED = [

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carvana import rle
-from carvana.competition import HEIGHT, VIEWS, WIDTH
+from carvana.competition import rle
+from carvana.competition.facts import HEIGHT, VIEWS, WIDTH
 from carvana.errors import CarvanaError, UsageError
-from carvana.sandbox import rendered, studio
+from carvana.sandbox.cars import rendered, studio
 
 CAR = 3
 

@@ -12,16 +12,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-import kaggle_fixtures
 import pytest
 import requests
-from kaggle_fixtures import write_submission
 
-from carvana.competition import SLUG
+from carvana.competition.facts import SLUG
 from carvana.errors import UsageError
-from carvana.sandbox.server import Fault, Sandbox
-
-served = kaggle_fixtures.served
+from carvana.sandbox.faults import Fault, Faults
+from carvana.sandbox.server import Sandbox
+from kaggle_fixtures import write_submission
 
 
 def kaggle(server: Sandbox, *arguments: str, user: dict | None = None) -> str:
@@ -114,7 +112,7 @@ def test_the_users_own_proxy_and_credentials_are_untouched(served, tmp_path):
         environment = dict(os.environ)
         kaggle(server, "files", user=user)
         # Refused, the client looks for other credentials: it must not come upon the user's.
-        server.faults = [Fault("403", on="IntrospectToken", times=0)]
+        server.faults = Faults([Fault("403", on="IntrospectToken", times=0)])
         kaggle(server, "files", user=user)
         with pytest.raises(BlockingIOError):
             proxy.accept()
@@ -178,7 +176,7 @@ def test_a_submission_is_pending_then_scored_or_told_why_not(served, tmp_path):
         server.submissions[0].ready_at = 0.0
         assert "ERROR" in kaggle(server, "submissions")
         told = server.submissions[0].message().error_description
-        assert told.startswith("bad.csv: line 2: nobody.jpg is unknown")
+        assert told.startswith("bad.csv: line 2: nobody.jpg is not in the truth")
         assert str(server.home) not in told
 
 
@@ -206,7 +204,7 @@ def test_faults_in_words():
 
 
 def test_serve_says_how_to_come_and_ends_by_interrupt(served):
-    code = "import sys; from pathlib import Path; from carvana.sandbox.server import serve; "
+    code = "import sys; from pathlib import Path; from carvana.sandbox.serve import serve; "
     code += "serve(Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(served)],

@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
-from carvana.losses import BinaryCrossentropyDice
-from carvana.metrics import dice
+
+from carvana.training.losses import BinaryCrossentropyDice, dice
 
 TRUTH = np.array([1, 1, 0, 0], np.float32).reshape(1, 2, 2, 1)
 PROBABILITY = np.array([0.9, 0.4, 0.2, 0.0], np.float32).reshape(1, 2, 2, 1)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
-from carvana.muon import ConvolutionMuon
+
+from carvana.training.optimizers import ConvolutionMuon
 
 rng = np.random.default_rng(1)
 

@@ -1,18 +1,21 @@
 import json
-import os
+import random
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
-from carvana import dataset, train
+from carvana.data.dataset import find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
+from carvana.training import checkpoint, train
 from conftest import TINY, TINY_PYRAMID, prepared
 
 
@@ -30,7 +33,7 @@ def same(a, b):
 
 def start(tiny, run, epochs):
     """Train in a process of its own, which can be killed."""
-    command = [sys.executable, "-m", "carvana.cli", "train", "--data", tiny.root, "--run", run]
+    command = [sys.executable, "-m", "carvana", "train", "--data", tiny.root, "--run", run]
     for setting in (*TINY, f"training.epochs={epochs}"):
         command += ["--set", setting]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -47,7 +50,7 @@ def wait_for(condition, process, seconds=120):
 def test_a_whole_training(tiny, tmp_path):
     run = tmp_path / "run"
     long = recipe("training.epochs=40", "training.learning_rate=0.004")
-    metrics = train.train(long, tiny, run)
+    metrics = train.train(long, tiny.root, run)
     assert metrics["val_dice"] > 0.6  # it learns: the shapes' share of the picture is 0.3
     history = pd.read_csv(run / "history.csv")
     assert history["epoch"].tolist() == list(range(1, 41))
@@ -62,11 +65,11 @@ def test_a_whole_training(tiny, tmp_path):
     assert load_recipe(run / "recipe.toml") == long
     assert {f.name for f in run.iterdir()} == {
         *("model.keras", "best.keras", "recipe.toml", "split.csv", "history.csv"),
-        *("metrics.json", "logs"),
+        *("metrics.json", "logs", "history.png", "run.json"),
     }
 
     # The reported figures are those of the saved model, batch by batch, the last one short.
-    split = dataset.read_split(run / "split.csv", dataset.find_pairs(tiny))
+    split = read_split(run / "split.csv", find_pairs(tiny))
     images, masks = prepared(split.validation, tiny, recipe().input)
     model = keras.saving.load_model(run / "model.keras")
     probability = model.predict(images, verbose=0)
@@ -79,13 +82,13 @@ def test_a_whole_training(tiny, tmp_path):
     assert metrics["val_accuracy"] == pytest.approx(np.concatenate(right).mean(), abs=1e-5)
 
     # Once more is nothing to do; the best model is the one with the highest dice.
-    assert train.train(long, tiny, run) == metrics
+    assert train.train(long, tiny.root, run) == metrics
     assert metrics["best_val_dice"] == history["val_dice"].max()
 
 
 def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tiny, tmp_path):
-    metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny, tmp_path)
-    split = dataset.read_split(tmp_path / "split.csv", dataset.find_pairs(tiny))
+    metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny.root, tmp_path)
+    split = read_split(tmp_path / "split.csv", find_pairs(tiny))
     images, masks = prepared(split.validation, tiny, recipe().input)
     model = keras.saving.load_model(tmp_path / "model.keras")
     dice = []
@@ -103,7 +106,7 @@ THREE_STAGES = load_recipe(  # a size for each of its three epochs
         *TINY_PYRAMID,
         "input.width=64",
         "model.fine_filters=[18, 17]",
-        "training.coarse=[0.34, 0.33]",
+        "training.stages=[0.34, 0.33]",
     ],
 )
 PRETRAINED = load_recipe("sharper", [*TINY_PYRAMID, "input.width=64"])
@@ -117,23 +120,23 @@ PRETRAINED = load_recipe("sharper", [*TINY_PYRAMID, "input.width=64"])
         (PRETRAINED, 3),
     ],
 )
-def test_a_run_goes_on_exactly_where_it_was(recipe, last_step, tiny, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_exactly_where_it_was(recipe, last_step, tiny, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train.train(recipe, tiny, whole)
+    train.train(recipe, tiny.root, whole)
 
     # Stop after this step of 6, in the middle of an epoch, as Ctrl-C does.
-    class Stop(train._Record):
+    class Stop(train.Checkpoint):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             if int(self.model.optimizer.iterations) == last_step:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_Record", Stop)
+        patch.setattr(train, "Checkpoint", Stop)
         with pytest.raises(KeyboardInterrupt):
-            train.train(recipe, tiny, broken)
+            train.train(recipe, tiny.root, broken)
     assert not (broken / "metrics.json").exists()
-    train.train(recipe, tiny, broken)
+    train.train(recipe, tiny.root, broken)
     histories = [pd.read_csv(run / "history.csv") for run in (whole, broken)]
     assert histories[1]["epoch"].tolist() == [1, 2, 3]
     assert histories[1]["steps"].tolist() == [2, 4, 6]
@@ -147,49 +150,89 @@ def test_a_run_goes_on_exactly_where_it_was(recipe, last_step, tiny, tmp_path, m
 
 
 def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_path):
-    train.train(recipe(), tiny, tmp_path)
+    train.train(recipe(), tiny.root, tmp_path)
     rows = pd.read_csv(tmp_path / "history.csv")
     rows.iloc[:1].to_csv(tmp_path / "history.csv", index=False)
-    train.train(recipe(), tiny, tmp_path)
+    train.train(recipe(), tiny.root, tmp_path)
     again = pd.read_csv(tmp_path / "history.csv")
     assert again["epoch"].tolist() == [1, 2]
     assert again["val_dice"].tolist() == pytest.approx(rows["val_dice"].tolist(), abs=1e-6)
     (tmp_path / "metrics.json").unlink()
-    assert train.train(recipe(), tiny, tmp_path)["epochs"] == 2
+    assert train.train(recipe(), tiny.root, tmp_path)["epochs"] == 2
 
 
 def test_a_history_that_does_not_fit_the_model_is_named(tiny, tmp_path):
-    train.train(recipe("training.epochs=3"), tiny, tmp_path)
+    train.train(recipe("training.epochs=3"), tiny.root, tmp_path)
     path = tmp_path / "history.csv"
     text = path.read_text()
     for broken in ("", text[:300], text[:-5], text.replace("\n2,", "\n7,")):
         path.write_text(broken)
         with pytest.raises(CarvanaError, match="history.csv: does not fit the model"):
-            train.train(recipe("training.epochs=4"), tiny, tmp_path)
+            train.train(recipe("training.epochs=4"), tiny.root, tmp_path)
 
 
 def test_a_start_that_failed_does_not_stand_in_the_way(tiny, tmp_path):
     good = tiny.image("car0_01.jpg").read_bytes()
     tiny.image("car0_01.jpg").write_bytes(good[:300])
     with pytest.raises(CarvanaError, match="car0_01.jpg"):
-        train.train(recipe(), tiny, tmp_path)
+        train.train(recipe(), tiny.root, tmp_path)
     tiny.image("car0_01.jpg").unlink()
     tiny.mask("car0_01.jpg").unlink()
-    assert train.train(recipe("model.filters=2"), tiny, tmp_path)["epochs"] == 2
+    assert train.train(recipe("model.filters=2"), tiny.root, tmp_path)["epochs"] == 2
 
 
 def test_a_long_epoch_prints_lines_where_there_is_no_terminal(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "LINE_SECONDS", 0)
-    train.train(recipe("training.epochs=1"), tiny, tmp_path)
+    monkeypatch.setattr(checkpoint, "LINE_SECONDS", 0)
+    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
     assert "step 1: accuracy 0." in capsys.readouterr().out
+
+
+def test_training_leaves_the_process_as_it_was(tiny, tmp_path):
+    def settings():
+        policy = keras.config.dtype_policy().name
+        rounds = tf.config.experimental.tensor_float_32_execution_enabled()
+        return policy, rounds, cv2.getNumThreads(), random.getstate()
+
+    before = settings()
+    muon = load_recipe("sharp", [*TINY_PYRAMID, "training.precision=mixed_bfloat16"])
+    metrics = train.train(muon, tiny.root, tmp_path / "run")
+    assert metrics["precision"] == "mixed_bfloat16"
+    assert settings() == before
+    with pytest.raises(UsageError):
+        train.train(recipe(), tiny.root, tmp_path / "run")
+    assert settings() == before
+
+
+def test_a_recipe_may_be_named_and_the_folders_be_strings(tiny, tmp_path):
+    run = str(tmp_path / "run")
+    assert train.train("blog", str(tiny.root), run, [*TINY, "training.epochs=1"])["epochs"] == 1
+    assert load_recipe(tmp_path / "run" / "recipe.toml") == recipe("training.epochs=1")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "best.keras", "history.csv", "report.html"])
+def test_a_folder_with_files_of_others_is_refused_and_left_alone(name, tiny, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"run: holds {name} but no run.json"):
+        train.train(recipe(), tiny.root, run)
+    assert [(file.name, file.read_text()) for file in run.iterdir()] == [(name, "mine")]
+
+
+def test_a_run_of_another_layout_is_refused_and_left_alone(tiny, tmp_path):
+    (tmp_path / "run.json").write_text('{"carvana": "9.0.0", "layout": 9}')
+    (tmp_path / "model.keras").write_text("mine")
+    with pytest.raises(UsageError, match=r"run\.json: the run has layout 9"):
+        train.train(recipe(), tiny.root, tmp_path)
+    assert (tmp_path / "model.keras").read_text() == "mine"
 
 
 def test_two_trainings_into_one_run(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
     wait_for(lambda: (run / "model.keras").exists(), process)
-    with pytest.raises(CarvanaError, match="run: another training is at work on it"):
-        train.train(recipe(), tiny, run)
+    with pytest.raises(CarvanaError, match="run: another training is writing it"):
+        train.train(recipe(), tiny.root, run)
     process.kill()
     process.wait()
 
@@ -201,12 +244,12 @@ def test_killed_process_resumes_to_the_same_number_of_epochs(tiny, tmp_path):
     process.kill()
     process.wait()
     epochs = len(_lines(run)) + 1
-    metrics = train.train(recipe(f"training.epochs={epochs}"), tiny, run)
+    metrics = train.train(recipe(f"training.epochs={epochs}"), tiny.root, run)
     assert metrics["epochs"] == epochs
     assert pd.read_csv(run / "history.csv")["epoch"].tolist() == list(range(1, epochs + 1))
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tiny, tmp_path):
+def test_ctrl_c_saves_and_says_how_to_resume(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
     wait_for(lambda: len(_lines(run)) > 2, process)
@@ -214,7 +257,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, tmp_path):
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130
     assert "saved at step" in printed
-    assert "the same command goes on from there" in printed
+    assert "run the same command to resume" in printed
     assert "Traceback" not in printed
     assert (run / "model.keras").exists()
 
@@ -225,40 +268,40 @@ def _lines(run):
 
 
 def test_more_epochs_may_be_asked_of_a_run_but_nothing_else_changed(tiny, tmp_path):
-    train.train(recipe(), tiny, tmp_path)
-    assert train.train(recipe("training.epochs=3"), tiny, tmp_path)["epochs"] == 3
+    train.train(recipe(), tiny.root, tmp_path)
+    assert train.train(recipe("training.epochs=3"), tiny.root, tmp_path)["epochs"] == 3
     before = (tmp_path / "model.keras").read_bytes()
-    assert train.train(recipe(), tiny, tmp_path)["epochs"] == 3  # fewer: nothing to do
+    assert train.train(recipe(), tiny.root, tmp_path)["epochs"] == 3  # fewer: nothing to do
     assert load_recipe(tmp_path / "recipe.toml").training.epochs == 3
     with pytest.raises(UsageError, match=r"another recipe: model\.filters \(4, here 8\)"):
-        train.train(recipe("model.filters=8"), tiny, tmp_path)
+        train.train(recipe("model.filters=8"), tiny.root, tmp_path)
     assert (tmp_path / "model.keras").read_bytes() == before
 
 
 def test_broken_model_and_changed_data_are_named(tiny, tmp_path):
-    train.train(recipe(), tiny, tmp_path)
+    train.train(recipe(), tiny.root, tmp_path)
     model = (tmp_path / "model.keras").read_bytes()
     (tmp_path / "model.keras").write_bytes(model[:1000])
     with pytest.raises(CarvanaError, match=r"model\.keras: is not a readable Keras model"):
-        train.train(recipe("training.epochs=3"), tiny, tmp_path)
+        train.train(recipe("training.epochs=3"), tiny.root, tmp_path)
     tiny.image("car0_01.jpg").unlink()
     tiny.mask("car0_01.jpg").unlink()
     with pytest.raises(CarvanaError, match=r"split\.csv: 1 of its images are not in the data"):
-        train.train(recipe("training.epochs=3"), tiny, tmp_path)
+        train.train(recipe("training.epochs=3"), tiny.root, tmp_path)
 
 
 def test_divergence_is_told_and_keeps_the_last_good_model(tiny, tmp_path):
-    train.train(recipe("training.epochs=1"), tiny, tmp_path)
+    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
     model = keras.saving.load_model(tmp_path / "model.keras")
     model.optimizer.learning_rate = 1e30
     model.save(tmp_path / "model.keras")
     with pytest.raises(CarvanaError, match="the loss is not a number"):
-        train.train(recipe("training.epochs=9"), tiny, tmp_path)
+        train.train(recipe("training.epochs=9"), tiny.root, tmp_path)
     assert all(np.isfinite(w).all() for w in weights(tmp_path))
 
 
 def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):
-    train.train(recipe("training.epochs=1"), tiny, tmp_path)
+    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.keras")}
 
     def full(self, path, **options):
@@ -267,31 +310,8 @@ def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(CarvanaError, match="cannot be written .No space left on device.*free"):
-        train.train(recipe(), tiny, tmp_path)
+        train.train(recipe(), tiny.root, tmp_path)
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.keras")} == before
-
-
-def test_precision_follows_the_hardware(monkeypatch):
-    assert train.choose_precision("float32") == "float32"
-    gpu = train.tf.config
-    monkeypatch.setattr(gpu, "list_physical_devices", lambda kind: ["gpu"])
-    for capability, policy in (
-        ((6, 1), "float32"),
-        ((7, 5), "mixed_float16"),
-        ((8, 0), "mixed_bfloat16"),
-        ((12, 0), "mixed_bfloat16"),
-    ):
-        details = {"compute_capability": capability}
-        monkeypatch.setattr(gpu.experimental, "get_device_details", lambda _, d=details: d)
-        assert train.choose_precision("auto") == policy
-
-
-@pytest.fixture(autouse=True)
-def own_policy():
-    """A recipe's precision is global in Keras; put it back."""
-    yield
-    keras.mixed_precision.set_global_policy("float32")
-    os.environ.pop("KERAS_BACKEND", None)
 
 
 @pytest.mark.parametrize(
@@ -302,20 +322,18 @@ def test_two_devices_share_each_batch(name, settings, tiny, tmp_path):
     run = tmp_path / "two"
     code = f"""
 import tensorflow as tf
-from pathlib import Path
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-from carvana import train
-from carvana.competition import Paths
 from carvana.recipe import load_recipe
+from carvana.training import train
 assert train._strategy([8, 0, 4]).num_replicas_in_sync == 2
 assert train._strategy([8, 3, 4]).num_replicas_in_sync == 1  # would share unevenly
 recipe = load_recipe({name!r}, {settings!r})
-train.train(recipe, Paths(Path({str(tiny.root)!r})), Path({str(run)!r}))
+train.train(recipe, {str(tiny.root)!r}, {str(run)!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    train.train(load_recipe(name, settings), tiny, tmp_path / "one")
+    train.train(load_recipe(name, settings), tiny.root, tmp_path / "one")
     two, one = (json.loads((run / "metrics.json").read_text()) for run in (run, tmp_path / "one"))
     assert two["steps"] == one["steps"]
     if name == "blog":  # with no batch normalisation the gradient is the same

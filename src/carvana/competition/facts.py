@@ -9,7 +9,7 @@ VIEWS = 16  # photographs of each car, 22.5 degrees apart
 TRAIN_IMAGES = 5_088
 TEST_IMAGES = 100_064
 TEAMS = 735  # on the private leaderboard
-# Known places of that board and their scores, for when the board itself is not to be had.
+# Known places of that board and their scores, for when the board cannot be fetched.
 ANCHORS = ((1, 0.997332), (511, 0.988423), (TEAMS, 0.0))
 
 

@@ -1,4 +1,4 @@
-"""Masks to run lengths and back, nothing else.
+"""Masks to run lengths and back.
 
 A run-length string is `start length start length ...` over the mask read row by row, pixels
 numbered from 1 (the competition's format).
@@ -6,7 +6,7 @@ numbered from 1 (the competition's format).
 
 import numpy as np
 
-_MOST = 2**40  # beyond any picture; keeps start + length inside int64
+_MOST = 2**40  # beyond any picture; keeps start + length within int64
 
 
 def encode(mask: np.ndarray) -> str:
@@ -16,11 +16,11 @@ def encode(mask: np.ndarray) -> str:
         mask: (height, width), bool or integers; anything but 0 is foreground.
 
     Returns:
-        The run-length string, "" for an empty mask. Runs go on across the end of a row.
+        The run-length string, "" for an empty mask. Runs continue across the end of a row.
     """
     flat = np.asarray(mask, dtype=bool).ravel()
-    # Where a pixel differs from the one before it, with background outside the picture, so that
-    # runs at the first and the last pixel count too.
+    # Where a pixel differs from the one before it. Background is assumed outside the picture, so
+    # that runs at the first and the last pixel count too.
     edges = np.flatnonzero(np.diff(flat, prepend=False, append=False))
     starts, ends = edges[0::2], edges[1::2]
     pairs = np.stack((starts + 1, ends - starts), axis=1)

@@ -25,7 +25,7 @@ from carvana.errors import CarvanaError
 
 @dataclass
 class Score:
-    """Mean Dice over images; each part of the board where the truth tells them apart."""
+    """Mean Dice over images, and of each part of the board where the truth names them."""
 
     mean: float
     count: int
@@ -77,13 +77,13 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
         submission: `img,rle_mask`, plain, gzipped or zipped, rows in any order.
         truth: `img,rle_mask[,Usage]`, likewise; Usage is Public, Private or Ignored. An ignored
             image (a decoy) is not scored.
-        worst: how many of the worst images to keep.
+        worst: how many of the worst images to return.
 
     Raises:
-        CarvanaError: a file cannot be read, an image is missing, doubled or unknown, or a row
+        CarvanaError: a file cannot be read, an image is missing, duplicated or unknown, or a row
             does not hold run lengths; the image is named.
     """
-    found: set[str] = set()
+    seen: set[str] = set()
     sums: dict[str, list] = {}
     scored: list[tuple[float, str]] = []
     with _Truth(truth) as true_rows:
@@ -92,20 +92,20 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
             raise CarvanaError(f"{submission}: does not begin with {','.join(HEADER)}")
         for line, cells in rows:
             name = cells[0]
-            if len(cells) != 2 or name in found or name not in true_rows:
-                what = "doubled" if name in found else "unknown to the truth"
-                what = "not two cells" if len(cells) != 2 else what
+            if len(cells) != 2 or name in seen or name not in true_rows:
+                what = "there twice" if name in seen else "not in the truth"
+                what = "in a row without exactly two cells" if len(cells) != 2 else what
                 raise CarvanaError(
                     f"{submission}: line {line}: {name[:60]} is {what}; see `carvana validate`"
                 )
-            found.add(name)
+            seen.add(name)
             runs, usage = true_rows[name]
             if usage == "Ignored":
                 continue
             value = dice(_parse(cells[1], submission, name), _parse(runs, truth, name))
             sums.setdefault(usage, []).append(value)
             scored.append((value, name))
-        missing = true_rows.names - found
+        missing = true_rows.names - seen
     if missing:
         raise CarvanaError(
             f"{submission}: {len(missing)} of {truth}'s images are missing (first: {min(missing)})"
@@ -123,7 +123,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
 
 
 def _parse(runs: str, path: Path, name: str) -> np.ndarray:
-    """Parse runs and make sure that they are ones `dice` can count."""
+    """Parse runs and check that `dice` can count them."""
     try:
         pairs = rle.parse(runs)
     except ValueError as error:
@@ -136,7 +136,7 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
 
 
 class _Truth:
-    """Look up rows of a truth CSV by image, keeping only where each row begins in memory."""
+    """Look up rows of a truth CSV by image; memory holds only where each row begins."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -153,7 +153,7 @@ class _Truth:
             self.offsets = {}
             for name, offset in row_offsets(self.file):
                 if name in self.offsets:
-                    raise CarvanaError(f"{self.path}: {name[:60]} is doubled; fetch it again")
+                    raise CarvanaError(f"{self.path}: {name[:60]} is there twice; fetch it again")
                 self.offsets[name] = offset
             self.stack = stack.pop_all()
         return self

@@ -21,10 +21,10 @@ csv.field_size_limit(2**31 - 1)  # a noisy mask is longer than the default 128 K
 
 @contextlib.contextmanager
 def open_csv(path: Path) -> Iterator[TextIO]:
-    """Open a CSV for reading as text: plain, `.gz`, or the one member of a `.zip`.
+    """Open a CSV as text: plain, `.gz`, or the only CSV in a `.zip`.
 
     Raises:
-        CarvanaError: absent, not of the kind its name says, or cut short.
+        CarvanaError: absent, not of the type its name says, or cut short.
     """
     remedy = "write it again (`carvana predict`) or fetch it again"
     try:
@@ -39,7 +39,7 @@ def open_csv(path: Path) -> Iterator[TextIO]:
                     if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
                 ]
                 if len(members) != 1:
-                    raise CarvanaError(f"{path}: holds {len(members)} CSV files, not one")
+                    raise CarvanaError(f"{path}: holds {len(members)} CSV files; zip one alone")
                 binary = stack.enter_context(archive.open(members[0]))
             else:
                 binary = stack.enter_context(path.open("rb"))
@@ -56,7 +56,7 @@ def open_csv(path: Path) -> Iterator[TextIO]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number from 1, cells) of a CSV, the header among them; blank lines are not."""
+    """Yield (line number from 1, cells) of a CSV's lines, the header included, blanks skipped."""
     with open_csv(path) as text:
         reader = csv.reader(text)
         for cells in reader:
@@ -76,7 +76,7 @@ def row_offsets(file: TextIO) -> Iterator[tuple[str, int]]:
 
 
 def without_mark(header: list[str]) -> list[str]:
-    """Take off the byte order mark some programs put before a CSV's first cell."""
+    """Remove the byte order mark that some programs put before a CSV's first cell."""
     return [cell.removeprefix("\ufeff") for cell in header]
 
 
@@ -91,10 +91,10 @@ class Fault:
 
 @dataclass
 class Validation:
-    """What `validate` found."""
+    """What is wrong with a submission, kind by kind."""
 
     rows: int = 0
-    empty: int = 0  # empty masks: allowed, but worth knowing
+    empty: int = 0  # empty masks, which are allowed
     faults: dict[str, Fault] = field(default_factory=dict)
 
     @property
@@ -102,14 +102,14 @@ class Validation:
         return not self.faults
 
     def add(self, kind: str, line: int | None, what: str, count: int = 1) -> None:
-        """Count a fault; the first of a kind is kept for showing."""
+        """Count a fault and keep the first of its kind."""
         if kind in self.faults:
             self.faults[kind].count += count
         else:
             self.faults[kind] = Fault(count, line, what)
 
     def lines(self) -> list[str]:
-        """Say it a line each: `3 x overlapping runs, first at line 17: car_01.jpg: ...`."""
+        """Return a line a kind: `3 x overlapping runs, first at line 17: car_01.jpg`."""
         return [
             f"{fault.count} x {kind}, first{f' at line {fault.line}' if fault.line else ''}: "
             f"{fault.first}"
@@ -134,34 +134,34 @@ def validate(
     if without_mark(next(rows, (0, []))[1])[:1] != HEADER[:1]:
         raise CarvanaError(f"{sample}: is not a sample submission (img,rle_mask); fetch it again")
     expected = {cells[0] for _, cells in rows}
-    found = Validation()
+    result = Validation()
     seen = {}  # name -> line
     rows = read_rows(submission)
     line, header = next(rows, (1, []))
     if header != HEADER:
-        found.add("wrong header", line, f"{','.join(header)[:60]!r}, not {','.join(HEADER)!r}")
+        result.add("wrong header", line, f"{','.join(header)[:60]!r}, not {','.join(HEADER)!r}")
     for line, cells in rows:
-        found.rows += 1
+        result.rows += 1
         name = cells[0]
         shown = name[:60]
         if len(cells) != 2:
-            found.add("cells in a row not two", line, f"{shown} ({len(cells)})")
+            result.add("row without exactly two cells", line, f"{shown} ({len(cells)})")
         if name in seen:
-            found.add("doubled row", line, f"{shown}, as in line {seen[name]}")
+            result.add("duplicate row", line, f"{shown}, as in line {seen[name]}")
         elif name not in expected:
-            found.add("unknown image", line, shown)
+            result.add("unknown image", line, shown)
         seen.setdefault(name, line)
         if len(cells) == 2:
             if not cells[1].strip():
-                found.empty += 1
+                result.empty += 1
             for kind in run_faults(cells[1], height * width):
-                found.add(kind, line, shown)
+                result.add(kind, line, shown)
     missing = sorted(expected - seen.keys())
     if missing:
-        found.add("missing image", None, missing[0], len(missing))
+        result.add("missing image", None, missing[0], len(missing))
     if not _ends_with_newline(submission):
-        found.add("last row without an end of line (cut short?)", line, shown if seen else "")
-    return found
+        result.add("last row without an end of line (cut short?)", line, shown if seen else "")
+    return result
 
 
 def run_faults(runs: str, pixels: int) -> list[str]:

@@ -54,7 +54,7 @@ def training_dataset(
         pairs = (_read(files[index], recipe.input, shrink) for index in indices)
         return _stack(map(augment, pairs, seeds, itertools.repeat(recipe.augment)), len(indices))
 
-    # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped anew.
+    # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped again.
     return (
         tf.data.Dataset.counter(first_batch)
         .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())

@@ -39,7 +39,7 @@ def list_images(folder: Path) -> list[str]:
             UTF-8.
     """
     if folder.is_file():
-        raise CarvanaError(f"{folder}: is a file; give the folder it lies in")
+        raise CarvanaError(f"{folder}: is a file; give the folder that holds it")
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; run `make download` or unzip it there")
     names = sorted(
@@ -106,14 +106,14 @@ def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
         larger = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC)
         return larger.reshape(*size, -1) / white
     resized = tf.image.resize(picture, size, settings.method, antialias=settings.antialias)
-    # Sums of many shares miss 1 by a rounding error, which accuracy would count as wrong.
+    # Sums of many shares miss 1 by a rounding error, which accuracy would count as an error.
     return np.round(resized.numpy() / white * 2**16) / np.float32(2**16)
 
 
 def _bilinear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Do what `tf.image.resize` does to a picture scaled by `convert_image_dtype`, bit for bit.
+    """Do what `tf.image.resize` does after `convert_image_dtype`, bit for bit.
 
-    TensorFlow converts every pixel; with no antialiasing nearly none of them counts.
+    TensorFlow converts every pixel; without antialiasing, most of them are never used.
     """
 
     def neighbours(count: int, wanted: int):
@@ -149,24 +149,48 @@ def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def read_photograph(path: Path, settings: Input) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read a photograph as it is stored.
+    """Read a photograph as it is stored; see `decode_photograph`."""
+    return decode_photograph(read_bytes(path), path, settings)
 
-    Returns:
-        The picture, (height, width, 3) uint8, maybe shrunk on the way; and its (height, width).
+
+def read_bytes(path: Path) -> bytes:
+    """Read a photograph's file.
 
     Raises:
         CarvanaError: it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
+    except OSError as error:
+        raise CarvanaError(
+            f"{path}: is not a readable photograph ({error.strerror or error}); replace or remove "
+            "it, and run the same command again: masks made so far are kept"
+        ) from error
+
+
+def decode_photograph(
+    data: bytes, path: Path, settings: Input
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode the bytes of a photograph; `path` is what errors name.
+
+    Returns:
+        The picture, (height, width, 3) uint8, maybe decoded at a fraction of its size; and the
+        full (height, width).
+
+    Raises:
+        CarvanaError: it cannot be read.
+    """
+    try:
         picture = decode_image(data, settings)
         size = picture.shape[:2]
         if tf.io.is_jpeg(data):
             size = tf.io.extract_jpeg_shape(data)[:2].numpy()
-    except (OSError, tf.errors.OpError) as error:
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except tf.errors.OpError as error:
         raise CarvanaError(
-            f"{path}: is not a readable photograph (cut short?); fetch it again and run the same "
-            "command: masks made so far are kept"
+            f"{path}: is not a readable photograph (cut short?); replace or remove it, and run "
+            "the same command again: masks made so far are kept"
         ) from error
     return picture, tuple(int(side) for side in size)
 
@@ -194,13 +218,13 @@ def as_photograph(picture: object) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     if not isinstance(picture, np.ndarray):
         raise UsageError(
-            f"a {type(picture).__name__} is no photograph; give a path, a PIL image or an array "
+            f"a {type(picture).__name__} is not a photograph; give a path, a PIL image or an array "
             "(height, width, 3) of uint8"
         )
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise UsageError(
-            f"an array {picture.shape} of {picture.dtype} is no photograph; give (height, width, "
-            "3) of uint8, RGB, values 0 to 255"
+            f"an array {picture.shape} of {picture.dtype} is not a photograph; give (height, "
+            "width, 3) of uint8, RGB, values 0 to 255"
         )
     return picture
 
@@ -212,7 +236,7 @@ def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.
         image (height, width, 3) and mask (height, width, 1), float32 in [0, 1].
 
     Raises:
-        CarvanaError: the pair is at fault; the message names the file.
+        CarvanaError: the pair cannot be used; the message names the file.
     """
     fault = pair_fault(image, mask)
     if fault:
@@ -235,14 +259,14 @@ def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.
 
 
 def pair_fault(image: Path, mask: Path) -> str | None:
-    """Say what is wrong with a pair by its files' headers, or None if nothing is.
+    """Say what is wrong with a pair, judging by its files' headers; None if nothing is.
 
     A photograph is a JPEG of three channels, a mask a GIF of one frame and of the same size.
     """
     try:
         with Image.open(image) as photograph:
             if photograph.format != "JPEG":
-                return f"{image}: is a {photograph.format} under another name; convert it to JPEG"
+                return f"{image}: is a {photograph.format} with another ending; convert it to JPEG"
             if photograph.mode != "RGB":
                 return f"{image}: is {photograph.mode}, not RGB; convert it to an RGB JPEG"
             size = photograph.size
@@ -285,7 +309,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def mask_fault(values: np.ndarray) -> str | None:
-    """Say what is wrong with a decoded mask's values (uint8), or None: black and white only."""
+    """Say what is wrong with a mask's values (uint8); None if they are black and white only."""
     grey = np.count_nonzero((values > 0) & (values < 255))
     if grey:
         return f"has {grey} values besides black and white; a mask has two values"

@@ -1,4 +1,4 @@
-"""Check and unpack the competition's zip archives, trusting nothing in them."""
+"""Check and unpack the competition's zip archives without trusting their contents."""
 
 import contextlib
 import errno
@@ -16,11 +16,11 @@ from carvana.progress import progress
 MOST_RATIO = 100  # unpacked to packed; photographs have 1, a CSV of run lengths 10 at most
 SMALL = 16 * 2**20  # bytes below which a high ratio does no harm
 _CHUNK = 2**20
-_MACINTOSH = "__MACOSX"  # what a Macintosh adds of its own
+_MACINTOSH = "__MACOSX"  # a folder that macOS adds
 
 
 class BrokenArchive(CarvanaError):
-    """An archive is damaged, or holds what no archive of the competition does.
+    """An archive is damaged, or holds something no archive of the competition does.
 
     Attributes:
         reason: what is wrong, to go after "it": "is cut short or damaged".
@@ -38,11 +38,11 @@ def check(archive: Path) -> int:
         archive: a zip.
 
     Returns:
-        Bytes it takes unpacked.
+        The bytes it takes when unpacked.
 
     Raises:
         BrokenArchive: truncated, damaged, encrypted, an entry that would land outside its folder,
-            a link, or a size out of all proportion.
+            a link, or an implausible size.
         CarvanaError: it cannot be read.
     """
     with _opened(archive) as opened:
@@ -73,8 +73,8 @@ def unpack(archive: Path, target: Path) -> None:
         entries = [entry for entry in _entries(opened, archive) if _top(entry) != _MACINTOSH]
         strays = [entry.filename for entry in entries if _top(entry) != target.name]
         if strays or not entries:
-            found = f"{strays[0]!r}" if strays else "nothing"
-            raise BrokenArchive(archive, f"holds {found}, not {target.name}")
+            content = f"{strays[0]!r}" if strays else "nothing"
+            raise BrokenArchive(archive, f"holds {content}, not {target.name}")
         require_room(target.parent, sum(entry.file_size for entry in entries), archive.name)
         for entry in progress(entries, f"unpacking {archive.name}", len(entries), unit="file"):
             opened.extract(entry, temporary)
@@ -100,7 +100,7 @@ def temporary_beside(target: Path) -> Iterator[Path]:
 
 
 def require_room(folder: Path, needed: int, what: str) -> int:
-    """Make sure the disk of `folder` has room.
+    """Make sure that the disk of `folder` has room.
 
     Args:
         folder: where it will be written; it may not exist yet.
@@ -124,20 +124,20 @@ def require_room(folder: Path, needed: int, what: str) -> int:
 
 
 def disk_error(path: Path, error: OSError) -> CarvanaError:
-    """Say in one line why `path` could not be written."""
+    """Explain in one line why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CarvanaError(
             f"{path}: the disk is full; make room or choose another folder, then run the same "
-            "command again: it goes on from where it was"
+            "command again: it resumes where it stopped"
         )
     return CarvanaError(
-        f"{path}: cannot be written ({error.strerror or error}); choose another folder or see to "
-        "its permissions, then run the same command again"
+        f"{path}: cannot be written ({error.strerror or error}); choose another folder or "
+        "change its permissions, then run the same command again"
     )
 
 
 def size_text(count: float) -> str:
-    """Say a number of bytes as people do: `405 MB`."""
+    """Format a number of bytes: `405 MB`."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -147,7 +147,7 @@ def size_text(count: float) -> str:
 
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip; whatever goes wrong in reading it becomes a line that names it."""
+    """Open a zip; an error in reading it becomes one line that names it."""
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
@@ -160,7 +160,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _entries(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """List the entries, having looked at each one's name and kind and at the sizes in all."""
+    """List the entries, after checking each one's name and kind and their total size."""
     entries = opened.infolist()
     for entry in entries:
         if fault := _fault(entry):
@@ -175,7 +175,7 @@ def _entries(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
 
 
 def _fault(entry: zipfile.ZipInfo) -> str:
-    """Say what makes an entry unsafe to unpack, "" for nothing."""
+    """Say what makes an entry unsafe to unpack; "" if nothing does."""
     name = entry.filename
     kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archiver left it out
     if not name or name.startswith("/") or "\\" in name or ":" in name.split("/")[0]:

@@ -32,17 +32,17 @@ PHONE_PAGE = "https://www.kaggle.com/settings"
 STATUS_PAGE = "https://status.kaggle.com"
 AGAIN = "then run the same command again: nothing done so far is lost"
 
-ATTEMPTS = 5  # in a row without any progress, before giving up
+ATTEMPTS = 5  # without progress, before giving up
 FIRST_DELAY = 2.0  # seconds before the second attempt, doubled for each one after it
-LONGEST_DELAY = 120.0  # seconds; told to wait longer than this, we tell the user instead
+LONGEST_DELAY = 120.0  # seconds; if Kaggle asks for more, we tell the user instead
 
 
 class KaggleError(CarvanaError):
-    """Kaggle did not do what it was asked.
+    """Kaggle refused or failed.
 
     Attributes:
-        passes: whether it may work when simply tried again.
-        delay: seconds Kaggle told us to wait before that, None where it did not say.
+        passes: whether trying again may help.
+        delay: seconds Kaggle asked us to wait before that, None if it did not say.
     """
 
     def __init__(self, line: str, passes: bool = False, delay: float | None = None):
@@ -51,10 +51,10 @@ class KaggleError(CarvanaError):
 
 
 def connect() -> "KaggleApi":
-    """Import the client and let it find and prove its credentials, which nobody else sees.
+    """Import the client, and let it find and check the credentials, which only it sees.
 
     Raises:
-        KaggleError: there are none, or Kaggle does not accept them.
+        KaggleError: there are none, or Kaggle rejects them.
     """
     try:
         with _hushed():
@@ -67,12 +67,12 @@ def connect() -> "KaggleApi":
     api = KaggleApi()
     try:
         patiently("the credentials", api.authenticate)
-        # A legacy key is only ever proved by using it; so are the rules.
+        # A legacy key is only checked when it is used; so is the consent to the rules.
         patiently("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
         return api
-    except SystemExit:  # how the client says that it found none it can use
+    except SystemExit:  # how the client reports that it found none
         raise _no_credentials() from None
-    except (TypeError, ValueError, IsADirectoryError):  # what it does with what is no credential
+    except (TypeError, ValueError, IsADirectoryError):  # what it raises for malformed credentials
         raise KaggleError(
             "the Kaggle credentials cannot be read (a stray character or line end?); make a new "
             f"token at {TOKEN_PAGE} and put it in place of the old"
@@ -103,7 +103,7 @@ _BAD_CREDENTIALS = (
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep what the client prints to itself; in its verbose mode that holds the credentials."""
+    """Discard what the client prints; in its verbose mode that includes the credentials."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -114,16 +114,16 @@ def patiently(
     progress: Callable[[], int] = lambda: 0,
     lost: str = "retry",
 ) -> _Out:
-    """Do something that needs Kaggle, again and again while the trouble is of the passing kind.
+    """Do something that needs Kaggle, and retry while the failure may be temporary.
 
     Args:
-        what: is asked for, for the messages.
+        what: what is asked for, for the messages.
         work: does it.
-        progress: tells how far it is; an attempt that got further does not count as failed.
-        lost: "stop" not to try again when the connection is lost, for what must not be done twice.
+        progress: returns how far it is; an attempt that got further does not count as a failure.
+        lost: "stop" to give up when the connection is lost, for what must not be done twice.
 
     Raises:
-        KaggleError: it did not work, even so.
+        KaggleError: it failed nevertheless.
     """
     failures = 0
     while True:
@@ -152,10 +152,9 @@ def _brief(error: Exception, what: str) -> str:
 
 
 def _explain(error: Exception, what: str) -> KaggleError:
-    """Turn an error of the client into a line that says what to do about it.
+    """Turn an error of the client into a line that says what to do.
 
-    Nothing of the error's own text is shown, for it can hold a signed address, except what Kaggle
-    itself says.
+    The error's own text is not shown, as it can contain a signed address; what Kaggle says is.
     """
     response = getattr(error, "response", None)
     if response is not None:
@@ -199,7 +198,7 @@ def _explain_status(status: int, response: requests.Response, what: str) -> Kagg
         )
     if status >= 500:
         return KaggleError(
-            f"{what}: Kaggle has trouble of its own ({status}); see {STATUS_PAGE}, wait, {AGAIN}",
+            f"{what}: Kaggle has a problem ({status}); see {STATUS_PAGE}, wait, {AGAIN}",
             passes=True,
         )
     return KaggleError(
@@ -215,14 +214,14 @@ def _status(response: requests.Response) -> int:
 
 
 def _said(response: requests.Response) -> str:
-    """Return Kaggle's own words, on one line and not too many of them."""
+    """Return what Kaggle says, on one line, shortened."""
     return " ".join(str(_body(response).get("message", "")).split())[:300]
 
 
 def _body(response: requests.Response) -> dict:
     try:
         body = response.json()
-    except (ValueError, RuntimeError, requests.RequestException):  # not JSON, or streamed away
+    except (ValueError, RuntimeError, requests.RequestException):  # not JSON, or already streamed
         return {}
     return body if isinstance(body, dict) else {}
 

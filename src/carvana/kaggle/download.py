@@ -38,22 +38,22 @@ CHUNK = 2**16  # bytes; what a kill loses at most
 def download(paths: Paths, only: str = "train", source: Path | None = None) -> list[Path]:
     """Put the competition's files in place: fetch, check and unpack what is not there yet.
 
-    Archives are fetched to `NAME.zip.part`, checked, renamed to `NAME.zip` and unpacked beside
-    their place before they are renamed to it, so whatever stops it, the next call goes on and
-    nothing half done is ever seen. The archives stay and may be deleted.
+    Archives are fetched to `NAME.zip.part`, checked, renamed to `NAME.zip`, unpacked to a
+    temporary folder and renamed into place. Whatever stops this, the next call resumes, and no
+    partial result is ever in place. The archives stay; you may delete them.
 
     Args:
         paths: the data folder.
         only: "train", "test", "all", or "sample" for the sample submission alone.
-        source: a folder with the competition's archives, or with what they hold, to take them
-            from in place of Kaggle.
+        source: a folder with the competition's archives, or with their contents, to use instead
+            of Kaggle.
 
     Returns:
-        The folders and files put in place, none if all was there.
+        The folders and files put in place; empty if all were there.
 
     Raises:
         UsageError: `only` or `source` is wrong.
-        CarvanaError: one line saying what is wrong and what to do.
+        CarvanaError: the download failed; the message says what to do.
     """
     if only not in FILES:
         raise UsageError(f"--only {only}: is none of {', '.join(FILES)}")
@@ -62,7 +62,7 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
     if source is not None and paths.root.absolute().is_relative_to(source.absolute()):
         raise UsageError(f"--from {source}: holds the data folder {paths.root}; give another")
     if not _missing(paths, only):
-        say(f"{paths.root}: all in place ({only}), nothing to fetch")
+        say(f"{paths.root}: everything is in place ({only}); nothing to fetch")
         return []
     try:
         with alone(paths.root, "download", paths.root / ".download.lock"):
@@ -103,34 +103,34 @@ def _take_all(names: list[str], source: Path, root: Path) -> None:
     free = archives.require_room(root, needed, ", ".join(names))
     say(f"{root}: takes about {size_text(needed)} of {size_text(free)} free")
     for name in names:
-        found, target = _in_source(name, source), _target(name, root)
-        if found.name == name:
-            archives.check(found)
-            archives.unpack(found, target)
+        origin, target = _in_source(name, source), _target(name, root)
+        if origin.name == name:
+            archives.check(origin)
+            archives.unpack(origin, target)
         else:
-            _copy(found, target)
-        say(f"{target}: taken from {found}")
+            _copy(origin, target)
+        say(f"{target}: taken from {origin}")
 
 
 def _in_source(name: str, source: Path) -> Path | None:
-    """Find an archive, or else what it holds: `train.zip`, `train/train` or `train`."""
+    """Find an archive or its contents: `train.zip`, `train/train` or `train`."""
     unpacked = _target(name, source)
     places = (source / name, unpacked / unpacked.name, unpacked)
     return next((place for place in places if place.exists() and _is_there(place)), None)
 
 
-def _size_of_all(found: Path) -> int:
+def _size_of_all(origin: Path) -> int:
     """Sum the bytes of a file, or of a folder's files."""
-    files = found.rglob("*") if found.is_dir() else (found,)
+    files = origin.rglob("*") if origin.is_dir() else (origin,)
     return sum(_size(file) for file in files)
 
 
-def _copy(found: Path, target: Path) -> None:
+def _copy(origin: Path, target: Path) -> None:
     with archives.temporary_beside(target) as temporary:
-        if found.is_dir():
-            shutil.copytree(found, temporary / target.name)
+        if origin.is_dir():
+            shutil.copytree(origin, temporary / target.name)
         else:
-            shutil.copy2(found, temporary / target.name)
+            shutil.copy2(origin, temporary / target.name)
         os.replace(temporary / target.name, target)
 
 
@@ -142,7 +142,7 @@ def _fetch_all(names: list[str], root: Path) -> None:
     here = [name for name in names if _is_whole(root / name, sizes[name])]
     parts = {n: min(_size(_part(root, n)), sizes[n]) for n in names if n not in here}
     to_fetch = sum(sizes[name] - part for name, part in parts.items())
-    # Photographs do not shrink in a zip: what is unpacked is about as large again.
+    # Photographs do not shrink in a zip: unpacked, they take about the same again.
     needed = to_fetch + sum(sizes[name] for name in names)
     free = archives.require_room(root, needed, f"{', '.join(names)} (fetched and unpacked)")
     listed = ", ".join(f"{name} {size_text(sizes[name])}" for name in parts) or "nothing"
@@ -181,7 +181,7 @@ def _size(path: Path) -> int:
 
 
 def _is_whole(archive: Path, size: int) -> bool:
-    """Tell whether an archive lies there already, of the size Kaggle lists, and sound."""
+    """Tell whether an archive is there already, intact and of the size Kaggle lists."""
     if _size(archive) != size:
         return False
     try:
@@ -193,35 +193,35 @@ def _is_whole(archive: Path, size: int) -> bool:
 
 
 def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
-    """Fetch one archive, going on with a part of it, and put it in place once it is sound."""
+    """Fetch one archive, resuming a part of it, and put it in place once it is checked."""
     part = _part(root, name)
     for again in (True, False):
-        if _size(part) != size:  # else an earlier run was stopped before it could check it
+        if _size(part) != size:  # else an earlier run was stopped before its check
             patiently(name, lambda: _transfer(api, name, part, size), lambda: _size(part))
         try:
             archives.check(part)
             break
         except BrokenArchive as error:
-            # What an earlier run left may have been damaged: once more, from its first byte.
+            # What an earlier run left may be damaged: fetch once more, from the first byte.
             _discard(part)
             if not again:
                 raise CarvanaError(
                     f"{root / name}: fetched twice, and both times it {error.reason}; try later, "
                     f"or fetch it in a browser at {PAGE}/data and use --from FOLDER"
                 ) from error
-            say(f"{name}: {error.reason}; fetching it once more from its beginning")
+            say(f"{name}: {error.reason}; fetching it once more from the beginning")
     if _size(part) != size:
         say(f"{name}: {_size(part)} bytes, Kaggle lists {size}; its checksums hold, so it is used")
     os.replace(part, root / name)
 
 
 def _transfer(api: "KaggleApi", name: str, part: Path, size: int) -> None:
-    """Make one attempt at an archive.
+    """Make one attempt to fetch an archive.
 
-    The client goes on with a part when its `.kaggle-partial` note beside the part names the file
-    Kaggle has now. Three traps of `competition_download_file` (2.2) are kept out by calling what
-    it is made of: it keeps any file as new as Kaggle's ("Skipping, ..."), broken or not; it
-    retries for a minute unseen; and its first request has no time limit (see `_watched`).
+    The client resumes a part if its `.kaggle-partial` note beside the part names the file that
+    Kaggle has now. We call the parts of `competition_download_file` (2.2) to avoid three traps of
+    it: it keeps any file as new as Kaggle's ("Skipping, ..."), broken or not; it retries for a
+    minute silently; and its first request has no time limit (see `_watched`).
     """
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFileRequest
 
@@ -241,8 +241,8 @@ def _transfer(api: "KaggleApi", name: str, part: Path, size: int) -> None:
                     timeout=STALL_SECONDS,
                 )
             except ValueError as error:
-                # Another length than promised: when the client goes on with a part and is
-                # answered by an error page, it writes that page into the file.
+                # Another length than announced: if an error page answers the request for the
+                # rest of a part, the client writes that page into the file.
                 if not isinstance(error, requests.RequestException):
                     _discard(part)
                     raise requests.ConnectionError("the transfer had a wrong length") from error
@@ -250,22 +250,22 @@ def _transfer(api: "KaggleApi", name: str, part: Path, size: int) -> None:
 
 
 def _discard(part: Path) -> None:
-    """Delete a part and the client's note of what it is a part of."""
+    """Delete a part and the client's note beside it."""
     part.unlink(missing_ok=True)
     part.with_name(f"{part.name}.kaggle-partial").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _watched(part: Path, name: str, size: int, response: requests.Response) -> Iterator[None]:
-    """Show how a transfer comes along by the growth of its file; end it if it stalls."""
+    """Show a transfer's progress by the growth of its file; end it if it stalls."""
     ended = threading.Event()
 
     def watch() -> None:
         on_terminal = sys.stderr.isatty()
         before = grown = time.monotonic()
-        begun, last = _size(part), _size(part)
+        start, last = _size(part), _size(part)
         bar = tqdm(
-            desc=name, total=size, initial=begun, unit="B", unit_scale=True, disable=not on_terminal
+            desc=name, total=size, initial=start, unit="B", unit_scale=True, disable=not on_terminal
         )
         with bar:
             while not ended.wait(0.5):
@@ -275,7 +275,7 @@ def _watched(part: Path, name: str, size: int, response: requests.Response) -> I
                     last, grown = here, now
                 elif now - grown > STALL_SECONDS:
                     with contextlib.suppress(ValueError, RuntimeError):
-                        response.raw.shutdown()  # wakes the reader, which then finds it cut short
+                        response.raw.shutdown()  # to the reader the transfer then looks cut short
                 if not on_terminal and now - before > LINE_SECONDS:
                     before = now
                     say(f"{name}: {size_text(here)} of {size_text(size)}")

@@ -21,7 +21,7 @@ from carvana.progress import LINE_SECONDS
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
 
-POLL_SECONDS = 5.0  # between two looks at a pending submission
+POLL_SECONDS = 5.0  # between two checks of a pending submission
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Standing:
 
     place: int
     teams: int
-    estimated: bool  # between the places we know by heart, for want of the board itself
+    estimated: bool  # interpolated between known places, as the board could not be fetched
 
     def __str__(self) -> str:
         source = " (estimated: the leaderboard could not be fetched)" if self.estimated else ""
@@ -39,12 +39,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a submission."""
+    """The scores of a submission."""
 
     ref: int  # Kaggle's number of it
     public: float | None
     private: float | None
-    standing: Standing | None  # None where there is no score to place
+    standing: Standing | None  # None without a score
 
 
 def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 900) -> Result:
@@ -52,29 +52,29 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
 
     Args:
         submission: the CSV, plain, gzipped or zipped.
-        message: what Kaggle is to show beside it.
+        message: the description Kaggle shows beside it.
         paths: the data folder; its sample submission is fetched if it is not there.
         wait_seconds: how long to wait for the score.
 
     Raises:
         CarvanaError: not valid (nothing is sent then), refused, its scoring failed, still pending
-            after `wait_seconds`, or anything that can go wrong on the way to Kaggle.
+            after `wait_seconds`, or Kaggle cannot be reached.
     """
     if not submission.is_file():
-        raise UsageError(f"{submission}: is no file; write it with `carvana predict`")
+        raise UsageError(f"{submission}: no such file; write it with `carvana predict`")
     api = connect()
     if not paths.sample_submission.is_file():
         download(paths, only="sample")
-    found = validate(submission, paths.sample_submission)
-    if not found.valid:
-        raise CarvanaError(list_faults(f"{submission}: not valid, so not sent", found.lines()))
+    result = validate(submission, paths.sample_submission)
+    if not result.valid:
+        raise CarvanaError(list_faults(f"{submission}: not valid, so not sent", result.lines()))
     say(f"{submission}: valid, uploading {size_text(submission.stat().st_size)}")
     ref = _upload(api, submission, message)
     try:
         public, private = _await_score(api, ref, wait_seconds)
     except KeyboardInterrupt:
         say(
-            f"{submission}: it is with Kaggle, do not send it again: its score will be at "
+            f"{submission}: Kaggle has it, do not send it again: its score will be at "
             f"{PAGE}/submissions"
         )
         raise
@@ -95,7 +95,7 @@ def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
         if isinstance(error.__cause__, requests.HTTPError):
             raise
         raise KaggleError(
-            f"{submission}: the connection was lost while submitting; see at {PAGE}/submissions "
+            f"{submission}: the connection was lost while submitting; check at {PAGE}/submissions "
             "whether it arrived before you submit it again"
         ) from error
     if response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
@@ -107,10 +107,10 @@ def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
 
 
 def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None, float | None]:
-    """Look at a submission until it is scored; return its public and private score."""
+    """Wait until a submission is scored; return its public and private score."""
     from kagglesdk.competitions.types.submission_status import SubmissionStatus
 
-    begun = shown = time.monotonic()
+    began = shown = time.monotonic()
     while True:
         try:
             state = patiently("the list of submissions", lambda: _submission(api, ref))
@@ -128,19 +128,19 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
                 f"{state.error_description or 'no reason given'}; see {PAGE}/submissions"
             )
         now = time.monotonic()
-        if now - begun > limit:
+        if now - began > limit:
             raise KaggleError(
                 f"submission {ref}: sent, but not scored after {limit:.0f} s; it is not lost: "
                 f"its score will be at {PAGE}/submissions"
             )
-        if shown == begun or now - shown > LINE_SECONDS:
-            say(f"sent; waiting for the score, {now - begun:.0f} s of at most {limit:.0f} s")
+        if shown == began or now - shown > LINE_SECONDS:
+            say(f"sent; waiting for the score, {now - began:.0f} s of at most {limit:.0f} s")
             shown = now
         time.sleep(min(POLL_SECONDS, limit))
 
 
 def _submission(api: "KaggleApi", ref: int):
-    """Find a submission by Kaggle's number, or the newest if it gave none; None if not listed."""
+    """Find a submission by its number, or the newest if Kaggle gave none; None if not listed."""
     latest = api.competition_submissions(SLUG) or []
     return next((each for each in latest if each.ref == ref or not ref), None)
 

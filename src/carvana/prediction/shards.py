@@ -14,11 +14,12 @@ import numpy as np
 
 from carvana.competition import rle
 from carvana.competition.submission import HEADER, row_offsets
-from carvana.data.images import list_images
+from carvana.data.images import decode_photograph, list_images, read_bytes
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, replacing
 from carvana.prediction.predict import Model
 from carvana.progress import progress
+from carvana.recipe import Input
 
 
 def write_submission(
@@ -50,8 +51,15 @@ def write_submission(
     names = list_images(images)
     partial = out.with_name(f".{out.name}.partial")
 
+    digests: dict[Path, str] = {}  # of photographs on their way through the network
+
+    def read(path: Path, settings: Input) -> tuple[np.ndarray, tuple[int, int]]:
+        data = read_bytes(path)
+        digests[path] = _digest(data)
+        return decode_photograph(data, path, settings)
+
     def row(path: Path, probability: np.ndarray) -> tuple[str, str, str]:
-        return path.name, _digest(path), rle.encode(probability > threshold)
+        return path.name, digests.pop(path), rle.encode(probability > threshold)
 
     try:
         with (
@@ -63,7 +71,7 @@ def write_submission(
                 print(f"{out}: resuming after {len(done)} of {len(names)} images")
             writer = csv.writer(file, lineterminator="\n")
             todo = [images / name for name in names if name not in done]
-            rows = model.predict(todo, row, workers=workers)
+            rows = model.predict(todo, row, read, workers)
             for cells in progress(rows, "predicting", len(names), len(done)):
                 writer.writerow(cells)
                 file.flush()
@@ -76,12 +84,9 @@ def write_submission(
         ) from error
 
 
-def _digest(path: Path) -> str:
-    """Recognise a photograph by its content: a copied folder's rows are still true."""
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest()
-    except OSError as error:
-        raise CarvanaError(f"{path}: cannot be read; fetch it again or remove it") from error
+def _digest(photograph: bytes) -> str:
+    """Recognise a photograph by its content: the rows of a copied folder are still true."""
+    return hashlib.blake2b(photograph, digest_size=12).hexdigest()
 
 
 @contextlib.contextmanager
@@ -111,7 +116,7 @@ def _still_true(file: TextIO, images: Path, names: set[str]) -> set[str]:
     file.readline()  # the key
     made = {name: digest for name, digest, _ in csv.reader(file) if name in names}
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda name: _digest(images / name), made)
+        digests = pool.map(lambda name: _digest(read_bytes(images / name)), made)
         digests = progress(digests, "checking rows made before", len(made))
         return {
             name for (name, digest), now in zip(made.items(), digests, strict=True) if digest == now

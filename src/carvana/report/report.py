@@ -50,7 +50,7 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
         out: the picture, `.png`.
 
     Raises:
-        CarvanaError: a pair is at fault, or the picture cannot be written.
+        CarvanaError: a pair cannot be used, or the picture cannot be written.
         UsageError: `out` does not end in .png.
     """
     if out.suffix != ".png":
@@ -71,7 +71,7 @@ def write_report(folder: Path, paths: Paths, worst: int = 10) -> Path:
     """Write `report.html` into a run: figures, plot, masks and recipe, self-contained.
 
     The masks are the worst of the validation photographs, which are scored at full resolution for
-    it; where the data folder is not there, the report says so instead.
+    it; without the data folder, the report says so instead.
 
     Args:
         folder: the run, its training finished.
@@ -82,14 +82,14 @@ def write_report(folder: Path, paths: Paths, worst: int = 10) -> Path:
         The report's path.
 
     Raises:
-        CarvanaError: the run is absent or unfinished, a photograph or mask is at fault, or the
+        CarvanaError: the run is absent or unfinished, a photograph or mask cannot be used, or the
             report cannot be written.
     """
     if not (folder / METRICS).is_file():
         raise CarvanaError(f"{folder}: no finished training; run `carvana train` first")
     plot = folder / PLOT
     draw_history(folder / HISTORY, plot)
-    views, masks = "", f"<p>{html.escape(str(paths.root))} is not there.</p>"
+    views, masks = "", f"<p>{html.escape(str(paths.root))} does not exist.</p>"
     if paths.train.is_dir():
         scored = score_validation(folder, paths, worst)
         views = _table([list(scored.views), list(scored.views.values())])

@@ -1,4 +1,4 @@
-"""`make demo`: the whole road, through the official client, against the local stand-in."""
+"""`make demo`: the whole pipeline, through the official client, against the local stand-in."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, write_text
 from carvana.recipe import load_recipe, to_toml
 from carvana.sandbox.cars.rendered import MARKER, write_competition
@@ -18,6 +18,7 @@ from carvana.sandbox.server import Sandbox
 
 TRAIN_CARS, TEST_CARS, SEED = 24, 4, 1
 NAME = "demo"
+NOTE = ".made-by-demo"  # in the folders the demo made: of which cars and by which recipe
 
 
 def demo(data: Path, runs: Path, submissions: Path) -> None:
@@ -32,6 +33,7 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         submissions: the folder for `demo.csv.gz`.
 
     Raises:
+        UsageError: a folder of the demo's holds something it did not make.
         CarvanaError: a stage failed, or another demo runs in the same folders.
     """
     served, fetched = data / "demo-kaggle", data / NAME
@@ -44,31 +46,44 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         ("report", "--run", run, "--data", fetched),
         ("submit", submission, "--message", "the demo", "--data", fetched),
     )
-    begun = time.monotonic()
+    began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     with alone(run, "demo", runs / ".make-demo.lock"):
+        for folder in (served, fetched, run):
+            _require_own(folder)
+        write_text(served / NOTE, "")
         write_competition(served, TRAIN_CARS, TEST_CARS, SEED)
-        _forget_another(served, fetched, run, submission)
+        _clear_outdated(served, fetched, run, submission)
         with Sandbox(served) as sandbox:
             environment = os.environ | sandbox.environment()
             for stage in stages:
                 _run(stage, environment)
-    minutes = (time.monotonic() - begun) / 60
+    minutes = (time.monotonic() - began) / 60
     print(
         f"\ndone in {minutes:.1f} minutes: the report is {run / 'report.html'}, the submission "
-        f"{submission}.\nWith a Kaggle account, the same road on the real photographs: "
+        f"{submission}.\nWith a Kaggle account, the same on the real photographs: "
         "make download train submit"
     )
 
 
-def _forget_another(served: Path, fetched: Path, run: Path, submission: Path) -> None:
+def _require_own(folder: Path) -> None:
+    """Make sure that a folder is absent, empty, or one that a demo made."""
+    if folder.exists() and not (folder / NOTE).exists() and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder}: holds files that the demo did not make, and the demo needs this folder; "
+            "rename yours, or use another --data"
+        )
+
+
+def _clear_outdated(served: Path, fetched: Path, run: Path, submission: Path) -> None:
     """Delete what an earlier demo made of other cars or by another recipe."""
     made_of = (served / MARKER).read_text() + to_toml(load_recipe(NAME))
-    note = fetched / "made-of.txt"
-    if not note.exists() or note.read_text() != made_of:
-        for folder in (fetched, run):
-            shutil.rmtree(folder, ignore_errors=True)
-        submission.unlink(missing_ok=True)
+    for folder in (fetched, run):
+        note = folder / NOTE
+        if note.exists() and note.read_text() != made_of:
+            shutil.rmtree(folder)
+            if folder == run:
+                submission.unlink(missing_ok=True)
         write_text(note, made_of)
 
 

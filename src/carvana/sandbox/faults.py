@@ -21,10 +21,10 @@ class Fault:
 
     kind: str
     on: str = ""  # only where the request's path holds this: "train.zip", "ListDataFiles", ...
-    times: int = 1  # how often; 0 for always
+    times: int = 1  # how many times; 0: always
     after: int = 0  # bytes of a transfer that pass before "drop" or "hold"
     retry_after: str = ""  # that header, with a status
-    message: str = ""  # what to say instead of the usual
+    message: str = ""  # the message instead of the usual one
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
@@ -39,12 +39,12 @@ class Fault:
             raise UsageError(f"fault {text!r}: {error}") from error
         status = kind.isdecimal() and 400 <= int(kind) <= 599
         if kind not in ("drop", "hold", "flip", "pending", "failed") and not status:
-            raise UsageError(f"fault {text!r}: {kind!r} is neither a status nor a known kind")
+            raise UsageError(f"fault {text!r}: {kind!r} is neither an HTTP status nor a known kind")
         types = {field.name: field.type for field in fields(cls) if field.name != "kind"}
         values = {}
         for name, _, value in (setting.partition("=") for setting in settings):
             if name not in types or (types[name] is int and not value.isdecimal()):
-                raise UsageError(f"fault {text!r}: {name}={value} is no setting of a fault")
+                raise UsageError(f"fault {text!r}: {name}={value} is not a setting of a fault")
             values[name] = types[name](value)
         return cls(kind, **values)
 
@@ -106,6 +106,6 @@ class Faults:
                     yield chunk[: max(stop.after - sent, 0)]
                     if stop.kind == "hold":
                         closing.wait()
-                    raise ConnectionAbortedError(f"dropped {name}, as told")
+                    raise ConnectionAbortedError(f"dropped {name}, as asked")
                 yield chunk
                 sent = reached

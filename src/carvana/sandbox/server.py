@@ -135,7 +135,7 @@ class Sandbox:
         where = request.path
         try:
             if request.host.partition(":")[0] != "localhost":
-                raise NotFound(f"{request.host} is not to be reached from the sandbox")
+                raise NotFound(f"{request.host} cannot be reached from the sandbox")
             if fault := self.faults.take(where, "status"):
                 response = refusal(int(fault.kind), fault.message)
                 if fault.retry_after:
@@ -264,8 +264,8 @@ class Sandbox:
         return answer
 
     def _get_submission(self, message: messages.ApiGetSubmissionRequest) -> KaggleObject:
-        found = [submission for submission in self.submissions if submission.ref == message.ref]
-        return found[0].message() if found else refusal(404)
+        matching = [submission for submission in self.submissions if submission.ref == message.ref]
+        return matching[0].message() if matching else refusal(404)
 
     def _limits(self, message: messages.ApiGetSubmissionLimitsRequest) -> KaggleObject:
         answer = messages.ApiSubmissionLimits()

@@ -17,7 +17,7 @@ from carvana.competition.facts import Paths
 from carvana.data.batches import training_dataset, validation_dataset
 from carvana.data.cache import prepare
 from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split, write_split
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, clear_temporaries, write_text
 from carvana.networks import choose_precision, describe_device
 from carvana.recipe import Recipe, load_recipe, to_toml
@@ -49,20 +49,23 @@ def train(
         data: the data folder.
         run: the folder for `model.keras`, `best.keras`, `recipe.toml`, `split.csv`,
             `history.csv`, `history.png`, `metrics.json` and TensorBoard's `logs/`.
-        overrides: `section.key=value` each, as in "training.epochs=3".
+        overrides: of a named recipe, `section.key=value` each, as in "training.epochs=3".
 
     Returns:
         What `metrics.json` holds.
 
     Raises:
-        CarvanaError: the data are at fault, a file cannot be written, or training diverged.
-        UsageError: the recipe is at fault, or `run` holds another recipe's model or files that
+        CarvanaError: the data cannot be used, a file cannot be written, or training diverged.
+        UsageError: the recipe is wrong, or `run` holds another recipe's model or files that
             the kit did not write.
         KeyboardInterrupt: Ctrl-C, after the model has been saved.
     """
     run = Path(run)
+    overrides = [overrides] if isinstance(overrides, str) else list(overrides)
     if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, list(overrides))
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise UsageError("overrides go with a recipe's name or file; change a loaded one yourself")
     precision = choose_precision(recipe.training.precision)
     with alone(run, "training"), _settings(recipe, precision):
         metrics = _train(recipe, Paths(Path(data)), run, precision)

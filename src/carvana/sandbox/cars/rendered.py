@@ -1,4 +1,4 @@
-"""Write a whole competition of made-up cars, in the files Kaggle would hand out."""
+"""Write a whole competition of made-up cars, in the files that Kaggle would offer."""
 
 import contextlib
 import csv
@@ -37,7 +37,7 @@ PUBLIC_SHARE = 0.25  # of the test photographs
 
 @dataclass(frozen=True)
 class Shot:
-    """One photograph with its mask, encoded as the competition hands them out."""
+    """One photograph with its mask, encoded as in the competition."""
 
     name: str
     jpeg: bytes
@@ -61,11 +61,11 @@ def shoot(car_seed: int) -> list[Shot]:
 
 
 def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) -> None:
-    """Write what Kaggle would hand out, of made-up cars, and the solution it would keep.
+    """Write the files Kaggle would offer, of made-up cars, and the solution it would keep.
 
     Writes `train.zip`, `train_masks.zip`, `train_masks.csv.zip`, `test.zip`,
-    `sample_submission.csv.zip` and `solution.csv` (`img,rle_mask,Usage`). Does nothing where the
-    folder already holds the same competition, whole.
+    `sample_submission.csv.zip` and `solution.csv` (`img,rle_mask,Usage`). Does nothing if the
+    folder already holds the same competition, complete.
 
     Args:
         folder: made if absent.
@@ -75,7 +75,7 @@ def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) 
 
     Raises:
         UsageError: a number is out of range.
-        CarvanaError: a file cannot be written, or a process that renders was ended.
+        CarvanaError: a file cannot be written, or a rendering process died.
     """
     if min(train_cars, test_cars) < 1 or seed < 0:
         raise UsageError(
@@ -91,7 +91,9 @@ def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) 
         folder.mkdir(parents=True, exist_ok=True)
         marker.unlink(missing_ok=True)  # from here on the folder is not complete
     except OSError as error:
-        raise UsageError(f"{folder}: is no folder to write to ({error.strerror})") from error
+        raise UsageError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
     print(f"{folder}: rendering {train_cars} training and {test_cars} test cars", flush=True)
     rng = np.random.default_rng(seed)
     count = train_cars + test_cars
@@ -132,11 +134,11 @@ def _shots(cars: list[int]) -> Iterator[Iterator[Shot]]:
         yield itertools.chain.from_iterable(pool.map(shoot, cars))
     except BrokenProcessPool as error:
         raise CarvanaError(
-            "a process that renders was ended (out of memory?); run the same command again"
+            "a rendering process died (out of memory?); run the same command again"
         ) from error
     except BaseException:
         for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()  # each has cars in hand that nobody waits for any more
+            worker.terminate()  # each still renders cars that are no longer needed
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -116,7 +116,7 @@ class Stage:
         self.style, mesh = build_car(rng)
         self.corners, self.normals, self.looks = mesh.join()
         self.middle = np.array((self.style.length / 2, 0, 0), dtype=np.float32)
-        self.middle[0] += rng.uniform(-0.15, 0.15)  # nobody parks on the very centre
+        self.middle[0] += rng.uniform(-0.15, 0.15)  # never exactly on the centre
         self.middle[1] += rng.uniform(-0.1, 0.1)
         self.camera = aim(rng)
         self.seams = rng.uniform(0, np.pi), int(rng.integers(2, 6)), rng.uniform(0.75, 0.93)

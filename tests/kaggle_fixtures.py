@@ -1,4 +1,4 @@
-"""A small competition in the layout Kaggle serves, and the official client sent to a stand-in."""
+"""A small competition in the layout Kaggle serves, and commands that talk to a stand-in for it."""
 
 import contextlib
 import csv
@@ -6,24 +6,25 @@ import io
 import os
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from carvana import kaggle_client
-from carvana.competition import Paths
-from carvana.sandbox.server import Fault, Sandbox
+from carvana.competition.facts import Paths
+from carvana.kaggle.download import FILES
 
 TEST_IMAGES = [f"car{car}_{view:02}.jpg" for car in (8, 9) for view in (1, 2)]
 TRUE_RUNS = "10 20 2000 30"
 RUN = """
 import sys
 from pathlib import Path
-from carvana import kaggle_client
-from carvana.competition import Paths
+from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError
-kaggle_client.FIRST_DELAY = kaggle_client.POLL_SECONDS = 0.05
+from carvana.kaggle import client, download, submit
+client.FIRST_DELAY = submit.POLL_SECONDS = 0.05
 try:
     {call}
 except CarvanaError as error:
@@ -67,16 +68,20 @@ def write_submission(path: Path, runs: str = TRUE_RUNS, last: str = TRUE_RUNS) -
     return path
 
 
-def start_client(call: str, environment: dict, **options) -> subprocess.Popen:
+@contextlib.contextmanager
+def start_client(call: str, environment: dict) -> Iterator[subprocess.Popen]:
     """Start a fresh interpreter on a call of the client, as a user's command would."""
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", RUN.format(call=call)],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # one that is held never ends by itself
 
 
 def run_client(call: str, environment: dict) -> tuple[int, str]:
@@ -86,38 +91,32 @@ def run_client(call: str, environment: dict) -> tuple[int, str]:
 
 
 def download_call(paths: Paths, only: str = "train") -> str:
-    return f"kaggle_client.download(Paths(Path({str(paths.root)!r})), {only!r})"
+    return f"download.download(Paths(Path({str(paths.root)!r})), {only!r})"
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory) -> Path:
-    return write_served(tmp_path_factory.mktemp("served") / "competition")
+def files_in(root: Path) -> dict[str, bytes]:
+    """Read every file under a folder but the lock."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != ".download.lock"
+    }
 
 
-@pytest.fixture
-def paths(tmp_path) -> Paths:
-    return Paths(tmp_path / "data")
+def assert_train_is_there(root: Path, served: Path) -> None:
+    found = files_in(root)
+    for name in FILES["train"]:
+        assert found.pop(name) == (served / name).read_bytes()
+        with zipfile.ZipFile(served / name) as archive:
+            for member in archive.namelist():
+                assert found.pop(member) == archive.read(member)
+    assert not found
 
 
-@pytest.fixture
-def sandbox(served, monkeypatch):
-    """Start stand-ins; the official client of this process talks to the last one."""
-    monkeypatch.setattr(kaggle_client, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(kaggle_client, "POLL_SECONDS", 0.05)
-    with contextlib.ExitStack() as stack:
-
-        def start(*faults: str, folder: Path = served, pending_seconds: float = 0.1) -> Sandbox:
-            misbehaviour = [Fault.parse(fault) for fault in faults]
-            started = stack.enter_context(
-                Sandbox(folder, faults=misbehaviour, pending_seconds=pending_seconds)
-            )
-            for name, value in started.environment().items():
-                monkeypatch.setenv(name, value)
-            # The package reads where Kaggle is once, when it is first imported.
-            from kaggle.api.kaggle_api_extended import KaggleApi
-
-            assert "--local" in KaggleApi.args, "another test imported kaggle for the real Kaggle"
-            started.log.clear()
-            return started
-
-        yield start
+def wait_until(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"the client ended: {process.communicate()[0]}")
+        time.sleep(0.01)

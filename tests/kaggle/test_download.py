@@ -1,0 +1,298 @@
+"""Downloads by the real client from the stand-in; each trouble a user can meet is a test."""
+
+import os
+import random
+import shutil
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+from test_archives import DAMAGES
+
+from carvana.competition.facts import Paths
+from carvana.errors import CarvanaError, UsageError
+from carvana.kaggle import archives
+from carvana.kaggle.download import CHUNK, download
+from carvana.sandbox.faults import Fault, Faults
+from kaggle_fixtures import (
+    assert_train_is_there,
+    download_call,
+    files_in,
+    run_client,
+    start_client,
+    wait_until,
+    write_zip,
+)
+
+HELD = 30 * CHUNK  # bytes of train.zip that are written when the server holds it there
+
+
+# ---- download
+
+
+def test_download_puts_all_in_place_and_then_does_nothing(sandbox, served, paths, capsys):
+    server = sandbox()
+    ready = download(paths, "train")
+    assert ready == [paths.train, paths.train_masks, paths.train_masks_csv, paths.sample_submission]
+    assert_train_is_there(paths.root, served)
+    output = capsys.readouterr()
+    assert "train.zip 4 MB" in output.err
+    assert "free with what it unpacks to" in output.err
+    assert output.out == ""
+    server.log.clear()
+    assert download(paths, "train") == []
+    assert server.log == []  # not even the credentials were asked for
+    assert "everything is in place (train); nothing to fetch" in capsys.readouterr().err
+
+
+def test_download_fetches_only_what_is_missing(sandbox, served, paths):
+    server = sandbox()
+    assert download(paths, "sample") == [paths.sample_submission]
+    assert download(paths, "all")[-1] == paths.test
+    stored = [line for line in server.log if "/storage/" in line]
+    names = ("sample_submission.csv", "train", "train_masks", "train_masks.csv", "test")
+    assert stored == [f"GET /storage/{name}.zip 200" for name in names]
+
+
+def test_an_archive_that_lies_there_is_used_if_it_is_sound(sandbox, served, paths, capsys):
+    server = sandbox()
+    paths.root.mkdir()
+    whole = (served / "train.zip").read_bytes()
+    (paths.root / "train.zip").write_bytes(whole)
+    masks = bytearray((served / "train_masks.zip").read_bytes())
+    masks[20_000] ^= 1  # as new as Kaggle's and of its size: the client alone would keep it
+    (paths.root / "train_masks.zip").write_bytes(masks)
+    (paths.root / "train_masks.csv.zip").write_bytes(b"too short")
+    download(paths, "train")
+    assert_train_is_there(paths.root, served)
+    assert not any("/storage/train.zip" in line for line in server.log)
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_wrong_use_is_told(paths, tmp_path):
+    with pytest.raises(UsageError, match="--only tests: is none of sample, test, train, all"):
+        download(paths, "tests")
+    with pytest.raises(UsageError, match="--from .*gone: no such folder"):
+        download(paths, "train", tmp_path / "gone")
+
+
+def test_killed_at_ten_random_bytes_then_rerun(sandbox, served, paths):
+    server = sandbox()
+    whole = (served / "train.zip").read_bytes()
+    part = paths.root / "train.zip.part"
+    stops = sorted(random.Random(3).sample(range(CHUNK, len(whole)), 10))
+    sizes = [0]  # of the part before each run
+    for stop in stops:
+        server.faults = Faults([Fault("hold", "train.zip", 0, after=stop - sizes[-1])])
+        # The client writes chunk by chunk, so a kill loses less than one.
+        expected = sizes[-1] + (stop - sizes[-1]) // CHUNK * CHUNK
+        with start_client(download_call(paths), server.environment()) as process:
+            asked = len(ranges_asked(server)) + bool(sizes[-1])
+            wait_until(
+                lambda asked=asked, expected=expected: (
+                    len(ranges_asked(server)) == asked and size_of(part) == expected
+                ),
+                process,
+            )
+            process.kill()
+        assert part.read_bytes() == whole[:expected]
+        assert not paths.train.exists()
+        sizes.append(expected)
+    server.faults = Faults()
+    code, output = run_client(download_call(paths), server.environment())
+    assert code == 0, output
+    assert_train_is_there(paths.root, served)
+    assert ranges_asked(server) == [f"{size}-" for size in sizes[1:]]  # nothing it had already
+
+
+def size_of(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def ranges_asked(server) -> list[str]:
+    return [line.rsplit("=")[1] for line in server.log if "train.zip 206" in line]
+
+
+def test_stopped_between_fetching_and_checking(sandbox, served, paths):
+    server = sandbox()
+    paths.root.mkdir()
+    shutil.copy(served / "train.zip", paths.root / "train.zip.part")
+    broken = os.urandom((served / "train_masks.zip").stat().st_size)
+    (paths.root / "train_masks.zip.part").write_bytes(broken)
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    assert not any("/storage/train.zip" in line for line in server.log)
+
+
+def test_interrupted_and_rerun(sandbox, served, paths):
+    server = sandbox(f"hold on=train.zip times=0 after={HELD + 1000}")
+    part = paths.root / "train.zip.part"
+    with start_client(download_call(paths), server.environment()) as process:
+        wait_until(lambda: size_of(part) == HELD, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode != 0
+    server.faults = Faults()
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    assert f"GET /storage/train.zip 206 bytes={HELD}-" in server.log
+
+
+def test_dropped_three_times_in_one_file(sandbox, served, paths, capsys):
+    server = sandbox("drop on=train.zip after=1000000 times=3")
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    each = 1_000_000 // CHUNK * CHUNK
+    assert ranges_asked(server) == [f"{each}-", f"{2 * each}-", f"{3 * each}-"]
+    assert capsys.readouterr().err.count("train.zip: the connection was lost; trying again") == 3
+
+
+def test_a_stalled_transfer_is_ended_and_resumed(sandbox, served, paths, monkeypatch):
+    monkeypatch.setattr("carvana.kaggle.download.STALL_SECONDS", 1)
+    server = sandbox("hold on=train.zip after=1000000", "hold on=train.zip after=500000")
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    assert len(ranges_asked(server)) == 2
+
+
+def test_an_error_page_never_ends_up_in_a_file(sandbox, served, paths):
+    """The client, going on with a part, writes what it is answered into it, whatever it is."""
+    server = sandbox("drop on=train.zip after=1000000")
+    answer = server.answer
+
+    def refuse_ranges(request):
+        if request.path.endswith("/train.zip") and "Range" in request.headers:
+            server.faults.append(Fault.parse("503 on=/storage/train.zip times=2"))
+        return answer(request)
+
+    server.answer = refuse_ranges
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    asked = [line.split(" ", 2)[2] for line in server.log if "/storage/train.zip" in line]
+    part = 1_000_000 // CHUNK * CHUNK
+    # Cut short; going on: the first look, the refusal, the refusal that was written; all anew.
+    assert asked == ["200", "200", f"503 bytes={part}-", "503", "200"]
+
+
+def bad_archives() -> list:
+    return [damage for damages in DAMAGES.values() for damage in damages]
+
+
+@pytest.mark.parametrize("damage", bad_archives(), ids=lambda damage: damage.__name__)
+def test_a_bad_archive_is_refused_and_the_rest_is_kept(
+    sandbox, served, paths, tmp_path, damage, capsys
+):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for path in served.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    write_zip(folder / "train_masks.zip", {"train_masks/a.gif": os.urandom(50_000)})
+    damage(folder / "train_masks.zip")
+    sandbox(folder=folder)
+    with pytest.raises(CarvanaError, match="train_masks.zip: ") as raised:
+        download(paths)
+    assert "\n" not in str(raised.value)
+    assert paths.train.is_dir()
+    assert not paths.train_masks.exists()
+    assert not (tmp_path / "escaped").exists()
+    assert "data/train: ready" in capsys.readouterr().err
+
+
+def test_an_archive_that_arrives_damaged_is_fetched_once_more(sandbox, served, paths, capsys):
+    sandbox("flip on=train.zip")
+    download(paths)
+    assert_train_is_there(paths.root, served)
+    assert "fetching it once more from the beginning" in capsys.readouterr().err
+
+
+def test_an_archive_that_arrives_damaged_twice_is_told(sandbox, paths):
+    sandbox("flip on=train.zip times=2")
+    with pytest.raises(
+        CarvanaError, match="fetched twice, and both times it is cut .* in a browser"
+    ):
+        download(paths)
+    assert files_in(paths.root) == {}
+
+
+def test_disk_too_small_is_told_beforehand(sandbox, paths, monkeypatch):
+    server = sandbox()
+    usage = archives.shutil.disk_usage(paths.root.parent)._replace(free=5_000_000)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CarvanaError, match="needs 8 MB, the disk has 5 MB free; make room"):
+        download(paths)
+    assert not any("/storage/" in line for line in server.log)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_disk_full_while_fetching(sandbox, served, paths):
+    sandbox()
+    paths.root.mkdir()
+    part = paths.root / "train.zip.part"
+    part.symlink_to("/dev/full")
+    with pytest.raises(CarvanaError, match="train.zip: the disk is full; make room"):
+        download(paths)
+    assert not paths.train.exists()
+    part.unlink()
+    download(paths)
+    assert_train_is_there(paths.root, served)
+
+
+def test_two_downloads_into_one_folder(sandbox, served, paths):
+    server = sandbox(f"hold on=train.zip times=0 after={HELD + 1000}")
+    part = paths.root / "train.zip.part"
+    with start_client(download_call(paths), server.environment()) as first:
+        wait_until(lambda: size_of(part) == HELD, first)
+        with pytest.raises(CarvanaError, match="another download is writing it; wait"):
+            download(paths)
+        with pytest.raises(CarvanaError, match="another download is writing it; wait"):
+            download(paths, source=served)
+        first.kill()
+    server.faults = Faults()
+    download(paths)
+    assert_train_is_there(paths.root, served)
+
+
+# ---- from a folder
+
+
+def test_from_a_folder_of_archives(served, paths, monkeypatch):
+    monkeypatch.setattr("carvana.kaggle.download.connect", lambda: pytest.fail("asked Kaggle"))
+    assert len(download(paths, "all", served)) == 5
+    found = files_in(paths.root)
+    assert not any(name.endswith(".zip") for name in found)
+    with zipfile.ZipFile(served / "test.zip") as archive:
+        assert {n: found[n] for n in archive.namelist()} == {
+            n: archive.read(n) for n in archive.namelist()
+        }
+
+
+def test_from_a_folder_already_unpacked(served, paths, tmp_path):
+    source = tmp_path / "input"
+    for name in ("test.zip", "sample_submission.csv.zip"):
+        with zipfile.ZipFile(served / name) as archive:
+            archive.extractall(source / "test" if name == "test.zip" else source)
+    download(paths, "test", source)
+    with zipfile.ZipFile(served / "test.zip") as archive:
+        assert (paths.test / "0.jpg").read_bytes() == archive.read("test/0.jpg")
+    assert paths.sample_submission.is_file()
+
+
+def test_from_a_folder_that_lacks_something(served, paths, tmp_path):
+    source = tmp_path / "input"
+    source.mkdir()
+    (source / "train.zip").write_bytes((served / "train.zip").read_bytes())
+    with pytest.raises(UsageError, match="holds neither train_masks.zip nor train_masks; give"):
+        download(paths, "train", source)
+    assert files_in(paths.root) == {}
+    os.truncate(source / "train.zip", 1000)
+    for name in ("train_masks.zip", "train_masks.csv.zip", "sample_submission.csv.zip"):
+        (source / name).write_bytes((served / name).read_bytes())
+    with pytest.raises(CarvanaError, match="train.zip: is cut short or damaged"):
+        download(paths, "train", source)
+    assert files_in(paths.root) == {}
+
+
+def test_a_source_that_holds_the_data_folder_is_refused(served):
+    with pytest.raises(UsageError, match="holds the data folder"):
+        download(Paths(served / "data"), source=served)

@@ -1,0 +1,155 @@
+"""Submissions by the real client to the stand-in; each trouble a user can meet is a test."""
+
+import signal
+import socket
+
+import pytest
+
+from carvana.errors import CarvanaError, UsageError
+from carvana.kaggle.client import KaggleError, connect
+from carvana.kaggle.download import download
+from carvana.kaggle.submit import Standing, _leaderboard, _standing, submit
+from kaggle_fixtures import TEST_IMAGES, csv_bytes, start_client, wait_until, write_submission
+
+
+@pytest.fixture
+def ready(sandbox, served, paths):
+    """A data folder with the sample submission."""
+    download(paths, "sample", served)
+    return paths
+
+
+def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys):
+    server = sandbox(pending_seconds=0.3)
+    # Half of the second and third image's pixels are missed, the private part: dice 2/3.
+    submission = tmp_path / "mine.csv"
+    runs = ["10 20 2000 30", "10 20 2000 5", "10 20 2000 5", "1 1"]
+    rows = [("img", "rle_mask"), *zip(TEST_IMAGES, runs, strict=True)]
+    submission.write_bytes(csv_bytes(rows))
+    result = submit(submission, "a message", ready)
+    assert (result.ref, result.public, result.private) == (1, 1.0, 0.666667)
+    assert str(result.standing) == "would stand about 584 of 735"
+    assert server.submissions[0].description == "a message"
+    output = capsys.readouterr().err
+    assert "valid, uploading" in output
+    assert "sent; waiting for the score" in output
+
+
+def test_submit_fetches_the_sample_it_validates_by(sandbox, paths, tmp_path):
+    sandbox(pending_seconds=0)
+    result = submit(write_submission(tmp_path / "mine.csv"), "message", paths)
+    assert result.private == 1.0
+    assert str(result.standing) == "would stand about 1 of 735"
+    assert paths.sample_submission.is_file()
+
+
+def test_an_invalid_submission_is_not_sent(sandbox, ready, tmp_path):
+    server = sandbox()
+    with pytest.raises(CarvanaError, match="not valid, so not sent\n.*zero length, first at line"):
+        submit(write_submission(tmp_path / "mine.csv", last="5 0"), "message", ready)
+    with pytest.raises(UsageError, match="gone.csv: no such file"):
+        submit(tmp_path / "gone.csv", "message", ready)
+    assert not any("Upload" in line for line in server.log)
+
+
+SUBMIT_FAULTS = {
+    "400 on=CreateSubmission message='Daily limit reached'": (
+        r'Kaggle refuses \(400\); Kaggle says: "Daily limit reached"; see .*/rules if you have not'
+    ),
+    "403 on=StartSubmissionUpload": r"accept the competition's rules in a browser at .*/rules",
+    "403 on=CreateSubmission message='Phone verification needed'": "must be verified by phone",
+    "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
+    "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/subm",
+    "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",
+    "503 on=ListSubmissions times=0": "sent, do not send it again: its score will be at .*/subm",
+    "503 on=CreateSubmission times=0": r"Kaggle has a problem \(503\)",
+}
+
+
+@pytest.mark.parametrize("fault", SUBMIT_FAULTS)
+def test_trouble_with_a_submission(sandbox, ready, tmp_path, fault):
+    sandbox(fault)
+    submission = write_submission(tmp_path / "mine.csv")
+    before = submission.read_bytes()
+    with pytest.raises(KaggleError, match=SUBMIT_FAULTS[fault]) as raised:
+        submit(submission, "message", ready, wait_seconds=1)
+    assert "\n" not in str(raised.value)
+    assert submission.read_bytes() == before
+
+
+def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path):
+    server = sandbox(pending_seconds=0)
+    answer = server.answer
+
+    def lose_the_answer(request):
+        response = answer(request)
+        if request.path.endswith("CreateSubmission"):
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return response
+
+    server.answer = lose_the_answer
+    with pytest.raises(KaggleError, match="lost while submitting; check at .*/submissions whether"):
+        submit(write_submission(tmp_path / "mine.csv"), "message", ready)
+    assert len(server.submissions) == 1
+
+
+def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
+    server = sandbox("pending")
+    submission = write_submission(tmp_path / "mine.csv")
+    paths = f"Paths(Path({str(ready.root)!r}))"
+    call = f"submit.submit(Path({str(submission)!r}), 'message', {paths})"
+    with start_client(call, server.environment()) as process:
+        wait_until(lambda: any("ListSubmissions" in line for line in server.log), process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert "Kaggle has it, do not send it again: its score will be at" in output
+    assert len(server.submissions) == 1
+
+
+def test_passing_trouble_while_waiting_for_the_score(sandbox, ready, tmp_path):
+    server = sandbox("503 on=ListSubmissions times=2", "429 on=StartSubmissionUpload times=2")
+    assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
+    assert len(server.submissions) == 1
+
+
+def test_a_submission_not_listed_yet_is_pending(sandbox, ready, tmp_path):
+    server = sandbox(pending_seconds=0)
+    looks = iter([server.submissions.copy()] * 2)
+    answer = server.answer
+
+    def hide_twice(request):
+        hidden = next(looks, None) if request.path.endswith("ListSubmissions") else None
+        if hidden is None:
+            return answer(request)
+        server.submissions, kept = hidden, server.submissions
+        try:
+            return answer(request)
+        finally:
+            server.submissions = kept
+
+    server.answer = hide_twice
+    assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
+
+
+# ---- leaderboard
+
+
+def test_leaderboard_comes_in_pages(sandbox):
+    server = sandbox()
+    api = connect()
+    scores = _leaderboard(api)
+    assert len(scores) == 735
+    assert (scores[0], scores[510]) == (0.997332, 0.988423)
+    assert len([line for line in server.log if "GetLeaderboard" in line]) == 8
+    assert _standing(api, 0.988423) == Standing(511, 735, estimated=False)
+    assert _standing(api, -1) == Standing(735, 735, estimated=False)
+
+
+def test_standing_without_the_leaderboard(sandbox, ready, tmp_path):
+    sandbox("404 on=GetLeaderboard times=0")
+    api = connect()
+    assert _standing(api, 0.999) == Standing(1, 735, estimated=True)
+    assert _standing(api, 0.988423) == Standing(511, 735, estimated=True)
+    assert _standing(api, 0.0) == Standing(735, 735, estimated=True)
+    result = submit(write_submission(tmp_path / "mine.csv"), "message", ready)
+    assert "1 of 735 (estimated: the leaderboard could not be fetched)" in str(result.standing)

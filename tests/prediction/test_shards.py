@@ -1,0 +1,243 @@
+import csv
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from carvana.competition import rle
+from carvana.competition.score import score
+from carvana.competition.submission import validate
+from carvana.data.images import decode_image, resize
+from carvana.errors import CarvanaError, UsageError
+from carvana.prediction import predict, shards
+from carvana.prediction.shards import write_submission
+from conftest import HEIGHT, WIDTH
+
+
+def rows(path):
+    with gzip.open(path, "rt", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_from_photographs_to_a_scored_submission(trained, model, tmp_path):
+    paths, _ = trained
+    out = tmp_path / "submissions" / "tiny.csv.gz"
+    write_submission(model, paths.test, out)
+    assert validate(out, paths.sample_submission, HEIGHT, WIDTH).valid
+    assert score(out, paths.root / "solution.csv").mean > 0.6
+    visible = [f.name for f in out.parent.iterdir() if not f.name.startswith(".")]
+    assert visible == ["tiny.csv.gz"]
+    assert not (out.parent / ".tiny.csv.gz.partial").exists()
+
+
+def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(
+    trained, model, tmp_path
+):
+    paths, _ = trained
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, size in (("wide.jpg", (300, 40)), ("tall.png", (33, 190)), ("one.jpeg", (1, 1))):
+        Image.open(next(paths.test.iterdir())).resize(size).save(folder / name)
+    write_submission(model, folder, tmp_path / "s.csv.gz")
+    found = dict(rows(tmp_path / "s.csv.gz")[1:])
+    assert list(found) == ["one.jpeg", "tall.png", "wide.jpg"]
+    for name, runs in found.items():
+        picture = decode_image((folder / name).read_bytes())
+        small = resize(picture, model.recipe.input)
+        probability = model.run.networks[0](small[None], training=False)
+        full = tf.image.resize(probability, picture.shape[:2], "bilinear")[0, :, :, 0].numpy()
+        mask = rle.decode(runs, *picture.shape[:2])
+        unsure = np.abs(full - 0.5) < 1e-4  # batches of another size round differently
+        np.testing.assert_array_equal(mask | unsure, (full > 0.5) | unsure)
+
+
+def test_workers_change_no_row(trained, model, tmp_path):
+    paths, _ = trained
+    for workers in (1, 5):
+        write_submission(model, paths.test, tmp_path / f"{workers}.csv", workers=workers)
+    assert (tmp_path / "1.csv").read_text() == (tmp_path / "5.csv").read_text()
+
+
+def test_threshold(trained, model, tmp_path):
+    paths, _ = trained
+    areas = []
+    for threshold in (0.1, 0.5, 0.9):
+        write_submission(model, paths.test, tmp_path / "s.csv.gz", threshold)
+        areas.append(sum(rle.parse(r[1])[:, 1].sum() for r in rows(tmp_path / "s.csv.gz")[1:]))
+    assert areas[0] > areas[1] > areas[2]
+
+
+def test_broken_photograph_is_named_and_rows_made_so_far_are_used(
+    trained, model, tmp_path, monkeypatch
+):
+    folder, out = _many(trained, tmp_path, 40), tmp_path / "s.csv.gz"
+    write_submission(model, folder, out)
+    whole = rows(out)
+    out.unlink()
+    good = (folder / "p_30.jpg").read_bytes()
+    (folder / "p_30.jpg").write_bytes(good[:300])
+    with pytest.raises(CarvanaError, match=r"p_30\.jpg: is not a readable photograph"):
+        write_submission(model, folder, out)
+    assert not out.exists()
+    (folder / "p_30.jpg").write_bytes(good)
+    predicted = count_loads(monkeypatch)
+    write_submission(model, folder, out)
+    assert predicted == [f"p_{number}.jpg" for number in range(30, 40)]
+    assert rows(out) == whole
+
+
+def test_a_photograph_that_changed_since_its_row_was_made_is_predicted_again(
+    trained, model, tmp_path, monkeypatch
+):
+    folder, out = shutil.copytree(trained[0].test, tmp_path / "images"), tmp_path / "s.csv.gz"
+    write_submission(model, folder, out)
+    whole = dict(rows(out))
+    changed, other = "car5_02.jpg", "car6_01.jpg"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_submission(model, folder, out)
+    shutil.copy(folder / other, folder / changed)
+    predicted = count_loads(monkeypatch)
+    write_submission(model, folder, out)
+    assert predicted == [changed]
+    assert dict(rows(out)) == whole | {changed: whole[other]}
+
+
+def test_rows_are_kept_for_the_same_photographs_of_another_date_or_folder(
+    trained, model, tmp_path, monkeypatch
+):
+    out = tmp_path / "s.csv.gz"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_submission(model, trained[0].test, out)
+    copied = shutil.copytree(trained[0].test, tmp_path / "copied")
+    for photograph in copied.iterdir():
+        os.utime(photograph, (1, 1))
+    predicted = count_loads(monkeypatch)
+    write_submission(model, copied, out)
+    assert predicted == []
+    assert len(rows(out)) == 9
+
+
+def stop(path):
+    raise KeyboardInterrupt
+
+
+def count_loads(monkeypatch):
+    """Return a list that grows with the name of each photograph that is predicted."""
+    names, load = [], predict._load
+
+    def counted(path, **options):
+        names.append(path.name)
+        return load(path, **options)
+
+    monkeypatch.setattr(predict, "_load", counted)
+    return names
+
+
+def test_names_that_a_csv_quotes(trained, model, tmp_path, monkeypatch):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    photograph = next(trained[0].test.iterdir()).read_bytes()
+    names = sorted(["a,b.jpg", 'say "c".jpg', "ü d.JPG", "e.f.g.jpg"])
+    for name in names:
+        (folder / name).write_bytes(photograph)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_submission(model, folder, tmp_path / "s.csv.gz")
+    write_submission(model, folder, tmp_path / "s.csv.gz")
+    assert [row[0] for row in rows(tmp_path / "s.csv.gz")] == ["img", *names]
+    assert score(tmp_path / "s.csv.gz", tmp_path / "s.csv.gz").mean == 1
+
+
+def _many(trained, tmp_path, count):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    photographs = sorted(trained[0].test.iterdir())
+    for number in range(count):
+        (folder / f"p_{number:02}.jpg").symlink_to(photographs[number % len(photographs)])
+        if number == 30:
+            (folder / "p_30.jpg").unlink()
+            (folder / "p_30.jpg").write_bytes(photographs[0].read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_prediction_resumes_and_ends_with_the_same_rows(
+    trained, model, tmp_path, monkeypatch, stop_signal
+):
+    folder, out = _many(trained, tmp_path, 400), tmp_path / "s.csv.gz"
+    write_submission(model, folder, out)
+    whole = rows(out)
+    out.unlink()
+    partial = tmp_path / ".s.csv.gz.partial"
+    command = [sys.executable, "-m", "carvana", "predict", "--run", trained[1]]
+    process = subprocess.Popen([*command, "--images", folder, "--out", out])
+    end = time.monotonic() + 120
+    while not (partial.exists() and partial.read_bytes().count(b"\n") > 20):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    process.send_signal(stop_signal)
+    assert process.wait() == (130 if stop_signal == signal.SIGINT else -stop_signal)
+    assert not out.exists()
+    with partial.open("ab") as file:
+        file.write(b"p_399.jpg,0123,1 2 3")  # a row cut short
+    done = partial.read_bytes().count(b"\n") - 1  # the key
+    calls = count_loads(monkeypatch)
+    write_submission(model, folder, out)
+    assert len(calls) == 400 - done  # rows that were made are not made again
+    assert rows(out) == whole
+    assert not partial.exists()
+
+
+def test_another_models_rows_are_not_used(trained, model, tmp_path):
+    paths, _ = trained
+    (tmp_path / ".s.csv.gz.partial").write_text("another key\ncar5_01.jpg,0123,1 1\n")
+    write_submission(model, paths.test, tmp_path / "s.csv.gz")
+    assert len(rows(tmp_path / "s.csv.gz")) == 9
+    assert rows(tmp_path / "s.csv.gz")[1] != ["car5_01.jpg", "1 1"]
+
+
+def test_two_predictions_into_one_file(trained, model, tmp_path):
+    with (
+        filelock.FileLock(tmp_path / ".s.csv.gz.lock"),
+        pytest.raises(CarvanaError, match=r"s\.csv\.gz: another prediction is writing it"),
+    ):
+        write_submission(model, trained[0].test, tmp_path / "s.csv.gz")
+
+
+def test_disk_full_keeps_the_rows_and_the_old_submission(trained, model, tmp_path, monkeypatch):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    paths, out = trained[0], tmp_path / "s.csv.gz"
+    out.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        real_open = gzip.open
+        patch.setattr(gzip, "open", lambda path, *a, **k: real_open("/dev/full", *a, **k))
+        with pytest.raises(CarvanaError, match=r"s\.csv\.gz: cannot be written .No space left"):
+            write_submission(model, paths.test, out)
+    assert out.read_bytes() == b"old"
+    assert (tmp_path / ".s.csv.gz.partial").read_text().count("\n") == 9
+    write_submission(model, paths.test, out)
+    assert len(rows(out)) == 9
+
+
+def test_what_cannot_be_predicted_is_named(trained, model, tmp_path):
+    for name in ("s.txt", "s", "s.csv.zip"):
+        with pytest.raises(UsageError, match="name ends in"):
+            write_submission(model, trained[0].test, tmp_path / name)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CarvanaError, match="none: holds no photograph"):
+        write_submission(model, tmp_path / "none", tmp_path / "s.csv")

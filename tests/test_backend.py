@@ -1,0 +1,108 @@
+"""Settings from outside: KERAS_BACKEND, keras.json, and a TensorFlow that dies."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from carvana.backend import keras_settings
+
+ABORTING = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tensorflow":
+            os.write(2, b"F cpu_feature_guard.cc] compiled to use AVX, not available here\\n")
+            os.abort()
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def predict(tmp_path, name, **environment):
+    """Predict a photograph by shipped weights in a process of its own."""
+    out = tmp_path / f"{name}.csv"
+    images = tmp_path / "images"
+    if not images.exists():
+        images.mkdir()
+        picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
+        Image.fromarray(picture).save(images / "a.png")
+    command = [sys.executable, "-m", "carvana", "predict", "--weights", "sharp"]
+    done = subprocess.run(
+        [*command, "--images", images, "--out", out],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    return done, out.read_text() if out.exists() else None
+
+
+def test_settings_of_keras_from_outside_change_no_mask(tmp_path):
+    (tmp_path / "keras.json").write_text(
+        json.dumps(
+            {
+                "backend": "jax",
+                "image_data_format": "channels_first",
+                "floatx": "float16",
+                "epsilon": 0.01,
+            }
+        )
+    )
+    plain, want = predict(tmp_path, "plain")
+    assert plain.returncode == 0, plain.stderr
+    assert "predicting on CPU" in plain.stdout
+    odd, masks = predict(
+        tmp_path, "odd", KERAS_HOME=str(tmp_path), KERAS_BACKEND="not_installed_anywhere"
+    )
+    assert odd.returncode == 0, odd.stderr
+    assert masks == want
+
+
+def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float99"}')
+    done, masks = predict(tmp_path, "bad", KERAS_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("carvana predict: keras.json: Keras does not start with it")
+    assert done.stderr.count("\n") == 1
+    assert masks is None
+
+
+def test_keras_on_another_backend_is_refused_in_one_line():
+    code = (
+        "import sys, types; fake = sys.modules['keras'] = types.ModuleType('keras'); "
+        "fake.config = types.SimpleNamespace(backend=lambda: 'torch'); "
+        "import carvana; carvana.load('sharp')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "carvana.errors.UsageError: Keras runs on torch in this process; set "
+        "KERAS_BACKEND=tensorflow before anything imports keras"
+    )
+
+
+def test_last_words_of_a_tensorflow_that_dies_are_shown(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(ABORTING)
+    done, _ = predict(tmp_path, "dead", PYTHONPATH=str(tmp_path))
+    assert done.returncode < 0
+    assert "compiled to use AVX, not available here" in done.stderr
+
+
+def test_settings_are_restored_after_an_error():
+    keras.config.set_epsilon(1e-5)
+    try:
+        with pytest.raises(ZeroDivisionError), keras_settings("mixed_bfloat16"):
+            assert keras.config.epsilon() == 1e-7
+            assert keras.config.dtype_policy().name == "mixed_bfloat16"
+            with keras_settings("float32"):
+                assert keras.config.dtype_policy().name == "float32"
+            assert keras.config.dtype_policy().name == "mixed_bfloat16"
+            assert keras.config.epsilon() == 1e-7
+            1 / 0  # noqa: B018
+        assert keras.config.epsilon() == 1e-5
+        assert keras.config.dtype_policy().name == "float32"
+    finally:
+        keras.config.set_epsilon(1e-7)
