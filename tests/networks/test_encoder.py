@@ -65,6 +65,7 @@ def test_it_knows_a_car_when_it_sees_one(real):
         assert int((weights["_fc.weight"] @ x + weights["_fc.bias"]).argmax()) in CARS
 
 
+@pytest.mark.slow
 def test_training_leaves_the_encoders_as_they_were(tiny, tmp_path):
     train(PRETRAINED, tiny.root, tmp_path)
     trained = load_network(tmp_path / "model.keras")

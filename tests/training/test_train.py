@@ -1,3 +1,4 @@
+import functools
 import json
 import random
 import signal
@@ -16,7 +17,7 @@ from carvana.data.dataset import find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
 from carvana.training import checkpoint, train
-from conftest import TINY, TINY_PYRAMID, prepared
+from conftest import TINY, TINY_PYRAMID, prepared, write_competition
 
 
 def recipe(*overrides):
@@ -112,17 +113,41 @@ THREE_STAGES = load_recipe(  # a size for each of its three epochs
 PRETRAINED = load_recipe("sharper", [*TINY_PYRAMID, "input.width=64"])
 
 
+RESUMED = {
+    "unet": recipe("training.epochs=3"),
+    "pyramid": PYRAMID,
+    "three stages": THREE_STAGES,
+    "pretrained": PRETRAINED,
+}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Train a recipe of RESUMED without a stop, once for all tests."""
+    root = tmp_path_factory.mktemp("whole")
+    data = write_competition(root / "data").root
+
+    @functools.cache
+    def train_whole(name):
+        train.train(RESUMED[name], data, root / name)
+        return data, root / name
+
+    return train_whole
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "last_step"),
+    ("name", "last_step"),
     [
-        *((recipe("training.epochs=3"), 3), (PYRAMID, 1), (PYRAMID, 3), (PYRAMID, 4), (PYRAMID, 5)),
-        (THREE_STAGES, 3),
-        (PRETRAINED, 3),
+        *(("unet", 3), ("pyramid", 3), ("pyramid", 4), ("pyramid", 5)),
+        *(("three stages", 3), ("pretrained", 3)),
     ],
 )
-def test_a_stopped_run_resumes_exactly_where_it_was(recipe, last_step, tiny, tmp_path, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train.train(recipe, tiny.root, whole)
+def test_a_stopped_run_resumes_exactly_where_it_was(
+    name, last_step, whole_run, tmp_path, monkeypatch
+):
+    recipe, broken = RESUMED[name], tmp_path / "broken"
+    data, whole = whole_run(name)
 
     # Stop after this step of 6, in the middle of an epoch, as Ctrl-C does.
     class Stop(train.Checkpoint):
@@ -134,9 +159,9 @@ def test_a_stopped_run_resumes_exactly_where_it_was(recipe, last_step, tiny, tmp
     with monkeypatch.context() as patch:
         patch.setattr(train, "Checkpoint", Stop)
         with pytest.raises(KeyboardInterrupt):
-            train.train(recipe, tiny.root, broken)
+            train.train(recipe, data, broken)
     assert not (broken / "metrics.json").exists()
-    train.train(recipe, tiny.root, broken)
+    train.train(recipe, data, broken)
     histories = [pd.read_csv(run / "history.csv") for run in (whole, broken)]
     assert histories[1]["epoch"].tolist() == [1, 2, 3]
     assert histories[1]["steps"].tolist() == [2, 4, 6]
@@ -314,6 +339,7 @@ def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.keras")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("blog", [*TINY, "model.dropout=0", "training.learning_rate=1e-4"]), ("sharp", TINY_PYRAMID)],
