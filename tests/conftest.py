@@ -20,12 +20,13 @@ from carvana.data import cache
 from carvana.data.dataset import Pair
 from carvana.kaggle import client, submit
 from carvana.prediction.predict import Model, load
-from carvana.recipe import Input, load_recipe
+from carvana.recipe import Recipe, load_recipe
 from carvana.sandbox.faults import Fault
 from carvana.sandbox.server import Sandbox
 
 REAL = Path(__file__).parents[2] / "shared" / "carvana-mini"
 WIDTH, HEIGHT = 150, 100  # of the tiny photographs
+DATA = load_recipe("blog").data  # the competition's layout
 TINY = [  # a recipe that trains in seconds
     "input.height=32",
     "input.width=32",
@@ -86,10 +87,10 @@ def write_competition(root: Path, cars: int = 5, views: int = 4) -> Paths:
     return paths
 
 
-def prepared(pairs: list[Pair], paths: Paths, settings: Input) -> tuple[np.ndarray, np.ndarray]:
+def prepared(pairs: list[Pair], paths: Paths, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """What a network sees of pairs, decoded, resized and read back: images and masks."""
-    files = cache.prepare(pairs, paths.cache, settings)
-    pictures = np.stack([cache.read_prepared(file, settings) for file in files])
+    files = cache.prepare(pairs, paths.cache, recipe)
+    pictures = np.stack([cache.read_prepared(file, recipe) for file in files])
     return pictures[..., :3], pictures[..., 3:]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from carvana.competition.facts import Paths
 from carvana.kaggle.download import FILES
+from carvana.kaggle.local import NOTE
 
 TEST_IMAGES = [f"car{car}_{view:02}.jpg" for car in (8, 9) for view in (1, 2)]
 TRUE_RUNS = "10 20 2000 30"
@@ -95,11 +96,11 @@ def download_call(paths: Paths, only: str = "train") -> str:
 
 
 def files_in(root: Path) -> dict[str, bytes]:
-    """Read every file under a folder but the lock."""
+    """Read every file under a folder but the lock and the note of what was unpacked."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".download.lock"
+        if path.is_file() and path.name not in (".download.lock", NOTE)
     }
 
 

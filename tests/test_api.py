@@ -142,7 +142,7 @@ def test_threads_may_load_and_predict_at_once(run, photograph):
         (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\) of uint8 is not a photograph"),
         (np.zeros((0, 5, 3), np.uint8), "is not a photograph"),
         (None, "a NoneType is not a photograph"),
-        ("gone.jpg", r"gone\.jpg: is not a readable photograph"),
+        ("gone.jpg", r"gone\.jpg: no such photograph"),
     ],
 )
 def test_what_is_not_a_photograph_is_refused_in_one_line(run, picture, says):

@@ -7,6 +7,7 @@ import pytest
 from carvana.errors import UsageError
 from carvana.recipe import differences, load_recipe, to_toml
 
+LAYOUT = ("images", "masks", "mask_names", "classes", "foreground", "ignore", "group")
 SHIPPED = sorted(resources.files("carvana.recipes").glob("*.toml"))
 
 
@@ -44,7 +45,8 @@ def test_a_recipe_without_one_of_its_keys_is_refused(path, tmp_path):
     text, mine = path.read_text("utf-8"), tmp_path / "mine.toml"
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        if " = " in line and not line.startswith("#"):
+        # Where pictures lie is the competition's layout unless a recipe says otherwise.
+        if " = " in line and not line.startswith(("#", *LAYOUT)):
             mine.write_text("\n".join(lines[:number] + lines[number + 1 :]))
             with pytest.raises(UsageError, match=r"mine\.toml: "):
                 load_recipe(mine)
@@ -148,3 +150,36 @@ def test_prediction_takes_pictures_at_the_scales_the_recipe_names():
     ):
         with pytest.raises(UsageError, match=r"prediction\.scales"):
             load_recipe("sharp", wrong)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["data.mask_names=mask"], "data.mask_names = 'mask': say where the photograph's name"),
+        (["data.classes={only=0}"], "data.classes: name two or more"),
+        (["data.classes={a=0, b=0}"], "data.classes: name two or more, each with a value of its"),
+        (["data.classes={a=0, b='#ff0000'}"], "data.classes: give numbers for all of them"),
+        (["data.classes={a='red', b='#ff0000'}"], "data.classes.*write a colour as #rrggbb"),
+        (["data.classes={a=0, b=1}", "data.ignore=1"], "data.ignore = 1: is the value of a class"),
+        (["data.classes={a=0, b=1}", "data.ignore='#ffffff'"], "give numbers for all of them and"),
+        (["data.ignore=255"], "data.ignore: goes with classes"),
+        (["data.classes={a=0, b=1}", "data.foreground='#ffffff'"], "data.foreground: goes with"),
+        (["data.foreground=blue"], "data.foreground.*"),
+        (["data.group=(("], "data.group = '\\(\\(': is not a regular expression"),
+        (["data.group=abc"], "data.group = 'abc': needs a .group."),
+    ],
+)
+def test_classes_and_names_that_do_not_fit_together(overrides, says):
+    with pytest.raises(UsageError, match=says) as error:
+        load_recipe("own", overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_saved_by_notepad_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = (SHIPPED[0]).read_text("utf-8")
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    assert load_recipe(path) == load_recipe(SHIPPED[0])
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(UsageError, match=r"mine\.toml: cannot be read .not a text file"):
+        load_recipe(path)

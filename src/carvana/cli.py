@@ -1,11 +1,12 @@
 """The command line: parse arguments, print, map errors to exit codes."""
 
-import argparse
+import io
 import json
 import os
 import sys
 from pathlib import Path
 
+from carvana.arguments import build_parser
 from carvana.backend import import_quietly
 from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError, UsageError
@@ -13,11 +14,14 @@ from carvana.errors import CarvanaError, UsageError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, 1 failed, 2 wrong use, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    options = build_parser().parse_args(arguments)
     try:
         if options.tensorflow and not options.debug:
             import_quietly()
-        return options.run_command(options) or 0
+        return COMMANDS[options.action](options) or 0
     except BrokenPipeError:  # the reader of our output is gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -57,7 +61,7 @@ def _download(options) -> None:
 def _train(options) -> None:
     from carvana.training.train import train
 
-    metrics = train(options.recipe, options.data, options.run, options.set or ())
+    metrics = train(options.recipe, options.data, options.run, options.set or (), options.cache)
     print(
         f"{options.run}: {metrics['epochs']} epochs, {metrics['steps']} steps, validation dice "
         f"{metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
@@ -65,11 +69,13 @@ def _train(options) -> None:
 
 
 def _predict(options) -> None:
-    from carvana.prediction.shards import write_submission
+    from carvana.prediction.shards import write_masks, write_submission
 
-    model = _load(options)
-    write_submission(model, options.images, options.out, options.threshold, options.workers)
-    print(f"{options.out}: written")
+    write, out = write_masks, options.masks
+    if options.out:
+        write, out = write_submission, options.out
+    write(_load(options), options.images, out, options.threshold, options.workers)
+    print(f"{out}: written")
 
 
 def _cutout(options) -> None:
@@ -123,15 +129,24 @@ def _score(options) -> None:
         from carvana.competition.score import score
 
         if options.truth is None:
-            raise UsageError("--truth is missing: the CSV of true masks (img,rle_mask)")
-        result = score(options.submission, options.truth)
+            raise UsageError("--truth is missing: the true masks, a CSV (img,rle_mask) or a folder")
+        if options.submission.is_dir():
+            from carvana.prediction.evaluate import score_folders
+            from carvana.recipe import load_recipe
+
+            settings = load_recipe(options.recipe, options.set).data
+            result = score_folders(options.submission, options.truth, settings)
+        else:
+            result = score(options.submission, options.truth)
     if options.json:
         print(json.dumps(vars(result)))
         return
     print(f"mean Dice {result.mean:.6f} over {result.count} images")
-    for part, mean in sorted(result.parts.items()):
+    for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
         print(f"  {part} {mean:.6f}")
-    if len(result.views) <= 16:
+    if result.note:
+        print(result.note)
+    if 1 < len(result.views) <= 16:
         print("by view: " + " ".join(f"{view}:{mean:.4f}" for view, mean in result.views.items()))
     print("worst:")
     for dice, name in result.worst:
@@ -184,156 +199,43 @@ def _look(options) -> None:
     print(f"{options.out}: image | augmented image | mask")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def _inspect(options) -> int:
+    from carvana.data.inspect import draw_sheet, inspect
+    from carvana.recipe import load_recipe
+
+    settings = load_recipe(options.recipe, options.set).data
+    result = inspect(options.data, settings)
+    if options.out:
+        draw_sheet(options.data, settings, options.out)
+    if options.json:
+        print(json.dumps(vars(result)))
+        return 1 if result.faults else 0
+    print(f"{options.data}: {result.pairs} photographs with masks")
+    for title, counts in (("sizes", result.sizes), ("formats", result.formats)):
+        print(f"{title}: " + ", ".join(f"{name} ({count})" for name, count in counts.items()))
+    shares = (f"{name} {share:.1%}" for name, share in result.classes.items())
+    print(f"pixels: {', '.join(shares)}")
+    for line in (*result.warnings, *result.faults):
+        print(f"  {line}")
+    print(f"{len(result.faults)} faults" if result.faults else "no faults")
+    if options.out:
+        print(f"{options.out}: photograph | mask")
+    return 1 if result.faults else 0
 
 
-def _workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
-    return int(text)
-
-
-def _threshold(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return number
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="carvana", description="Reproduce Kaggle's Carvana Image Masking Challenge."
-    )
-    parser.set_defaults(debug=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_training_commands(commands)
-    _add_prediction_commands(commands)
-    _add_competition_commands(commands)
-    _add_sandbox_commands(commands)
-    return parser
-
-
-def _command(commands, name, run_command, help, tensorflow=False) -> argparse.ArgumentParser:
-    added = commands.add_parser(name, help=help, description=help)
-    added.set_defaults(run_command=run_command, tensorflow=tensorflow)
-    added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return added
-
-
-def _option(added, name, default, help, type=Path) -> None:
-    added.add_argument(name, type=type, default=default, help=f"{help} (default: {default})")
-
-
-def _recipe_options(added) -> None:
-    added.add_argument("--recipe", default="blog", help="a recipe's name or .toml file")
-    added.add_argument(
-        "--set",
-        action="append",
-        metavar="SECTION.KEY=VALUE",
-        help="change a setting of the recipe; may be repeated",
-    )
-    _option(added, "--data", Path("data"), "the competition's files")
-
-
-def _model_options(added) -> None:
-    which = added.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--run", type=Path, action="append", help="a run's folder; several: their mean"
-    )
-    which.add_argument("--weights", help="weights the kit ships (sharp, sharper), or an .npz file")
-
-
-def _add_training_commands(commands) -> None:
-    added = _command(commands, "train", _train, "train a recipe, or resume a stopped run", True)
-    _recipe_options(added)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
-
-    help = "draw training samples: image, augmented image, mask"
-    added = _command(commands, "look", _look, help, True)
-    _recipe_options(added)
-    _option(added, "--out", Path("look.png"), "the picture")
-    _option(added, "--count", 4, "how many photographs", type=_count)
-
-    added = _command(commands, "report", _report, "report on a run in one HTML file", True)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
-    _option(added, "--data", Path("data"), "the competition's files, for the pictures")
-
-    added = _command(commands, "weights", _weights, "write a run's weights to a small file", True)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
-    added.add_argument("--out", type=Path, required=True, help="the file, .npz")
-
-
-def _add_prediction_commands(commands) -> None:
-    help = "predict a folder of photographs into a submission"
-    added = _command(commands, "predict", _predict, help, True)
-    _model_options(added)
-    _option(added, "--images", Path("data/test"), "the folder of photographs")
-    added.add_argument("--out", type=Path, required=True, help="the submission, .csv.gz")
-    added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
-    added.add_argument("--workers", type=_workers, help="threads that decode (default: the cores)")
-
-    help = "cut cars out: PNGs with a transparent background"
-    added = _command(commands, "cutout", _cutout, help, True)
-    added.add_argument("photo", type=Path, nargs="+", help="a JPEG or PNG file")
-    _model_options(added)
-    added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
-
-
-def _add_competition_commands(commands) -> None:
-    help = "fetch the competition's files, check and unpack them"
-    added = _command(commands, "download", _download, help)
-    _option(added, "--data", Path("data"), "where to put them")
-    added.add_argument(
-        "--only", default="train", choices=("train", "test", "all"), help="(default: train)"
-    )
-    added.add_argument(
-        "--from", dest="source", type=Path, help="take the archives from this folder, not Kaggle"
-    )
-
-    added = _command(commands, "validate", _validate, "check a submission's rows and run lengths")
-    added.add_argument("submission", type=Path)
-    _option(added, "--sample", Path("data/sample_submission.csv"), "for the images to expect")
-
-    help = "score a submission, or a run's validation split, by Dice"
-    added = _command(commands, "score", _score, help)
-    added.add_argument("submission", type=Path, nargs="?")
-    added.add_argument("--truth", type=Path, help="the true masks: img,rle_mask[,Usage]")
-    added.add_argument("--run", type=Path, help="score this run's validation split instead")
-    _option(added, "--data", Path("data"), "the competition's files, for --run")
-    added.add_argument("--json", action="store_true", help="print JSON")
-
-    added = _command(commands, "submit", _submit, "validate, upload, wait for the score")
-    added.add_argument("submission", type=Path)
-    added.add_argument("--message", required=True, help="what Kaggle shows beside it")
-    _option(added, "--data", Path("data"), "the competition's files, for the sample submission")
-
-
-def _add_sandbox_commands(commands) -> None:
-    help = "the whole pipeline without a Kaggle account, on rendered cars"
-    added = _command(commands, "demo", _demo, help)
-    _option(added, "--data", Path("data"), "where the demo's files go")
-
-    sandbox = commands.add_parser("sandbox", help="a local stand-in for Kaggle")
-    actions = sandbox.add_subparsers(dest="action", required=True, metavar="ACTION")
-    help = "serve a folder of competition files on this machine"
-    added = _command(actions, "serve", _serve, help)
-    added.add_argument("folder", type=Path, help="with the zips and solution.csv")
-    _option(added, "--port", 0, "0 for any that is free", type=int)
-    _option(added, "--pending", 5.0, "seconds until a submission is scored", type=float)
-    added.add_argument(
-        "--fault",
-        action="append",
-        help="misbehave: a status or drop, hold, flip, pending, failed, then on= times= after= "
-        "retry_after= message=, as in 'drop on=train.zip after=100000 times=3'",
-    )
-    added = _command(actions, "render", _render, "render a competition of made-up cars")
-    added.add_argument("folder", type=Path)
-    _option(added, "--train-cars", 24, "training cars, 16 photographs each", type=_count)
-    _option(added, "--test-cars", 4, "test cars", type=_count)
-    _option(added, "--seed", 1, "of the cars", type=int)
+COMMANDS = {
+    "train": _train,
+    "inspect": _inspect,
+    "look": _look,
+    "report": _report,
+    "weights": _weights,
+    "predict": _predict,
+    "cutout": _cutout,
+    "download": _download,
+    "validate": _validate,
+    "score": _score,
+    "submit": _submit,
+    "demo": _demo,
+    "serve": _serve,
+    "render": _render,
+}

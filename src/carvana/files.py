@@ -1,6 +1,8 @@
 """Write files so that a reader sees the old or the new one, never a part of it."""
 
 import contextlib
+import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,30 +11,68 @@ import filelock
 
 from carvana.errors import CarvanaError
 
+LONGEST_NAME = 255  # bytes, on the usual file systems
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another place",
+    errno.EDQUOT: "free some space or choose another place",
+    errno.EROFS: "choose a place that is not read-only",
+    errno.EACCES: "change its permissions or choose another place",
+    errno.EPERM: "change its permissions or choose another place",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ENOTDIR: "move what is in the way or choose another place",
+    errno.EISDIR: "move what is in the way or choose another place",
+    errno.ENOTEMPTY: "move what is in the way or choose another place",
+}
+
+
+def cannot_write(path: Path, error: OSError, remedy: str = "", kept: str = "") -> CarvanaError:
+    """Explain in one line why `path` could not be written, with a remedy that fits the cause.
+
+    Args:
+        path: what could not be written.
+        error: the reason.
+        remedy: instead of the usual one for this reason.
+        kept: what is not lost, for the end of the line.
+    """
+    remedy = remedy or _REMEDIES.get(error.errno, "choose another place")
+    line = f"{path}: cannot be written ({error.strerror or error}); {remedy}"
+    return CarvanaError(f"{line}, then run the same command again{f': {kept}' if kept else ''}")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Return the path of a hidden file beside another, `.<name>.<ending>`.
+
+    A name that is too long for this is replaced by a digest of it.
+    """
+    hidden = path.with_name(f".{path.name}.{ending}")
+    if len(os.fsencode(hidden.name)) <= LONGEST_NAME:
+        return hidden
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{digest}.{ending}")
+
 
 @contextlib.contextmanager
-def replacing(
-    path: Path, remedy: str = "free some space or choose another place"
-) -> Iterator[Path]:
+def replacing(path: Path, remedy: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; put it in place if the block succeeds.
 
     The temporary name keeps the ending of `path`, which Keras and gzip depend on. If the block
     fails, `path` stays as it was.
 
+    Args:
+        path: the file to write.
+        remedy: see `cannot_write`.
+
     Raises:
         CarvanaError: the file cannot be written (disk full, folder read-only).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}{path.suffix}")
+    temporary = beside(path, f"tmp{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise CarvanaError(
-            f"{path}: cannot be written ({error.strerror or error}); {remedy}, "
-            "then run the same command again"
-        ) from error
+        raise cannot_write(path, error, remedy) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -54,9 +94,9 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         lock_path: the lock file; beside `path` when None.
 
     Raises:
-        CarvanaError: another process is writing it.
+        CarvanaError: another process is writing it, or the lock cannot be written.
     """
-    lock_path = lock_path or path.with_name(f".{path.name}.lock")
+    lock_path = lock_path or beside(path, "lock")
     lock = filelock.FileLock(lock_path, blocking=False)
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,10 +106,7 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
             f"{path}: another {who} is writing it; wait until it ends or choose another place"
         ) from error
     except OSError as error:
-        raise CarvanaError(
-            f"{lock_path.parent}: cannot be written ({error.strerror or error}); "
-            "choose another place"
-        ) from error
+        raise cannot_write(lock_path.parent, error) from error
     try:
         yield
     finally:

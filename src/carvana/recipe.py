@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Union
 
 import tomli_w
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from carvana.data.augment import Augment
 from carvana.errors import UsageError
 from carvana.networks import NETWORKS
-from carvana.sections import Count, Seed, Share, Side, section
+from carvana.sections import Colour, Count, Pattern, Seed, Share, Side, section
 
 
 @section
@@ -22,6 +22,48 @@ class Data:
     split: Literal["image", "car"]
     validation: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
+    # The competition's layout, unless a recipe says otherwise.
+    images: str = "train"
+    masks: str = "train_masks"
+    mask_names: str = "{name}_mask"
+    classes: dict[str, Annotated[int, Field(ge=0, le=254)] | Colour] = dataclasses.field(
+        default_factory=dict
+    )
+    foreground: Literal[""] | Colour = ""
+    ignore: Literal[""] | Annotated[int, Field(ge=0, le=255)] | Colour = ""
+    group: Pattern = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        if "{name}" not in self.mask_names:
+            raise ValueError(
+                f"mask_names = {self.mask_names!r}: say where the photograph's name stands, as in "
+                "{name}_mask"
+            )
+        values = [*self.classes.values()]
+        if len(self.classes) == 1 or len(set(values)) < len(values):
+            raise ValueError("classes: name two or more, each with a value of its own")
+        if self.ignore != "":
+            if not values:
+                raise ValueError("ignore: goes with classes; a mask of two colours has no third")
+            values.append(self.ignore)
+        if len(set(map(type, values))) > 1:
+            raise ValueError("classes: give numbers for all of them and ignore, or colours for all")
+        if self.ignore in self.classes.values():
+            raise ValueError(f"ignore = {self.ignore}: is the value of a class")
+        if self.foreground and self.classes:
+            raise ValueError("foreground: goes with masks of two colours, without classes")
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of labels."""
+        return list(self.classes) or ["background", "car"]
+
+    @property
+    def outputs(self) -> int:
+        """How many probabilities a network gives a pixel: the car's alone, or one a class."""
+        return len(self.classes) or 1
 
 
 @section
@@ -149,7 +191,7 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Notepad writes a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UsageError(f"{path}: cannot be read ({reason}); give a recipe in TOML") from error

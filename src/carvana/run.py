@@ -49,21 +49,32 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def claim_folder(folder: Path) -> None:
+def claim_folder(folder: Path, precision: str) -> None:
     """Mark a folder as a run of the kit's; call `check_folder` before.
+
+    Args:
+        folder: the run.
+        precision: the dtype policy it is trained under, to its end, whatever hardware resumes it.
 
     Raises:
         CarvanaError: it cannot be written.
     """
-    if not (folder / MARKER).exists():
-        write_text(folder / MARKER, json.dumps({"carvana": __version__, "layout": LAYOUT}) + "\n")
+    if not (folder / MODEL).exists():
+        marker = {"carvana": __version__, "layout": LAYOUT, "precision": precision}
+        write_text(folder / MARKER, json.dumps(marker) + "\n")
 
 
-def _check_layout(folder: Path) -> None:
-    """Make sure that a folder is a run, in this version's layout."""
+def precision_in(folder: Path) -> str:
+    """Return the dtype policy that a run is trained under."""
+    return _check_layout(folder)["precision"]
+
+
+def _check_layout(folder: Path) -> dict:
+    """Read a run's marker, and make sure that it is of this version's layout."""
     marker = folder / MARKER
     try:
-        layout = json.loads(marker.read_text(encoding="utf-8"))["layout"]
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        layout = content["layout"]
     except FileNotFoundError as error:
         raise CarvanaError(
             f"{folder}: has no {MARKER}, so it is not a run of this version of the kit; give a "
@@ -78,6 +89,7 @@ def _check_layout(folder: Path) -> None:
             f"{marker}: the run has layout {layout}, this version of the kit reads layout "
             f"{LAYOUT}; use the version that made it, or train again in another folder"
         )
+    return content
 
 
 @dataclass(frozen=True)
@@ -243,7 +255,7 @@ def build_network(recipe: Recipe, precision: str, pictures: Input | None = None)
     """
     pictures = pictures or recipe.input
     with keras_settings(precision):
-        return recipe.model.build((pictures.height, pictures.width, 3))
+        return recipe.model.build((pictures.height, pictures.width, 3), recipe.data.outputs)
 
 
 def load_network(path: Path, training_precision: str | None = None) -> "keras.Model":

@@ -1,5 +1,6 @@
 """What the sections of a recipe are made of: strict dataclasses and the ranges of their values."""
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -17,6 +18,24 @@ def _ascending(factors: list[float]) -> list[float]:
     return factors
 
 
+def _colour(text: str) -> str:
+    if not re.fullmatch("#[0-9a-f]{6}", text.lower()):
+        raise ValueError("write a colour as #rrggbb")
+    return text.lower()
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"is not a regular expression ({error})") from error
+    if text and not groups:
+        raise ValueError("needs a (group): what is the same for all pictures of one subject")
+    return text
+
+
+Colour = Annotated[str, AfterValidator(_colour)]
+Pattern = Annotated[str, AfterValidator(_pattern)]  # a regular expression with a group, or ""
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
 Seed = Annotated[int, Field(ge=0, lt=2**31)]

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import random
+import tempfile
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from carvana.competition import rle
+from carvana.competition.facts import HEIGHT, WIDTH
 from carvana.competition.score import dice, score
 from carvana.errors import CarvanaError
 
@@ -120,3 +122,40 @@ def test_real_masks_score_as_their_pixels_do(real, tmp_path):
         2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(masks, shifted, strict=True)
     ]
     assert score(made, truth).mean == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_masks_that_are_all_one_pixel_off_are_noted(tmp_path):
+    rng, mask = np.random.default_rng(1), np.zeros((HEIGHT, WIDTH), bool)
+    truth, zero_based = tmp_path / "truth.csv", tmp_path / "zero.csv"
+    rows, shifted = ["img,rle_mask"], ["img,rle_mask"]
+    for number in range(5):
+        top, left = rng.integers(100, 500, 2)
+        mask[:] = False
+        mask[top : top + 300, left : left + 500] = True
+        runs = rle.parse(rle.encode(mask))
+        for lines, offset in ((rows, 0), (shifted, -1)):
+            cell = " ".join(map(str, (runs + np.array((offset, 0))).ravel()))
+            lines.append(f"{number}.jpg,{cell}")
+    truth.write_text("\n".join(rows) + "\n")
+    zero_based.write_text("\n".join(shifted) + "\n")
+    assert "numbered from 0" in score(zero_based, truth).note
+    assert score(truth, truth).note == ""
+
+
+def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
+    truth = tmp_path / "truth.csv"
+    truth.write_text("img,rle_mask\na.jpg,1 2\n")
+
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *options, **more: Full())
+    with pytest.raises(CarvanaError, match=r"has no room for a copy of .*set TMPDIR to another"):
+        score(truth, truth)

@@ -55,7 +55,7 @@ def test_every_kind_of_compression(tmp_path, sample):
         ("5 1 5 1", "starts not ascending"),
         ("1 4 4 3", "overlapping runs"),
         ("1 0 4 3", "zero length"),
-        ("0 2", "out of bounds"),
+        ("0 2", "start below 1 (pixels are numbered from 1, not 0)"),
         ("99 3", "out of bounds"),
         ("101 1", "out of bounds"),
     ],
@@ -141,3 +141,37 @@ def test_masks_longer_than_the_csv_modules_default_limit(tmp_path, sample):
     assert len(runs) > 131_072
     assert next(csv.reader([runs]))  # the limit is lifted
     assert validate(path, sample, 300, 300).valid
+
+
+def kinds(tmp_path, text, sample="img,rle_mask\na.jpg,1 1\nb.jpg,1 1\n"):
+    """The faults of a submission, by kind."""
+    (tmp_path / "s.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "sample.csv").write_text(sample, encoding="utf-8")
+    found = validate(tmp_path / "s.csv", tmp_path / "sample.csv")
+    return {kind: fault.count for kind, fault in found.faults.items()}
+
+
+def test_semicolons_are_named_and_the_rest_is_checked(tmp_path):
+    assert kinds(tmp_path, "img;rle_mask\na.jpg;1 2\nb.jpg;0 2\n") == {
+        "semicolons between the cells instead of commas": 1,
+        "start below 1 (pixels are numbered from 1, not 0)": 1,
+    }
+
+
+def test_cells_cut_by_excel_are_named(tmp_path):
+    full = " ".join(f"{2 * start} 1" for start in range(1, 20_000))[:32_767]
+    assert "cut at 32,767 characters, as Excel does" in " ".join(
+        kinds(tmp_path, f"img,rle_mask\na.jpg,{full}\nb.jpg,1 2\n")
+    )
+    longer = full + "0 1 300000 1"  # then 32,767 is chance
+    assert not any(
+        "Excel" in k for k in kinds(tmp_path, f"img,rle_mask\na.jpg,{full}\nb.jpg,{longer}\n")
+    )
+
+
+def test_names_in_another_unicode_form_are_named(tmp_path):
+    composed, decomposed = "Citro\u00ebn.jpg", "Citroe\u0308n.jpg"
+    for name, sample in ((composed, decomposed), (decomposed, composed)):
+        text = "img,rle_mask\n{},1 2\n"
+        found = kinds(tmp_path, text.format(name), text.format(sample))
+        assert found == {"name in another Unicode form than the sample's (NFC, NFD)": 1}

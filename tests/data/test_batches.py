@@ -6,7 +6,7 @@ from carvana.data import batches, cache
 from carvana.data.augment import augment
 from carvana.data.dataset import find_pairs
 from carvana.recipe import load_recipe
-from conftest import TINY, TINY_PYRAMID, prepared, run_out_of_memory
+from conftest import DATA, TINY, TINY_PYRAMID, prepared, run_out_of_memory
 
 
 def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
@@ -22,7 +22,7 @@ def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
 @pytest.mark.parametrize("first", [1, 2, 3, 5])
 def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first, tiny):
     recipe = load_recipe("blog", TINY)  # 20 photographs, 8 a batch
-    files = cache.prepare(find_pairs(tiny), tiny.cache, recipe.input)
+    files = cache.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
     whole = list(batches.training_dataset(files, recipe).take(6))
     rest = list(batches.training_dataset(files, recipe, first).take(6 - first))
     for got, want in zip(rest, whole[first:], strict=True):
@@ -32,9 +32,9 @@ def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first, tiny):
 
 def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
     recipe = load_recipe("blog", TINY)
-    pairs = find_pairs(tiny)
-    images, masks = prepared(pairs, tiny, recipe.input)
-    files = cache.prepare(pairs, tiny.cache, recipe.input)
+    pairs = find_pairs(tiny.root, DATA)
+    images, masks = prepared(pairs, tiny, recipe)
+    files = cache.prepare(pairs, tiny.cache, recipe)
     order = batches.training_batch(0, 20, 8, recipe.training.seed)
     batch, truth = next(iter(batches.training_dataset(files, recipe)))
     np.testing.assert_array_equal(truth, masks[order[0]])
@@ -49,7 +49,7 @@ def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
 
 def test_out_of_memory_is_not_taken_for_a_broken_file(tiny, monkeypatch):
     recipe = load_recipe("blog", TINY)
-    files = cache.prepare(find_pairs(tiny), tiny.cache, recipe.input)
+    files = cache.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
     monkeypatch.setattr(batches, "augment", run_out_of_memory)
     with pytest.raises(tf.errors.ResourceExhaustedError):
         next(iter(batches.training_dataset(files, recipe)))
@@ -57,10 +57,10 @@ def test_out_of_memory_is_not_taken_for_a_broken_file(tiny, monkeypatch):
 
 def test_shrunk_pictures_are_means_of_their_pixels(tiny):
     recipe = load_recipe("sharp", TINY_PYRAMID)
-    pairs = find_pairs(tiny)[:3]
-    files = cache.prepare(pairs, tiny.cache, recipe.input)
+    pairs = find_pairs(tiny.root, DATA)[:3]
+    files = cache.prepare(pairs, tiny.cache, recipe)
     (image, mask), *_ = batches.validation_dataset(files, recipe, shrink=2)
-    images, masks = prepared(pairs, tiny, recipe.input)
+    images, masks = prepared(pairs, tiny, recipe)
     for got, whole in ((image, images), (mask, masks)):
         want = whole.reshape(3, 16, 2, 24, 2, -1).mean((2, 4)) / 255
         np.testing.assert_allclose(got, want, atol=0.51 / 255)

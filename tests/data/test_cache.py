@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import itertools
 import os
@@ -12,19 +11,21 @@ from PIL import Image
 
 from carvana.data import cache
 from carvana.data.dataset import find_pairs
-from carvana.data.images import load_pair
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
-from conftest import TINY
+from conftest import DATA, TINY
 
-SMALL = load_recipe("blog", TINY).input
+SMALL = load_recipe("blog", TINY)
 
 
 def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
-    pairs = find_pairs(tiny)
+    pairs = find_pairs(tiny.root, DATA)
     decoded = []
+    read_pair = cache._read_pair
     monkeypatch.setattr(
-        cache, "load_pair", lambda image, *rest: decoded.append(image) or load_pair(image, *rest)
+        cache,
+        "_read_pair",
+        lambda pair, *rest: decoded.append(pair.image) or read_pair(pair, *rest),
     )
     first = cache.prepare(pairs, tiny.cache, SMALL)
     assert len(decoded) == 20
@@ -49,30 +50,43 @@ def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
     assert again[4].read_bytes() == whole
     assert sorted(first[0].parent.glob("car*")) == sorted(again)  # nothing is left of the old ones
     # Other settings have files of their own.
-    other = cache.prepare(pairs[:1], tiny.cache, dataclasses.replace(SMALL, width=40))
-    assert other[0].parent != first[0].parent
+    for change in ("input.width=40", "data.foreground=#ffffff"):
+        other = cache.prepare(pairs[:1], tiny.cache, load_recipe("blog", [*TINY, change]))
+        assert other[0].parent != first[0].parent
 
 
 @pytest.mark.parametrize(("method", "within"), [("bilinear", 0), ("area", 0.5 / 255 + 1e-6)])
 def test_prepared_pairs_are_exact_or_a_grey_level_off(method, within, tiny):
-    settings = dataclasses.replace(SMALL, method=method)
-    pair = find_pairs(tiny)[0]
-    want = np.concatenate(load_pair(pair.image, pair.mask, settings), axis=-1)
-    (file,) = cache.prepare([pair], tiny.cache, settings)
-    found = cache.read_prepared(file, settings)
+    recipe = load_recipe("blog", [*TINY, f"input.method={method}"])
+    pair = find_pairs(tiny.root, DATA)[0]
+    want = np.concatenate(cache.load_pair(pair, recipe), axis=-1)
+    (file,) = cache.prepare([pair], tiny.cache, recipe)
+    found = cache.read_prepared(file, recipe)
     scale = 255 if found.dtype == np.uint8 else 1
     assert np.abs(found / np.float32(scale) - want).max() <= within
 
 
-def test_all_broken_files_are_named_at_once(tiny):
+def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
+    pair = find_pairs(tiny.root, DATA)[0]
+    image, mask = cache.load_pair(pair, load_recipe("blog"))
+    # The article's own calls, in its order.
+    read = tf.io.read_file
+    want = tf.image.decode_jpeg(read(str(pair.image)))
+    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+    np.testing.assert_array_equal(image, want)
+    want = tf.image.decode_gif(read(str(pair.mask)))[0][:, :, :1]
+    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+    np.testing.assert_array_equal(mask, want)
+    assert image.dtype == mask.dtype == np.float32
+
+
+def test_all_pairs_that_cannot_be_used_are_named_at_once(tiny):
     good = tiny.image("car0_01.jpg").read_bytes()
     tiny.image("car0_01.jpg").write_bytes(good[: len(good) // 2])
     tiny.image("car0_02.jpg").write_bytes(b"not an image")
-    picture = Image.open(tiny.image("car0_03.jpg"))
-    picture.load()
-    picture.convert("L").save(tiny.image("car0_03.jpg"))
-    picture.convert("CMYK").save(tiny.image("car0_04.jpg"))
-    picture.save(tiny.image("car1_01.jpg"), format="PNG")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(tiny.image("car0_03.jpg")).save(tiny.image("car0_03.jpg"), exif=turned)
     mask = Image.open(tiny.mask("car1_02.jpg"))
     mask.resize((75, 50)).save(tiny.mask("car1_02.jpg"))
     shades = Image.fromarray(np.arange(15_000, dtype=np.uint8).reshape(100, 150))
@@ -80,31 +94,67 @@ def test_all_broken_files_are_named_at_once(tiny):
     mask.save(tiny.mask("car1_04.jpg"), save_all=True, append_images=[Image.new("P", mask.size, 1)])
     tiny.mask("car2_01.jpg").write_bytes(tiny.mask("car2_01.jpg").read_bytes()[:60])
     with pytest.raises(CarvanaError) as error:
-        cache.prepare(find_pairs(tiny), tiny.cache, SMALL)
+        cache.prepare(find_pairs(tiny.root, DATA), tiny.cache, SMALL)
     for says in (
-        "9 of 20 pairs cannot be used:",
-        r"car0_01\.jpg: is cut short or broken; fetch it again",
-        r"car0_02\.jpg: is not a readable image",
-        r"car0_03\.jpg: is L, not RGB; convert",
-        r"car0_04\.jpg: is CMYK, not RGB; convert",
-        r"car1_01\.jpg: is a PNG with another ending",
-        r"car1_02_mask\.gif: is 75x50, its photograph 150x100",
-        r"car1_03_mask\.gif: has \d+ values besides black and white",
+        "7 of 20 pairs cannot be used:",
+        r"car0_01\.jpg: is not a readable photograph \(cut short or broken\); replace",
+        r"car0_02\.jpg: is not a readable photograph",
+        r"car0_03_mask\.gif: is 150x100, its photograph 100x150 when upright \(its EXIF orient",
+        r"car1_02_mask\.gif: is 75x50, its photograph 150x100; make a mask of",
+        r"car1_03_mask\.gif: has \d+ pixels of 254 more colours than the two of a mask",
         r"car1_04_mask\.gif: has 2 frames; a mask has one",
-        r"car2_01_mask\.gif: is ",
+        r"car2_01_mask\.gif: is not a readable mask",
     ):
         assert re.search(says, str(error.value)), str(error.value)
 
 
+def test_masks_of_one_class_alone_are_counted(tiny, capsys):
+    for name, colour in (("car0_01.jpg", 0), ("car0_02.jpg", 255), ("car0_03.jpg", 255)):
+        Image.new("L", (150, 100), colour).save(tiny.mask(name))
+    cache.prepare(find_pairs(tiny.root, DATA), tiny.cache, SMALL)
+    told = capsys.readouterr().err.splitlines()
+    assert f"1 mask(s) are background alone (first: {tiny.mask('car0_01.jpg')})" in told
+    assert f"2 mask(s) are car alone (first: {tiny.mask('car0_02.jpg')})" in told
+
+
+def test_shares_of_classes_keep_edges_in_place(tiny):
+    own = ["data.classes={background=0, left=1, right=2}", "data.ignore=9", "input.method=area"]
+    recipe = load_recipe("blog", [*TINY, *own, "input.height=8", "input.width=12"])
+    labels = np.ones((100, 150), np.uint8)
+    labels[:, 70:] = 2  # 5.6 of 12 pixels
+    labels[:25] = 9
+    Image.fromarray(labels).save(tiny.mask("car0_01.jpg").with_suffix(".png"))
+    tiny.mask("car0_01.jpg").unlink()
+    pair = find_pairs(tiny.root, DATA)[0]
+    _, mask = cache.load_pair(pair, recipe)
+    assert mask.shape == (8, 12, 3)
+    assert mask[:2].max() == 0  # ignored pixels are of no class
+    np.testing.assert_allclose(mask[2:].sum(-1), 1, atol=1e-4)
+    np.testing.assert_allclose(mask[2:, :, 1].sum(1), 5.6, atol=1e-2)
+    assert mask[..., 0].max() == 0
+
+
+def test_names_at_the_limit_of_the_file_system(tiny):
+    stem = "車" * 80 + "abcdef"
+    tiny.image("car0_01.jpg").rename(tiny.train / f"{stem}.jpg")
+    tiny.mask("car0_01.jpg").rename(tiny.train_masks / f"{stem}_m.gif")
+    recipe = load_recipe("blog", [*TINY, "data.mask_names={name}_m"])
+    for path in tiny.train_masks.glob("*_mask.gif"):
+        path.rename(path.with_name(path.name.replace("_mask", "_m")))
+    files = cache.prepare(find_pairs(tiny.root, recipe.data), tiny.cache, recipe)
+    assert len(set(files)) == 20
+    assert all(file.is_file() for file in files)
+
+
 def test_a_cache_that_cannot_be_written_is_told(tiny):
     tiny.cache.write_text("in the way")
-    with pytest.raises(CarvanaError, match=r"^[^ ]*cache/[^ ]*: prepared pairs cannot be .*a link"):
-        cache.prepare(find_pairs(tiny)[:1], tiny.cache, SMALL)
+    with pytest.raises(CarvanaError, match=r"^[^ ]*cache/[^ ]*: cannot be written .*--cache"):
+        cache.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
 def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
-    pairs = find_pairs(tiny)
+    pairs = find_pairs(tiny.root, DATA)
     write, made = Path.write_bytes, itertools.count()
 
     def write_until_full(file, data):
@@ -117,7 +167,7 @@ def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
         patch.setattr(Path, "write_bytes", write_until_full)
         with pytest.raises(CarvanaError) as told:
             cache.prepare(pairs, tiny.cache, SMALL)
-    assert f"({os.strerror(fault)}); free some space, or make {tiny.cache} a li" in str(told.value)
+    assert f"({os.strerror(fault)}); free some space in {tiny.cache}, or name" in str(told.value)
     assert "\n" not in str(told.value)
     assert not list(tiny.cache.glob("*/.car*"))
     kept = {file: file.stat().st_mtime_ns for file in tiny.cache.glob("*/car*")}
@@ -133,8 +183,8 @@ def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
 
 
 def test_a_cache_of_another_version_is_left_alone(tiny, monkeypatch):
-    (mine,) = cache.prepare(find_pairs(tiny)[:1], tiny.cache, SMALL)
+    (mine,) = cache.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
     monkeypatch.setattr(tf, "__version__", "2.0.0")
-    (other,) = cache.prepare(find_pairs(tiny)[:1], tiny.cache, SMALL)
+    (other,) = cache.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
     assert mine.parent != other.parent
     assert mine.read_bytes() == other.read_bytes()

@@ -1,4 +1,6 @@
+import dataclasses
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -7,25 +9,30 @@ from carvana.competition.facts import car_of
 from carvana.data import dataset
 from carvana.data.dataset import Pair
 from carvana.errors import CarvanaError
+from conftest import DATA
+
+
+def settings(split="image", seed=3, **changes):
+    return dataclasses.replace(DATA, split=split, seed=seed, **changes)
 
 
 def refused(tiny, *says):
     """Finding the training pairs fails, and the message says all of `says`."""
     with pytest.raises(CarvanaError) as error:
-        dataset.find_pairs(tiny)
+        dataset.find_pairs(tiny.root, DATA)
     for text in says:
         assert re.search(text, str(error.value)), str(error.value)
 
 
 def test_pairs_are_matched_by_whole_names(tiny):
-    pairs = dataset.find_pairs(tiny)
+    pairs = dataset.find_pairs(tiny.root, DATA)
     assert len(pairs) == 20
     assert pairs == sorted(pairs)
     assert pairs[0] == Pair("car0_01.jpg", tiny.image("car0_01.jpg"), tiny.mask("car0_01.jpg"))
     (tiny.train / ".DS_Store").touch()
     (tiny.train / ".car0_01.jpg").touch()  # as macOS leaves behind
     (tiny.train / "notes.txt").touch()
-    assert dataset.find_pairs(tiny) == pairs
+    assert dataset.find_pairs(tiny.root, DATA) == pairs
 
 
 def test_empty_and_absent_folders(tiny):
@@ -43,14 +50,14 @@ def test_all_missing_partners_are_named_at_once(tiny):
     refused(
         tiny,
         "3 without a partner",
-        r"car0_01\.jpg: no mask car0_01_mask\.gif",
+        r"car0_01\.jpg: no mask car0_01_mask\.png \(or \.gif, \.\.\.\) in .*train_masks",
         r"car1_02\.jpg: no mask",
         r"car3_03_mask\.gif: no photograph",
     )
 
 
 def test_many_faults_are_counted_and_the_first_shown(tiny):
-    for pair in dataset.find_pairs(tiny):
+    for pair in dataset.find_pairs(tiny.root, DATA):
         pair.mask.unlink()
     (tiny.train / "one_more.jpg").write_bytes(tiny.image("car0_01.jpg").read_bytes())
     refused(tiny, "21 without a partner", "and 1 more")
@@ -64,28 +71,101 @@ PAIRS = [named(f"car{car}_{view:02}.jpg") for car in range(20) for view in range
 
 
 def test_split_by_image_is_seeded_and_whole():
-    split = dataset.draw_split(PAIRS, "image", 0.2, seed=3)
+    split = dataset.draw_split(PAIRS, settings("image", 3))
     assert (len(split.train), len(split.validation)) == (256, 64)
     assert sorted(split.train + split.validation) == sorted(PAIRS)
-    assert dataset.draw_split(PAIRS[::-1], "image", 0.2, seed=3) == split
-    assert dataset.draw_split(PAIRS, "image", 0.2, seed=4) != split
+    assert dataset.draw_split(PAIRS[::-1], settings("image", 3)) == split
+    assert dataset.draw_split(PAIRS, settings("image", 4)) != split
 
 
 def test_split_by_car_keeps_a_car_on_one_side():
-    split = dataset.draw_split(PAIRS, "car", 0.2, seed=3)
+    split = dataset.draw_split(PAIRS, settings("car", 3))
     cars = [{car_of(pair.name) for pair in side} for side in (split.train, split.validation)]
     assert not cars[0] & cars[1]
     assert (len(cars[0]), len(cars[1])) == (16, 4)
 
 
 def test_split_of_too_few_is_refused():
-    with pytest.raises(CarvanaError, match=r"1 car\(s\) cannot be split"):
-        dataset.draw_split(PAIRS[:16], "car", 0.2, seed=0)
+    with pytest.raises(CarvanaError, match=r"2 group of photographs\(s\) cannot be split"):
+        dataset.draw_split(PAIRS[:32], settings("car"))
+    with pytest.raises(CarvanaError, match=r"2 photograph\(s\) cannot be split"):
+        dataset.draw_split(PAIRS[:2], settings("image"))
+
+
+def test_names_that_tell_no_cars_apart_are_split_one_by_one(capsys):
+    pairs = [named(f"IMG_{number:04}.jpg") for number in range(10)]
+    split = dataset.draw_split(pairs, settings("car"))
+    assert (len(split.train), len(split.validation)) == (8, 2)
+    assert "do not tell subjects apart" in capsys.readouterr().out
+
+
+def test_a_pattern_says_what_belongs_together():
+    pairs = [named(f"{day}-cat{cat}.jpg") for day in range(4) for cat in range(10)]
+    split = dataset.draw_split(pairs, settings("car", group=r"-(cat\d+)"))
+    cats = [{pair.name[2:6] for pair in side} for side in (split.train, split.validation)]
+    assert not cats[0] & cats[1]
+    assert (len(cats[0]), len(cats[1])) == (8, 2)
+    with pytest.raises(CarvanaError, match="40 names do not match data.group"):
+        dataset.draw_split(pairs, settings("car", group=r"(dog\d)"))
+
+
+def test_own_folders_and_names(tmp_path):
+    for folder in ("pictures", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.JPG", "b.webp", "c.d.png"):
+        (tmp_path / "pictures" / name).touch()
+    for name in ("mask-a.PNG", "mask-b.tif", "mask-c.d.bmp"):
+        (tmp_path / "labels" / name).touch()
+    own = settings(images="pictures", masks="labels", mask_names="mask-{name}")
+    found = dataset.find_pairs(tmp_path, own)
+    assert [(pair.name, pair.mask.name) for pair in found] == [
+        ("a.JPG", "mask-a.PNG"),
+        ("b.webp", "mask-b.tif"),
+        ("c.d.png", "mask-c.d.bmp"),
+    ]
+    (tmp_path / "labels" / "mask-a.gif").touch()
+    (tmp_path / "pictures" / "b.bmp").touch()
+    with pytest.raises(CarvanaError) as error:
+        dataset.find_pairs(tmp_path, own)
+    assert "has several masks (mask-a.PNG and mask-a.gif); leave one" in str(error.value)
+    assert "b.webp: has the mask of b.bmp; rename or remove one" in str(error.value)
+
+
+def test_masks_may_lie_beside_their_photographs(tmp_path):
+    for name in ("a.jpg", "a_mask.png", "b.png", "b_mask.png"):
+        (tmp_path / name).touch()
+    found = dataset.find_pairs(tmp_path, settings(images=".", masks="."))
+    assert [(pair.name, pair.mask.name) for pair in found] == [
+        ("a.jpg", "a_mask.png"),
+        ("b.png", "b_mask.png"),
+    ]
+
+
+def test_names_match_in_either_unicode_form_and_case_of_ending(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Citroën_01") for form in ("NFC", "NFD"))
+    for folder in ("train", "train_masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "train" / f"{decomposed}.jpg").touch()
+    (tmp_path / "train_masks" / f"{composed}_mask.GIF").touch()
+    odd = "Screenshot at 8.00\u202fAM 🚗"
+    (tmp_path / "train" / f"{odd}.png").touch()
+    (tmp_path / "train_masks" / f"{odd}_mask.gif").touch()
+    assert len(dataset.find_pairs(tmp_path, settings())) == 2
+
+
+def test_what_is_passed_over_is_counted(tiny, capsys):
+    for name in ("a.txt", "b.txt", "c.raw", "noending", ".hidden"):
+        (tiny.train / name).touch()
+    (tiny.train / "more").mkdir()
+    dataset.find_pairs(tiny.root, DATA)
+    told = capsys.readouterr().err
+    assert told.endswith("passing over what is no picture: 1 .raw, 2 .txt, 1 folder, 1 no ending\n")
+    assert told.count("\n") == 1
 
 
 def test_split_is_read_back_and_checked_against_the_data(tmp_path):
     path = tmp_path / "split.csv"
-    split = dataset.draw_split(PAIRS, "image", 0.2, seed=3)
+    split = dataset.draw_split(PAIRS, settings("image", 3))
     dataset.write_split(path, split)
     assert path.read_text().splitlines()[0] == "img,subset"
     assert dataset.read_split(path, PAIRS) == split

@@ -5,55 +5,189 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageCms, features
 
 from carvana.data import images
+from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from conftest import run_out_of_memory
 
 BLOG = load_recipe("blog")
+SMALL = dataclasses.replace(load_recipe("sharp").input, height=32, width=48)
+FORMATS = {  # how each is saved; lossless where it can be
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "progressive JPEG": {"format": "JPEG", "quality": 95, "subsampling": 0, "progressive": True},
+    "MPO": {"quality": 95, "subsampling": 0},
+    "PNG": {},
+    "interlaced PNG": {"format": "PNG"},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 95},
+    "BMP": {},
+    "TIFF": {},
+    "GIF": {},
+}
+ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
 
-def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
-    image_path, mask_path = tiny.image("car0_01.jpg"), tiny.mask("car0_01.jpg")
-    image, mask = images.load_pair(image_path, mask_path, BLOG.input)
-    # The article's own calls, in its order.
-    read = tf.io.read_file
-    want = tf.image.decode_jpeg(read(str(image_path)))
-    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
-    np.testing.assert_array_equal(image, want)
-    want = tf.image.decode_gif(read(str(mask_path)))[0][:, :, :1]
-    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
-    np.testing.assert_array_equal(mask, want)
-    assert image.dtype == mask.dtype == np.float32
+def picture(height=80, width=120):
+    """A smooth picture whose corners all differ."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = (x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height))
+    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
 
 
-def test_real_photographs_decode_as_the_article_decodes_them(real):
+def exif(orientation):
+    tags = Image.Exif()
+    tags[images.ORIENTATION] = orientation
+    return tags
+
+
+def stored(upright, orientation):
+    """How a camera stores a picture that is upright under this orientation."""
+    inverse = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+    return Image.fromarray(images._turn(np.asarray(upright), inverse))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_and_orientation_comes_out_upright(kind, orientation, tmp_path):
+    options = {"format": kind} | FORMATS[kind]
+    if options["format"] == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    upright = picture()
+    path = tmp_path / f"a{ENDINGS.get(options['format'], '.' + options['format'].lower())}"
+    if options["format"] in ("BMP", "GIF"):  # which have no orientation
+        upright.save(path, **options)
+    else:
+        stored(upright, orientation).save(path, exif=exif(orientation), **options)
+    whole, size = images.read_photograph(path)
+    assert size == (80, 120)
+    assert images.photograph_size(path)[:2] == (80, 120)
+    assert np.abs(whole.astype(int) - np.asarray(upright)).mean() < (6 if kind == "GIF" else 2)
+    opened = images.open_photograph(path)
+    assert (opened.mode, opened.size) == ("RGB", (120, 80))
+    assert np.abs(np.asarray(opened).astype(int) - whole).mean() < 2  # two decoders
+    small, size = images.read_photograph(path, SMALL)
+    assert size == (80, 120)
+    assert small.shape[0] <= small.shape[1] * 80 / 120 + 1
+    if kind == "JPEG":
+        assert small.shape == (40, 60, 3)  # decoded at half its size
+    assert np.abs(images.resize(small, SMALL) - images.resize(whole, SMALL)).mean() < 0.01
+
+
+def test_turning_is_what_exif_transpose_does():
+    array = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)
+    for orientation in range(1, 9):
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "PNG", exif=exif(orientation))
+        want = np.asarray(images._upright(Image.open(buffer)))
+        np.testing.assert_array_equal(images._turn(array, orientation), want)
+
+
+def test_grey_pictures_of_8_and_16_bits_are_the_same():
+    grey = np.asarray(picture().convert("L"))
+    wide = Image.fromarray(grey.astype(np.uint16) * 257)
+    for kind in ("PNG", "TIFF"):
+        buffer = io.BytesIO()
+        wide.save(buffer, kind)
+        found = images.decode_photograph(buffer.getvalue(), images.Path(f"a.{kind}"))[0]
+        np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA"])
+def test_transparency_is_white_to_the_network_and_kept_in_a_picture(mode, tmp_path):
+    base = Image.new("RGB", (40, 30), (0, 0, 0))
+    path = tmp_path / "a.png"
+    if mode == "P":
+        paletted = Image.new("P", base.size, 0)
+        paletted.putpalette((0, 0, 0, 9, 9, 9))
+        paletted.paste(1, (0, 0, 20, 30))
+        paletted.save(path, transparency=0)
+    else:
+        alpha = Image.new("L", base.size, 0)
+        alpha.paste(255, (0, 0, 20, 30))
+        base.putalpha(alpha)
+        if mode == "PA":
+            base.save(path.with_suffix(".tif"))
+            path = path.with_suffix(".tif")
+        else:
+            base.convert(mode).save(path)
+    found, _ = images.read_photograph(path)
+    assert found[:, 20:].min() == 255
+    assert found[:, :20].max() <= 9
+    opened = images.open_photograph(path)
+    assert opened.mode == "RGBA"
+    assert np.asarray(opened)[..., 3].tolist() == [[255] * 20 + [0] * 20] * 30
+
+
+def test_cmyk_and_foreign_profiles_become_srgb(tmp_path):
+    path = tmp_path / "a.jpg"
+    picture().convert("CMYK").save(path, quality=95)
+    found, _ = images.read_photograph(path)
+    assert np.abs(found.astype(int) - np.asarray(picture())).mean() < 3
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (lab, srgb, b"no profile at all"):  # of another space, usual, broken
+        picture().save(path, quality=95, icc_profile=profile)
+        found, _ = images.read_photograph(path)
+        assert np.abs(found.astype(int) - np.asarray(picture())).mean() < 3
+        assert "icc_profile" not in images.open_photograph(path).info
+
+
+def test_pictures_that_cannot_be_read_are_named_in_one_line(tmp_path, monkeypatch):
+    good = tmp_path / "good.jpg"
+    picture().save(good)
+    whole = good.read_bytes()
+    for content in (b"", b"text", whole[:100], whole[: len(whole) // 2]):
+        for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
+            path = tmp_path / name
+            path.write_bytes(content)
+            for read in (images.read_photograph, images.open_photograph):
+                with pytest.raises(CarvanaError, match=r"a\.\w+: is not a readable") as error:
+                    read(path)
+                assert "\n" not in str(error.value)
+    with pytest.raises(CarvanaError, match=r"gone\.jpg: no such photograph"):
+        images.read_photograph(tmp_path / "gone.jpg")
+    with pytest.raises(CarvanaError, match="is not a readable photograph .Is a directory"):
+        images.read_photograph(tmp_path)
+    Image.new("F", (8, 8)).save(tmp_path / "f.tif")
+    with pytest.raises(CarvanaError, match=r"f\.tif: is not a readable photograph"):
+        images.read_photograph(tmp_path / "f.tif")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(CarvanaError, match=r"good\.jpg: is too large .*9600 pixels.*make it small"):
+        images.read_photograph(good)
+
+
+def test_heic_needs_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(images.sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"some")
+    with pytest.raises(CarvanaError, match=r"a\.heic: HEIC needs the package pillow-heif"):
+        images.read_photograph(tmp_path / "a.heic")
+
+
+def test_real_photographs_decode_as_the_article_decodes_them(real, tmp_path):
     with zipfile.ZipFile(real / "train.zip") as archive:
         name = sorted(n for n in archive.namelist() if n.endswith(".jpg"))[0]
         jpeg = archive.read(name)
-    with zipfile.ZipFile(real / "train_masks.zip") as archive:
-        stem = name.split("/")[-1][:-4]
-        gif = archive.read(f"train_masks/{stem}_mask.gif")
-    np.testing.assert_array_equal(images.decode_image(jpeg), tf.image.decode_jpeg(jpeg))
-    mask = images.decode_mask(gif)
-    assert mask.shape == (1280, 1918, 1)
-    assert set(np.unique(mask)) == {0, 255}
-    np.testing.assert_array_equal(mask[..., 0] > 0, np.asarray(Image.open(io.BytesIO(gif))) > 0)
+    found, size = images.decode_photograph(jpeg, tmp_path / "a.jpg")
+    np.testing.assert_array_equal(found, tf.image.decode_jpeg(jpeg))
+    assert size == (1280, 1918)
 
 
-def test_out_of_memory_is_not_taken_for_a_broken_file(tiny, monkeypatch):
-    monkeypatch.setattr(images, "decode_image", run_out_of_memory)
-    name = "car0_01.jpg"
+def test_out_of_memory_is_not_taken_for_a_broken_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    picture().save(path)
+    monkeypatch.setattr(images, "_upright", run_out_of_memory)
+    monkeypatch.setattr(images, "_is_plain_jpeg", lambda picture: False)
     with pytest.raises(MemoryError):
-        images.load_pair(tiny.image(name), tiny.mask(name), BLOG.input)
+        images.read_photograph(path)
 
 
-def test_area_recipes_decode_jpegs_no_larger_than_they_need():
+def test_area_recipes_decode_jpegs_no_larger_than_they_need(tmp_path):
     rng = np.random.default_rng(5)
     smooth = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize((480, 320))
-    file = io.BytesIO()
-    smooth.save(file, "JPEG", quality=95)
+    path = tmp_path / "a.jpg"
+    smooth.save(path, "JPEG", quality=95)
     for method, size, decoded in (
         ("area", (80, 120), (80, 120)),
         ("area", (79, 119), (80, 120)),
@@ -63,10 +197,11 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need():
         ("bilinear", (80, 120), (320, 480)),  # as published: every pixel, then a few of them
     ):
         settings = dataclasses.replace(BLOG.input, height=size[0], width=size[1], method=method)
-        picture = images.decode_image(file.getvalue(), settings)
-        assert picture.shape == (*decoded, 3)
-        whole = images.decode_image(file.getvalue())
-        found, want = (images.resize(part, settings) for part in (picture, whole))
+        found, whole_size = images.read_photograph(path, settings)
+        assert found.shape == (*decoded, 3)
+        assert whole_size == (320, 480)
+        whole, _ = images.read_photograph(path)
+        found, want = (images.resize(part, settings) for part in (found, whole))
         np.testing.assert_allclose(found, want, atol=0.02)
 
 

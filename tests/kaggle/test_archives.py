@@ -127,12 +127,12 @@ def test_a_bad_archive_is_named_and_changes_nothing(archive, tmp_path, damage, l
 
 
 def test_a_full_disk_leaves_nothing_behind(archive, tmp_path, monkeypatch):
-    def fail(self, entry, path):
-        (path / "half").write_text("half")
+    def fail(packed, file, length):
+        file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "extract", fail)
-    with pytest.raises(CarvanaError, match="train: the disk is full; make room"):
+    monkeypatch.setattr(archives.shutil, "copyfileobj", fail)
+    with pytest.raises(CarvanaError, match="train: cannot be written .No space left.*free some"):
         archives.unpack(archive, tmp_path / "data" / "train")
     assert os.listdir(tmp_path / "data") == []
 
@@ -163,3 +163,56 @@ def test_an_absent_archive_is_named(tmp_path):
 def test_sizes_as_people_say_them():
     texts = [archives.size_text(size) for size in (0, 999, 405_000_000, 7_800_000_000)]
     assert texts == ["0 bytes", "999 bytes", "405 MB", "7.8 GB"]
+
+
+def test_a_zip_written_on_windows(tmp_path):
+    archive = write_zip(tmp_path / "train.zip", {"train/a.jpg": b"a"})
+    data = archive.read_bytes().replace(b"train/a.jpg", b"train\\a.jpg")
+    archive.write_bytes(data)
+    archives.check(archive)
+    archives.unpack(archive, tmp_path / "data" / "train")
+    assert (tmp_path / "data" / "train" / "a.jpg").read_bytes() == b"a"
+    archive.write_bytes(data.replace(b"train\\a.jpg", b"..\\ain\\.jpg"))
+    with pytest.raises(BrokenArchive, match="climbs out of its folder"):
+        archives.check(archive)
+
+
+def test_a_zip_without_its_folder(tmp_path):
+    archive = write_zip(tmp_path / "train.zip", {"a.jpg": b"a", "b.jpg": b"b"})
+    archives.unpack(archive, tmp_path / "data" / "train")
+    assert sorted(os.listdir(tmp_path / "data" / "train")) == ["a.jpg", "b.jpg"]
+
+
+def test_a_folder_is_completed_and_what_else_is_in_it_stays(archive, tmp_path):
+    folder = tmp_path / "data" / "train"
+    archives.unpack(archive, folder)
+    first, second, *_ = sorted(folder.iterdir())
+    whole = second.read_bytes()
+    first.unlink()
+    second.write_bytes(whole[:-1])  # a partial unzip
+    (folder / ".DS_Store").write_bytes(b"macOS")
+    archives.unpack(archive, folder)
+    assert first.exists()
+    assert second.read_bytes() == whole
+    assert (folder / ".DS_Store").read_bytes() == b"macOS"
+    second.write_bytes(b"x" * len(whole) + b"another")
+    first.unlink()
+    with pytest.raises(CarvanaError, match="is another file than the archive's .*move"):
+        archives.unpack(archive, folder)
+    assert second.read_bytes().endswith(b"another")
+    assert not first.exists()  # it was found before anything was unpacked
+
+
+def test_links_are_followed(archive, tmp_path):
+    data, big = tmp_path / "data", tmp_path / "big"
+    data.mkdir()
+    (data / "train").symlink_to(big)
+    with pytest.raises(CarvanaError, match=r"train: is a link to .*big, which does not exist"):
+        archives.unpack(archive, data / "train")
+    big.mkdir()
+    archives.unpack(archive, data / "train")
+    assert (data / "train").is_symlink()
+    assert any(big.iterdir())
+    (data / "test").write_text("a file")
+    with pytest.raises(CarvanaError, match="test: is a file, and a folder belongs there"):
+        archives.unpack(archive, data / "test")

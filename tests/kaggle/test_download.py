@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from test_archives import DAMAGES
 
-from carvana.competition.facts import Paths
+from carvana.competition.facts import SLUG, Paths
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle import archives
-from carvana.kaggle.download import CHUNK, download
+from carvana.kaggle.download import CHUNK, FILES, download
 from carvana.sandbox.faults import Fault, Faults
 from kaggle_fixtures import (
     assert_train_is_there,
@@ -73,7 +73,7 @@ def test_an_archive_that_lies_there_is_used_if_it_is_sound(sandbox, served, path
 def test_wrong_use_is_told(paths, tmp_path):
     with pytest.raises(UsageError, match="--only tests: is none of sample, test, train, all"):
         download(paths, "tests")
-    with pytest.raises(UsageError, match="--from .*gone: no such folder"):
+    with pytest.raises(UsageError, match="--from .*gone: no such folder or zip"):
         download(paths, "train", tmp_path / "gone")
 
 
@@ -230,7 +230,7 @@ def test_disk_full_while_fetching(sandbox, served, paths):
     paths.root.mkdir()
     part = paths.root / "train.zip.part"
     part.symlink_to("/dev/full")
-    with pytest.raises(CarvanaError, match="train.zip: the disk is full; make room"):
+    with pytest.raises(CarvanaError, match="train.zip: cannot be written .No space left"):
         download(paths)
     assert not paths.train.exists()
     part.unlink()
@@ -296,3 +296,54 @@ def test_from_a_folder_that_lacks_something(served, paths, tmp_path):
 def test_a_source_that_holds_the_data_folder_is_refused(served):
     with pytest.raises(UsageError, match="holds the data folder"):
         download(Paths(served / "data"), source=served)
+
+
+def test_from_the_single_zip_of_the_whole_competition(served, paths, tmp_path):
+    names = sorted(path.name for path in served.glob("*.zip"))
+    (tmp_path / "browser").mkdir()
+    whole = write_zip(
+        tmp_path / "browser" / f"{SLUG}.zip", {n: (served / n).read_bytes() for n in names}
+    )
+    for source in (whole, whole.parent):
+        root = tmp_path / f"from-{source.name}"
+        download(Paths(root), "train", source)
+        assert_train_is_there(root, served)
+        assert download(Paths(root), "train", source) == []
+    paths.root.mkdir()
+    whole.rename(paths.root / whole.name)  # as a browser that saves into the data folder
+    download(paths, "train")
+    assert paths.train.is_dir()
+
+
+def test_archives_in_the_data_folder_need_no_kaggle(served, paths):
+    paths.root.mkdir()
+    for name in FILES["train"]:
+        shutil.copy(served / name, paths.root / name)
+    download(paths, "train")
+    assert_train_is_there(paths.root, served)
+
+
+def test_an_incomplete_folder_is_completed(sandbox, served, paths):
+    sandbox()
+    paths.train.mkdir(parents=True)
+    with zipfile.ZipFile(served / "train.zip") as archive:
+        (paths.train / "0.jpg").write_bytes(archive.read("train/0.jpg"))
+    (paths.train / ".DS_Store").touch()
+    download(paths, "train")
+    (paths.train / ".DS_Store").unlink()
+    assert_train_is_there(paths.root, served)
+    for name in FILES["train"]:
+        (paths.root / name).unlink()
+    assert download(paths, "train") == []  # the archives may be deleted
+    (paths.train / "3.jpg").unlink()
+    assert download(paths, "train") == [paths.train]
+    assert (paths.train / "3.jpg").exists()
+
+
+def test_what_is_in_the_way_is_found_before_anything_is_fetched(sandbox, paths):
+    server = sandbox()
+    paths.root.mkdir()
+    paths.train.write_text("in the way")
+    with pytest.raises(CarvanaError, match="train: is a file, and a folder belongs there"):
+        download(paths, "train")
+    assert server.log == []

@@ -32,7 +32,7 @@ def test_space_to_depth_is_tensorflows_and_logits_its_inverse():
     )
     features = rng.random((2, 2, 3, 16), np.float32)
     same = keras.initializers.Constant(np.eye(16, dtype=np.float32)[None, None])
-    logits = pyramid._logits(features, kernel_initializer=same)
+    logits = pyramid._logits(features, 1, kernel_initializer=same)
     np.testing.assert_allclose(logits, tf.nn.depth_to_space(features, 4), atol=1e-6)
 
 

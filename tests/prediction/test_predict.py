@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from carvana.data.images import decode_image, resize
+from carvana.data.images import read_photograph, resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction.predict import Model, load
 from conftest import HEIGHT, WIDTH
@@ -22,7 +22,7 @@ def test_a_probability_is_the_networks_brought_to_the_photographs_size(trained, 
     path = sorted(trained[0].test.iterdir())[0]
     found = model.probability(path)
     assert (found.shape, found.dtype) == ((HEIGHT, WIDTH), np.float32)
-    picture = decode_image(path.read_bytes())
+    picture, _ = read_photograph(path)
     small = model.run.networks[0](resize(picture, model.recipe.input)[None], training=False)
     want = tf.image.resize(small, (HEIGHT, WIDTH), "bilinear")[0, :, :, 0]
     np.testing.assert_allclose(found, want, atol=1e-4)
@@ -34,7 +34,7 @@ def test_a_probability_is_the_networks_brought_to_the_photographs_size(trained, 
 
 def test_a_photograph_is_a_path_a_pil_image_or_an_array(trained, model):
     path = sorted(trained[0].test.iterdir())[0]
-    array = decode_image(path.read_bytes())
+    array, _ = read_photograph(path)
     want = model.probability(path)
     for photograph in (str(path), array, Image.fromarray(array)):
         np.testing.assert_allclose(model.probability(photograph), want, atol=1e-5)

@@ -16,7 +16,7 @@ from PIL import Image
 from carvana.competition import rle
 from carvana.competition.score import score
 from carvana.competition.submission import validate
-from carvana.data.images import decode_image, resize
+from carvana.data.images import read_photograph, resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction import predict, shards
 from carvana.prediction.shards import write_submission
@@ -51,7 +51,7 @@ def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(
     found = dict(rows(tmp_path / "s.csv.gz")[1:])
     assert list(found) == ["one.jpeg", "tall.png", "wide.jpg"]
     for name, runs in found.items():
-        picture = decode_image((folder / name).read_bytes())
+        picture, _ = read_photograph(folder / name)
         small = resize(picture, model.recipe.input)
         probability = model.run.networks[0](small[None], training=False)
         full = tf.image.resize(probability, picture.shape[:2], "bilinear")[0, :, :, 0].numpy()

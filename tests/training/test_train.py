@@ -17,7 +17,7 @@ from carvana.data.dataset import find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
 from carvana.training import checkpoint, train
-from conftest import TINY, TINY_PYRAMID, prepared, write_competition
+from conftest import DATA, TINY, TINY_PYRAMID, prepared, write_competition
 
 
 def recipe(*overrides):
@@ -70,8 +70,8 @@ def test_a_whole_training(tiny, tmp_path):
     }
 
     # The reported figures are those of the saved model, batch by batch, the last one short.
-    split = read_split(run / "split.csv", find_pairs(tiny))
-    images, masks = prepared(split.validation, tiny, recipe().input)
+    split = read_split(run / "split.csv", find_pairs(tiny.root, DATA))
+    images, masks = prepared(split.validation, tiny, recipe())
     model = keras.saving.load_model(run / "model.keras")
     probability = model.predict(images, verbose=0)
     dice, right = [], []
@@ -89,8 +89,8 @@ def test_a_whole_training(tiny, tmp_path):
 
 def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tiny, tmp_path):
     metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny.root, tmp_path)
-    split = read_split(tmp_path / "split.csv", find_pairs(tiny))
-    images, masks = prepared(split.validation, tiny, recipe().input)
+    split = read_split(tmp_path / "split.csv", find_pairs(tiny.root, DATA))
+    images, masks = prepared(split.validation, tiny, recipe())
     model = keras.saving.load_model(tmp_path / "model.keras")
     dice = []
     for first in (0, 3):

@@ -3,11 +3,11 @@
 import contextlib
 import csv
 import heapq
-import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from carvana.competition.submission import (
 )
 from carvana.errors import CarvanaError
 
+SHIFTS_LOOKED_AT = 200  # of the first masks, to tell a file whose masks are all one pixel off
+
 
 @dataclass
 class Score:
@@ -32,6 +34,8 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)  # "Public", "Private" -> mean
     worst: list[tuple[float, str]] = field(default_factory=list)  # (dice, image), worst first
     views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
+    classes: dict[str, float] = field(default_factory=dict)  # of several classes, each one's mean
+    note: str = ""  # what looks like a mistake
 
 
 def mean_by_view(scored: Iterable[tuple[float, str]]) -> dict[str, float]:
@@ -86,6 +90,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
     seen: set[str] = set()
     sums: dict[str, list] = {}
     scored: list[tuple[float, str]] = []
+    shifts: list[int] = []
     with _Truth(truth) as true_rows:
         rows = read_rows(submission)
         if without_mark(next(rows, (0, []))[1]) != HEADER:
@@ -102,9 +107,12 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
             runs, usage = true_rows[name]
             if usage == "Ignored":
                 continue
-            value = dice(_parse(cells[1], submission, name), _parse(runs, truth, name))
+            masks = _parse(cells[1], submission, name), _parse(runs, truth, name)
+            value = dice(*masks)
             sums.setdefault(usage, []).append(value)
             scored.append((value, name))
+            if len(scored) <= SHIFTS_LOOKED_AT:
+                shifts.append(_better_shift(*masks, value))
         missing = true_rows.names - seen
     if missing:
         raise CarvanaError(
@@ -119,7 +127,27 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
         parts={usage: float(np.mean(part)) for usage, part in sums.items() if usage},
         worst=heapq.nsmallest(worst, scored),
         views=mean_by_view(scored),
+        note=_shift_note(shifts),
     )
+
+
+def _better_shift(mask: np.ndarray, truth: np.ndarray, value: float) -> int:
+    """Return by how many pixels along the rows, -1, 0 or 1, a mask fits the truth best."""
+    if not mask.size:
+        return 0
+    moved = {shift: dice(mask + np.array((shift, 0)), truth) for shift in (-1, 1)}
+    best = max(moved, key=moved.get)
+    return best if moved[best] > value else 0
+
+
+def _shift_note(shifts: list[int]) -> str:
+    """Say so if nearly all masks would fit better one pixel further on, the same way."""
+    for shift, cause in ((1, "are its runs numbered from 0 instead of 1?"), (-1, "check it")):
+        if len(shifts) >= 2 and shifts.count(shift) >= 0.95 * len(shifts):
+            return (
+                f"nearly every mask fits the truth better when shifted by {shift:+} pixel: {cause}"
+            )
+    return ""
 
 
 def _parse(runs: str, path: Path, name: str) -> np.ndarray:
@@ -135,6 +163,36 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
     return pairs
 
 
+@contextlib.contextmanager
+def _temporary_copy(path: Path) -> Iterator[TextIO]:
+    """Yield an unpacked copy of a CSV on disk, at its beginning.
+
+    Raises:
+        CarvanaError: the temporary folder has no room for it.
+    """
+    with contextlib.ExitStack() as stack:
+        with _room_for(path):
+            file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+        with open_csv(path) as text:
+            while chunk := text.read(2**20):
+                with _room_for(path):
+                    file.write(chunk)
+        with _room_for(path):
+            file.seek(0)
+        yield file
+
+
+@contextlib.contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CarvanaError(
+            f"{tempfile.gettempdir()}: has no room for a copy of {path} "
+            f"({error.strerror or error}); free some space there, or set TMPDIR to another folder"
+        ) from error
+
+
 class _Truth:
     """Look up rows of a truth CSV by image; memory holds only where each row begins."""
 
@@ -143,10 +201,7 @@ class _Truth:
 
     def __enter__(self) -> "_Truth":
         with contextlib.ExitStack() as stack:
-            self.file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
-            with open_csv(self.path) as text:
-                shutil.copyfileobj(text, self.file)
-            self.file.seek(0)
+            self.file = stack.enter_context(_temporary_copy(self.path))
             self.columns = without_mark(next(csv.reader([self.file.readline()]), []))
             if self.columns[:2] != HEADER:
                 raise CarvanaError(f"{self.path}: does not begin with {','.join(HEADER)}")

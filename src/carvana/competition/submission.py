@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import io
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from carvana.competition.facts import HEIGHT, WIDTH
 from carvana.errors import CarvanaError
 
 HEADER = ["img", "rle_mask"]
+EXCEL_CELL = 32_767  # characters, the most that Excel keeps of a cell
 csv.field_size_limit(2**31 - 1)  # a noisy mask is longer than the default 128 KiB
 
 
@@ -138,8 +140,13 @@ def validate(
     seen = {}  # name -> line
     rows = read_rows(submission)
     line, header = next(rows, (1, []))
-    if header != HEADER:
+    if header == [";".join(HEADER)]:
+        result.add("semicolons between the cells instead of commas", line, header[0])
+        rows = ((number, ",".join(cells).split(";")) for number, cells in rows)
+    elif header != HEADER:
         result.add("wrong header", line, f"{','.join(header)[:60]!r}, not {','.join(HEADER)!r}")
+    other_forms = {unicodedata.normalize("NFC", name): name for name in expected}
+    longest, cut = 0, []
     for line, cells in rows:
         result.rows += 1
         name = cells[0]
@@ -149,13 +156,22 @@ def validate(
         if name in seen:
             result.add("duplicate row", line, f"{shown}, as in line {seen[name]}")
         elif name not in expected:
-            result.add("unknown image", line, shown)
+            kind, same = "unknown image", other_forms.get(unicodedata.normalize("NFC", name))
+            if same:
+                kind, name = "name in another Unicode form than the sample's (NFC, NFD)", same
+            result.add(kind, line, shown)
         seen.setdefault(name, line)
         if len(cells) == 2:
             if not cells[1].strip():
                 result.empty += 1
+            longest = max(longest, len(cells[1]))
+            if len(cells[1]) == EXCEL_CELL:
+                cut.append((line, shown))
             for kind in run_faults(cells[1], height * width):
                 result.add(kind, line, shown)
+    if cut and longest == EXCEL_CELL:  # no cell is longer: a program has cut them
+        kind = f"cell cut at {EXCEL_CELL:,} characters, as Excel does"
+        result.add(kind, *cut[0], len(cut))
     missing = sorted(expected - seen.keys())
     if missing:
         result.add("missing image", None, missing[0], len(missing))
@@ -176,7 +192,8 @@ def run_faults(runs: str, pixels: int) -> list[str]:
     ascending = later > starts[:-1]
     checks = {
         "zero length": (lengths == 0).any(),
-        "out of bounds": (starts < 1).any() or (ends > pixels + 1).any(),
+        "start below 1 (pixels are numbered from 1, not 0)": (starts < 1).any(),
+        "out of bounds": (ends > pixels + 1).any(),
         "starts not ascending": (~ascending).any(),
         "overlapping runs": (ascending & (later < earlier_end)).any(),
     }

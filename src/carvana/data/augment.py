@@ -50,21 +50,23 @@ def augment(pair: np.ndarray, seed: np.ndarray, settings: Augment) -> tuple[np.n
     Values of 8 bits are clipped after each step, exact ones at the end.
 
     Args:
-        pair: (height, width, RGB and mask), float32 in [0, 1] or uint8.
+        pair: (height, width, RGB and mask), float32 in [0, 1] or uint8; the mask is one channel, or
+            one for each class, the background first.
         seed: integers; the same seed draws the same changes.
         settings: the recipe's ranges.
 
     Returns:
-        image (height, width, 3) and mask (height, width, 1), of the pair's dtype and range.
+        image (height, width, 3) and mask (height, width, 1 or classes), of the pair's dtype and
+        range.
     """
     draws = np.random.default_rng(seed).random(DRAWS)  # in [0, 1)
     if settings.flip and draws[FLIP] < 0.5:
         pair = cv2.flip(pair, 1)
     if settings.warp or settings.zoom or settings.stretch or settings.rotate or settings.shift:
         pair = _move(pair, draws, settings)
-    image, mask = cv2.cvtColor(pair, cv2.COLOR_RGBA2RGB), pair[..., 3:]
+    image, mask = _rgb(pair), pair[..., 3:]
     if settings.repaint and draws[REPAINTED] < 0.5:
-        image = _repaint(image, cv2.extractChannel(pair, 3), draws[PAINT], settings.repaint)
+        image = _repaint(image, _foreground(pair), draws[PAINT], settings.repaint)
     if settings.gamma:
         image = _apply_gamma(image, _signed(draws[GAMMA]) * settings.gamma)
     image = _light(image, draws, settings)
@@ -80,6 +82,18 @@ def _signed(draw):
 
 def _white(image: np.ndarray) -> float:
     return 255.0 if image.dtype == np.uint8 else 1.0
+
+
+def _rgb(pair: np.ndarray) -> np.ndarray:
+    if pair.shape[-1] == 4:
+        return cv2.cvtColor(pair, cv2.COLOR_RGBA2RGB)
+    return np.ascontiguousarray(pair[..., :3])
+
+
+def _foreground(pair: np.ndarray) -> np.ndarray:
+    """Return how much of each pixel is not background: (height, width)."""
+    first = cv2.extractChannel(pair, 3)  # the car; of several classes, the background
+    return first if pair.shape[-1] == 4 else pair.dtype.type(_white(pair)) - first
 
 
 def _clip(image: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from carvana.backend import tf
 from carvana.data.augment import augment
 from carvana.data.cache import read_prepared
 from carvana.data.images import memory_errors
-from carvana.recipe import Input, Recipe
+from carvana.recipe import Recipe
 
 
 def training_batch(
@@ -45,19 +45,20 @@ def training_dataset(
         shrink: average this many pixels a side into one.
 
     Yields:
-        images (batch, height, width, 3) and masks (batch, height, width, 1), float32 in [0, 1].
+        images (batch, height, width, 3) and masks (batch, height, width, outputs), float32 in
+        [0, 1].
     """
     training = recipe.training
 
     def load(number):
         indices, seeds = training_batch(number, len(files), training.batch_size, training.seed)
-        pairs = (_read(files[index], recipe.input, shrink) for index in indices)
+        pairs = (_read(files[index], recipe, shrink) for index in indices)
         return _stack(map(augment, pairs, seeds, itertools.repeat(recipe.augment)), len(indices))
 
     # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped again.
     return (
         tf.data.Dataset.counter(first_batch)
-        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
+        .map(_numpy(load, recipe, shrink), num_parallel_calls=os.cpu_count())
         .prefetch(2)
         .with_options(_own_workers())
     )
@@ -67,13 +68,13 @@ def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> "t
     """Batch in order, with no augmentation."""
 
     def load(indices):
-        pairs = (_read(files[index], recipe.input, shrink) for index in indices)
+        pairs = (_read(files[index], recipe, shrink) for index in indices)
         return _stack(((pair[..., :3], pair[..., 3:]) for pair in pairs), len(indices))
 
     return (
         tf.data.Dataset.range(len(files))
         .batch(recipe.training.batch_size)
-        .map(_numpy(load, recipe.input, shrink), num_parallel_calls=os.cpu_count())
+        .map(_numpy(load, recipe, shrink), num_parallel_calls=os.cpu_count())
         .prefetch(2)
         .with_options(_own_workers())
     )
@@ -93,11 +94,11 @@ def _own_workers() -> "tf.data.Options":
     return options
 
 
-def _read(file: Path, settings: Input, shrink: int) -> np.ndarray:
+def _read(file: Path, recipe: Recipe, shrink: int) -> np.ndarray:
     """Read a prepared pair, averaging `shrink` pixels a side into one."""
-    pair = read_prepared(file, settings)
+    pair = read_prepared(file, recipe)
     if shrink > 1:
-        size = (settings.width // shrink, settings.height // shrink)
+        size = (recipe.input.width // shrink, recipe.input.height // shrink)
         pair = cv2.resize(pair, size, interpolation=cv2.INTER_AREA)
     return pair
 
@@ -116,14 +117,14 @@ def _stack(
     return batch
 
 
-def _numpy(load: Callable, settings: Input, shrink: int) -> Callable:
+def _numpy(load: Callable, recipe: Recipe, shrink: int) -> Callable:
     """Turn a function that loads a batch in NumPy into a step of a dataset."""
-    size = (settings.height // shrink, settings.width // shrink)
+    size = (recipe.input.height // shrink, recipe.input.width // shrink)
     load = memory_errors()(load)
 
     def step(*drawn):
         parts = tf.numpy_function(load, drawn, (tf.float32, tf.float32), stateful=False)
-        for part, channels in zip(parts, (3, 1), strict=True):
+        for part, channels in zip(parts, (3, recipe.data.outputs), strict=True):
             part.set_shape((None, *size, channels))
         return tuple(parts)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,14 +11,60 @@ import numpy as np
 
 from carvana.backend import tf
 from carvana.data.dataset import Pair
-from carvana.data.images import load_pair
+from carvana.data.images import photograph_size, read_photograph, resize
+from carvana.data.masks import label_name, read_mask, to_targets
 from carvana.errors import CarvanaError, list_faults
-from carvana.files import clear_temporaries, in_turn, replacing, stamp
+from carvana.files import (
+    LONGEST_NAME,
+    cannot_write,
+    clear_temporaries,
+    in_turn,
+    replacing,
+    stamp,
+)
 from carvana.progress import progress
-from carvana.recipe import Input
+from carvana.recipe import Input, Recipe
 
 
-def prepare(pairs: list[Pair], cache: Path, settings: Input) -> list[Path]:
+def load_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Load a photograph and its mask as the network sees them before augmentation.
+
+    Returns:
+        image (height, width, 3) and mask (height, width, outputs), float32 in [0, 1].
+
+    Raises:
+        CarvanaError: the pair cannot be used; the message names the file.
+    """
+    picture, labels = _read_pair(pair, recipe)
+    return _resize_pair(picture, labels, recipe)
+
+
+def _read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    picture, size = read_photograph(pair.image, recipe.input)
+    labels = read_mask(pair.mask, recipe.data)
+    if labels.shape != tuple(size):
+        raise CarvanaError(_size_fault(pair, labels.shape))
+    return picture, labels
+
+
+def _resize_pair(
+    picture: np.ndarray, labels: np.ndarray, recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray]:
+    return resize(picture, recipe.input), resize(to_targets(labels, recipe.data), recipe.input)
+
+
+def _size_fault(pair: Pair, size: tuple[int, int]) -> str:
+    height, width, orientation = photograph_size(pair.image)
+    fault = f"{pair.mask}: is {size[1]}x{size[0]}, its photograph {width}x{height}"
+    if size == (width, height) and orientation > 4:
+        return (
+            f"{fault} when upright (its EXIF orientation tag is {orientation}, so it is shown on "
+            "its other side); rotate the mask the same way, or remove the tag"
+        )
+    return f"{fault}; make a mask of the photograph's size"
+
+
+def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
     """Decode and resize pairs once for all epochs and runs, on all cores, with progress.
 
     Each pair becomes a file of its own, renamed into place when whole: a kill, or two processes at
@@ -25,7 +73,7 @@ def prepare(pairs: list[Pair], cache: Path, settings: Input) -> list[Path]:
     Args:
         pairs: the photographs and masks.
         cache: the folder for prepared pairs, those of other recipes among them.
-        settings: the recipe's size and way of resizing.
+        recipe: whose size, way of resizing and classes.
 
     Returns:
         The files, in the order of `pairs`, for `read_prepared`.
@@ -34,19 +82,16 @@ def prepare(pairs: list[Pair], cache: Path, settings: Input) -> list[Path]:
         CarvanaError: pairs cannot be used (all are counted, the first twenty named), or the cache
             cannot be written.
     """
-    folder = cache / _settings_key(settings)
-    files = [folder / f"{Path(pair.name).stem}.{_pair_key(pair)}" for pair in pairs]
-    if not any(_missing(files, settings)):
+    folder = cache / _recipe_key(recipe)
+    files = [folder / _file_name(pair) for pair in pairs]
+    if not any(_missing(files, recipe)):
         return files
     try:
         with in_turn(folder):
             clear_temporaries(folder)
-            faults = _prepare_missing(pairs, files, cache, settings)
+            faults = _prepare_missing(pairs, files, cache, recipe)
     except OSError as error:
-        raise CarvanaError(
-            f"{folder}: prepared pairs cannot be written ({error.strerror or error}); "
-            f"{_remedy(cache)}"
-        ) from error
+        raise cannot_write(folder, error, _remedy(cache)) from error
     if faults:
         summary = f"{len(faults)} of {len(pairs)} pairs cannot be used:"
         raise CarvanaError(list_faults(summary, faults))
@@ -59,12 +104,12 @@ def prepare(pairs: list[Pair], cache: Path, settings: Input) -> list[Path]:
 
 
 def _remedy(cache: Path) -> str:
-    return f"free some space, or make {cache} a link to a folder that has it"
+    return f"free some space in {cache}, or name a cache folder elsewhere (--cache)"
 
 
-def _missing(files: list[Path], settings: Input) -> list[bool]:
+def _missing(files: list[Path], recipe: Recipe) -> list[bool]:
     """Tell for each file whether it is absent or cut short."""
-    size = settings.height * settings.width * 4 * _dtype(settings).itemsize
+    size = np.prod(_shape(recipe)) * _dtype(recipe.input).itemsize
     missing = []
     for file in files:
         try:
@@ -75,28 +120,43 @@ def _missing(files: list[Path], settings: Input) -> list[bool]:
 
 
 def _prepare_missing(
-    pairs: list[Pair], files: list[Path], cache: Path, settings: Input
+    pairs: list[Pair], files: list[Path], cache: Path, recipe: Recipe
 ) -> list[str]:
-    """Make the files that are not there whole; return what is wrong with their pairs."""
+    """Make the files that are not there whole; return what is wrong with their pairs.
+
+    Masks of one class alone are usable, and often a mistake: they are counted on standard error.
+    """
+    plain: dict[str, list[Path]] = {}
 
     def make(pair: Pair, file: Path) -> str | None:
         try:
-            pictures = load_pair(pair.image, pair.mask, settings)
+            picture, labels = _read_pair(pair, recipe)
         except CarvanaError as error:
             return str(error)
+        if labels.min() == labels.max():
+            plain.setdefault(label_name(labels.min(), recipe.data), []).append(pair.mask)
+        pictures = _resize_pair(picture, labels, recipe)
+        packed = _pack(np.concatenate(pictures, axis=-1), recipe.input)
         with replacing(file, _remedy(cache)) as temporary:  # `tofile` would not say why it failed
-            temporary.write_bytes(_pack(np.concatenate(pictures, axis=-1), settings).tobytes())
+            temporary.write_bytes(packed.tobytes())
         return None
 
-    todo = list(itertools.compress(zip(pairs, files, strict=True), _missing(files, settings)))
+    todo = list(itertools.compress(zip(pairs, files, strict=True), _missing(files, recipe)))
     with ThreadPoolExecutor() as pool:
         results = pool.map(lambda item: make(*item), todo)
-        return [fault for fault in progress(results, "decoding", len(todo)) if fault]
+        faults = [fault for fault in progress(results, "decoding", len(todo)) if fault]
+    for name, masks in plain.items():
+        print(f"{len(masks)} mask(s) are {name} alone (first: {min(masks)})", file=sys.stderr)
+    return faults
 
 
-def read_prepared(file: Path, settings: Input) -> np.ndarray:
+def read_prepared(file: Path, recipe: Recipe) -> np.ndarray:
     """Read a prepared pair: (height, width, RGB and mask), uint8 or float32."""
-    return np.fromfile(file, _dtype(settings)).reshape(settings.height, settings.width, 4)
+    return np.fromfile(file, _dtype(recipe.input)).reshape(_shape(recipe))
+
+
+def _shape(recipe: Recipe) -> tuple[int, int, int]:
+    return recipe.input.height, recipe.input.width, 3 + recipe.data.outputs
 
 
 def _dtype(settings: Input) -> np.dtype:
@@ -108,11 +168,18 @@ def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
     return np.rint(pair * 255).astype(np.uint8) if _dtype(settings) == np.uint8 else pair
 
 
-def _settings_key(settings: Input) -> str:
-    made_by = (settings, tf.__version__, "5")  # the last: the version of this code
+def _recipe_key(recipe: Recipe) -> str:
+    """Name the folder of all recipes that prepare pairs alike."""
+    data = recipe.data
+    values = (list(data.classes.values()), data.foreground, data.ignore)
+    made_by = (recipe.input, values, tf.__version__, "6")  # the last: the version of this code
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 
-def _pair_key(pair: Pair) -> str:
+def _file_name(pair: Pair) -> str:
+    """Name the file of a prepared pair after its photograph, and the two files' states."""
+    stem = Path(pair.name).stem
+    if len(os.fsencode(stem)) > LONGEST_NAME - 40:  # room for the rest, also of a temporary name
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
     stamps = f"{stamp(pair.image)} {stamp(pair.mask)}"
-    return hashlib.sha256(stamps.encode()).hexdigest()[:12]
+    return f"{stem}.{hashlib.sha256(stamps.encode()).hexdigest()[:12]}"

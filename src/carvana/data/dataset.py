@@ -2,15 +2,19 @@
 
 import csv
 import io
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from carvana.competition.facts import Paths, car_of
+from carvana.competition.facts import car_of
 from carvana.data.images import list_images
+from carvana.data.masks import ENDINGS as MASK_ENDINGS
 from carvana.errors import CarvanaError, list_faults
 from carvana.files import write_text
+from carvana.recipe import Data
 
 
 @dataclass(frozen=True, order=True)
@@ -30,53 +34,123 @@ class Split:
     validation: list[Pair]
 
 
-def find_pairs(paths: Paths) -> list[Pair]:
-    """Return the training photographs with their masks, sorted by name.
+def find_pairs(root: Path, settings: Data) -> list[Pair]:
+    """Return the photographs of a data folder with their masks, sorted by name.
 
-    Names are matched whole (`<stem>.jpg` with `<stem>_mask.gif`), never by prefix.
+    Args:
+        root: the data folder.
+        settings: the recipe's folders, and how masks are named after their photographs.
 
     Raises:
-        CarvanaError: a folder is absent or empty, or an image or mask has no partner; every one
-            is named, at most twenty in full.
+        CarvanaError: a folder is absent or empty, or an image or mask has no partner or more than
+            one; all are counted, the first twenty named.
     """
-    pairs = [Pair(name, paths.image(name), paths.mask(name)) for name in list_images(paths.train)]
-    if not paths.train_masks.is_dir():
-        raise CarvanaError(f"{paths.train_masks}: no such folder; run `make download`")
-    masks = {f.name for f in paths.train_masks.glob("*.gif") if not f.name.startswith(".")}
-    wanted = {pair.mask.name: pair for pair in pairs}
-    faults = [f"{wanted[mask].image}: no mask {mask}" for mask in wanted.keys() - masks]
-    faults += [f"{paths.train_masks / mask}: no photograph" for mask in masks - wanted.keys()]
+    pairs, faults = match_pairs(root, settings)
     if faults:
-        summary = f"{paths.root}: {len(faults)} without a partner; fetch or remove them:"
-        raise CarvanaError(list_faults(summary, sorted(faults)))
+        summary = (
+            f"{root}: {len(faults)} without a partner (data.mask_names = "
+            f"{settings.mask_names!r}); fetch or remove them:"
+        )
+        raise CarvanaError(list_faults(summary, faults))
     return pairs
 
 
-def draw_split(pairs: list[Pair], by: str, validation: float, seed: int) -> Split:
-    """Split pairs at random, the same way each time for the same names and seed.
+def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
+    """Return the pairs of a data folder, and what is wrong with the files that have no partner.
 
-    Args:
-        pairs: their photographs named `<car>_<view>.jpg`.
-        by: "image" as published, or "car": all views of a car on one side.
-        validation: the share of images (or cars) held out, in (0, 1).
-        seed: of the draw.
+    Names are matched whole, never by prefix, whatever the case of their endings and the Unicode
+    form of their letters.
 
     Raises:
-        CarvanaError: too few to leave one on each side.
+        CarvanaError: a folder is absent or empty.
     """
-    key = car_of if by == "car" else str
-    units = sorted({key(pair.name) for pair in pairs})
-    count = round(len(units) * validation)
-    if not 0 < count < len(units):
+    images, masks = root / settings.images, root / settings.masks
+    names = list_images(images)
+    if not masks.is_dir():
         raise CarvanaError(
-            f"{len(units)} {by}(s) cannot be split with {validation:.0%} for validation; "
-            "add photographs or change data.validation"
+            f"{masks}: no such folder; run `make download`, or say in data.masks where they are"
         )
-    held_out = set(np.random.default_rng(seed).permutation(units)[:count])
+    by_key: dict[str, list[Path]] = {}
+    for path in sorted(masks.iterdir()):
+        if path.suffix.lower() in MASK_ENDINGS and not path.name.startswith("."):
+            by_key.setdefault(_key(path.stem), []).append(path)
+    wanted = {name: _key(settings.mask_names.replace("{name}", Path(name).stem)) for name in names}
+    if images.resolve() == masks.resolve():  # then the masks are among the photographs
+        wanted = {n: key for n, key in wanted.items() if _key(Path(n).stem) not in wanted.values()}
+    pairs, faults, owners = [], [], {}
+    for name, key in wanted.items():
+        candidates = [path for path in by_key.get(key, ()) if path != images / name]
+        if not candidates:
+            expected = settings.mask_names.replace("{name}", Path(name).stem)
+            faults.append(f"{images / name}: no mask {expected}.png (or .gif, ...) in {masks}")
+        elif len(candidates) > 1:
+            both = " and ".join(path.name for path in candidates)
+            faults.append(f"{images / name}: has several masks ({both}); leave one")
+        elif candidates[0] in owners:
+            other = owners[candidates[0]]
+            faults.append(f"{images / name}: has the mask of {other}; rename or remove one")
+        else:
+            owners[candidates[0]] = name
+            pairs.append(Pair(name, images / name, candidates[0]))
+    if images.resolve() != masks.resolve():
+        for key in by_key.keys() - set(wanted.values()):
+            faults += [f"{path}: no photograph" for path in by_key[key]]
+    return sorted(pairs), sorted(faults)
+
+
+def _key(stem: str) -> str:
+    """Return a name as it is compared: two Unicode forms of one letter are the same."""
+    return unicodedata.normalize("NFC", stem)
+
+
+def draw_split(pairs: list[Pair], settings: Data) -> Split:
+    """Split pairs at random, the same way each time for the same names and seed.
+
+    With `data.split = "car"`, all photographs of a car, or of whatever `data.group` says, are on
+    one side.
+
+    Raises:
+        CarvanaError: too few to leave one on each side, or a name that `data.group` does not
+            match.
+    """
+    units = {pair.name: pair.name for pair in pairs}
+    if settings.split == "car":
+        units = _group(pairs, settings.group)
+    drawn = sorted(set(units.values()))
+    count = round(len(drawn) * settings.validation)
+    if not 0 < count < len(drawn):
+        what = "photograph" if settings.split == "image" else "group of photographs"
+        raise CarvanaError(
+            f"{len(drawn)} {what}(s) cannot be split with data.validation = "
+            f"{settings.validation}; add photographs, or change data.validation, data.group or "
+            'data.split ("image")'
+        )
+    held_out = set(np.random.default_rng(settings.seed).permutation(drawn)[:count])
     return Split(
-        train=sorted(pair for pair in pairs if key(pair.name) not in held_out),
-        validation=sorted(pair for pair in pairs if key(pair.name) in held_out),
+        train=sorted(pair for pair in pairs if units[pair.name] not in held_out),
+        validation=sorted(pair for pair in pairs if units[pair.name] in held_out),
     )
+
+
+def _group(pairs: list[Pair], pattern: str) -> dict[str, str]:
+    """Return what each photograph belongs to: a pattern's first group, or its car."""
+    if not pattern:
+        units = {pair.name: car_of(pair.name) for pair in pairs}
+        if len(set(units.values())) > 1:
+            return units
+        print(
+            "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each is "
+            "split on its own; data.group can give a pattern"
+        )
+        return {pair.name: pair.name for pair in pairs}
+    matches = {pair.name: re.search(pattern, pair.name) for pair in pairs}
+    unmatched = [name for name, match in matches.items() if not (match and match.group(1))]
+    if unmatched:
+        raise CarvanaError(
+            f"{len(unmatched)} names do not match data.group = {pattern!r} (first: "
+            f"{unmatched[0]}); correct the pattern"
+        )
+    return {name: match.group(1) for name, match in matches.items()}
 
 
 def write_split(path: Path, split: Split) -> None:

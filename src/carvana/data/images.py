@@ -1,19 +1,30 @@
-"""Read photographs and masks: the one place that opens pictures; and bring them to other sizes."""
+"""Read photographs, whatever their format, and bring them to the network's size and back.
+
+With `masks.py` this is the only code that opens pictures. A photograph comes out as people see it:
+upright by its EXIF orientation, 8-bit sRGB, what is transparent on white.
+"""
 
 import contextlib
 import io
+import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
 from carvana.backend import tf
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff"),
+    *(".gif", ".heic", ".heif"),
+)
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 @contextlib.contextmanager
@@ -32,60 +43,257 @@ def memory_errors() -> Iterator[None]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the sorted names of the photographs in a folder; hidden files are passed over.
+    """Return the sorted names of the pictures in a folder; say what else is in it.
+
+    Hidden files are passed over silently, other files and folders in one line on standard error.
 
     Raises:
-        CarvanaError: the folder is absent, not a folder, or holds no photograph; a name is not
-            UTF-8.
+        CarvanaError: the folder is absent, not a folder, or holds no picture; a name cannot be
+            written to a CSV.
     """
     if folder.is_file():
         raise CarvanaError(f"{folder}: is a file; give the folder that holds it")
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; run `make download` or unzip it there")
-    names = sorted(
-        f.name
-        for f in folder.iterdir()
-        if f.suffix.lower() in IMAGE_ENDINGS and not f.name.startswith(".") and not f.is_dir()
-    )
+    names, others = [], Counter()
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            others["folder"] += 1
+        elif path.suffix.lower() in ENDINGS:
+            names.append(path.name)
+        else:
+            others[path.suffix.lower() or "no ending"] += 1
+    passed_over = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
     if not names:
         raise CarvanaError(
-            f"{folder}: holds no photograph ({', '.join(IMAGE_ENDINGS)}); run `make download` or "
-            "unzip the images straight into it"
+            f"{folder}: holds no photograph ({', '.join(ENDINGS)}); run `make download` or put "
+            f"the photographs straight into it{f' (there: {passed_over})' if others else ''}"
         )
     for name in names:
-        if not name.isprintable():
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
             raise CarvanaError(f"{folder}/{name!a}: has an unreadable name; rename it")
-    return names
+    if others:
+        print(f"{folder}: passing over what is no picture: {passed_over}", file=sys.stderr)
+    return sorted(names)
 
 
-def decode_image(data: bytes, settings: Input | None = None) -> np.ndarray:
-    """Decode the bytes of a JPEG (or PNG): (height, width, 3) uint8.
+def read_bytes(path: Path) -> bytes:
+    """Read a photograph's file.
 
-    Where `settings` average areas, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is
-    whole and no smaller than theirs: the decoder then computes fewer pixels.
+    Raises:
+        CarvanaError: it cannot be read.
     """
-    if settings and settings.method == "area" and tf.io.is_jpeg(data):
-        height, width, _ = tf.io.extract_jpeg_shape(data).numpy()
-        shrink = min(height // settings.height, width // settings.width)
-        for ratio in (8, 4, 2):
-            if ratio <= shrink and height % ratio == 0 and width % ratio == 0:
-                return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
-    return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
+    with readable(path):
+        return path.read_bytes()
 
 
-def decode_mask(data: bytes) -> np.ndarray:
-    """Decode the bytes of a GIF, frame 0, channel 0: (height, width, 1) uint8 in {0, 255}.
+def read_photograph(
+    path: Path, settings: Input | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read a photograph for the network; see `decode_photograph`."""
+    return decode_photograph(read_bytes(path), path, settings)
 
-    By Pillow: `tf.io.decode_gif`, the article's, gives the same of opaque masks that fill their
-    picture, and takes three times as long.
+
+def decode_photograph(
+    data: bytes, path: Path, settings: Input | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode the bytes of a photograph for the network.
+
+    Args:
+        data: the bytes.
+        path: what errors name.
+        settings: the network's input. Where it averages areas, a JPEG is decoded at 1/2, 1/4 or
+            1/8 of its size if that is whole and no smaller: the decoder computes fewer pixels.
+
+    Returns:
+        The picture, (height, width, 3) uint8, and the (height, width) of the whole photograph.
+
+    Raises:
+        CarvanaError: it cannot be read, or is too large.
     """
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.mode != "P":
-            return np.asarray(picture.convert("RGB"))[..., :1]
-        red = np.zeros(256, np.uint8)
-        levels = picture.getpalette("RGB")[::3]
-        red[: len(levels)] = levels
-        return cv2.LUT(np.asarray(picture), red)[..., None]
+    with readable(path):
+        with _open(data, path) as picture:
+            if not _is_plain_jpeg(picture):
+                whole = np.asarray(_on_white(_upright(picture)))
+                return whole, whole.shape[:2]
+            orientation, (width, height) = _orientation(picture), picture.size
+        turned = orientation in (5, 6, 7, 8)
+        ratio = 1
+        if settings and settings.method == "area":
+            wanted = settings.height, settings.width
+            ratio = _jpeg_ratio((height, width), wanted[::-1] if turned else wanted)
+        decoded = tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        return _turn(decoded, orientation), (width, height) if turned else (height, width)
+
+
+def open_photograph(path: Path) -> Image.Image:
+    """Read a photograph at full size: a PIL image, RGB, or RGBA where it has transparency.
+
+    Raises:
+        CarvanaError: it cannot be read, or is too large.
+    """
+    with readable(path), _open(path.read_bytes(), path) as picture:
+        return _upright(picture)
+
+
+def as_photograph(picture: object) -> np.ndarray:
+    """Take a PIL image or an array as a photograph: (height, width, 3) uint8.
+
+    Raises:
+        UsageError: it is neither, or an array that is not three channels of 8 bits.
+    """
+    if isinstance(picture, Image.Image):
+        return np.asarray(_on_white(_upright(picture)))
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a {type(picture).__name__} is not a photograph; give a path, a PIL image or an "
+            "array (height, width, 3) of uint8"
+        )
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise UsageError(
+            f"an array {picture.shape} of {picture.dtype} is not a photograph; give (height, "
+            "width, 3) of uint8, RGB, values 0 to 255"
+        )
+    return picture
+
+
+def photograph_size(path: Path) -> tuple[int, int, int]:
+    """Return a photograph's height and width as people see it, and its EXIF orientation.
+
+    Raises:
+        CarvanaError: it cannot be read, or is too large.
+    """
+    with readable(path), _open(path, path) as picture:
+        orientation, (width, height) = _orientation(picture), picture.size
+    return (width, height, orientation) if orientation > 4 else (height, width, orientation)
+
+
+@contextlib.contextmanager
+def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
+    """Turn whatever a decoder raises into one line that names the file.
+
+    Raises:
+        CarvanaError: it cannot be read, or is too large.
+    """
+    try:
+        with memory_errors():
+            yield
+    except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except FileNotFoundError as error:
+        raise CarvanaError(f"{path}: no such {kind}; check the name") from error
+    except Image.DecompressionBombError as error:
+        raise CarvanaError(
+            f"{path}: is too large ({str(error).split(',')[0].lower()}); make it smaller"
+        ) from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or "cut short or broken"
+        raise CarvanaError(
+            f"{path}: is not a readable {kind} ({reason}); replace or remove it and run the same "
+            "command again: what was made so far is kept"
+        ) from error
+
+
+def _open(source: bytes | Path, path: Path) -> Image.Image:
+    """Open a picture of any format; `path` is what errors name."""
+    if path.suffix.lower() in (".heic", ".heif"):
+        try:
+            import pillow_heif
+        except ModuleNotFoundError as error:
+            raise CarvanaError(
+                f"{path}: HEIC needs the package pillow-heif; pip install pillow-heif, or convert "
+                "it to JPEG"
+            ) from error
+        pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def _is_plain_jpeg(picture: Image.Image) -> bool:
+    """Tell whether TensorFlow's decoder, the article's, gives what people see."""
+    return picture.format in ("JPEG", "MPO") and picture.mode == "RGB" and _profile(picture) is None
+
+
+def _jpeg_ratio(size: tuple[int, int], wanted: tuple[int, int]) -> int:
+    """Return the largest part, 1/8 to 1/1, that is whole and no smaller than what is wanted."""
+    shrink = min(size[0] // wanted[0], size[1] // wanted[1])
+    fits = (r for r in (8, 4, 2) if r <= shrink and size[0] % r == 0 and size[1] % r == 0)
+    return next(fits, 1)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none.
+
+    Decoders of TIFF and HEIC turn pictures themselves.
+    """
+    if picture.format not in ("JPEG", "MPO", "PNG", "WEBP", "AVIF"):
+        return 1
+    orientation = picture.getexif().get(ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an array upright, as `ImageOps.exif_transpose` turns a PIL image."""
+    if orientation in (5, 6, 7, 8):
+        picture = picture.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Bring a picture to 8-bit sRGB, upright: RGB, or RGBA where it has transparency."""
+    profile = _profile(picture)
+    picture = _eight_bits(ImageOps.exif_transpose(picture))
+    transparent = picture.has_transparency_data
+    alpha = picture.convert("RGBA").getchannel("A") if transparent else None
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGB")
+    elif picture.mode in ("LA", "RGBA"):
+        picture = picture.convert(picture.mode.removesuffix("A"))
+    if profile:
+        # A broken profile, or one of another colour space than the pixels, says nothing.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            source, target = ImageCms.ImageCmsProfile(profile), ImageCms.createProfile("sRGB")
+            picture = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+    picture = picture.convert("RGB")
+    if alpha:
+        picture.putalpha(alpha)
+    for part in ("icc_profile", "exif", "transparency"):  # which no longer fit, if written
+        picture.info.pop(part, None)
+    return picture
+
+
+def _profile(picture: Image.Image) -> io.BytesIO | None:
+    """Return a picture's colour profile, None where it has none or sRGB's."""
+    profile = picture.info.get("icc_profile")
+    if not profile:
+        return None
+    with contextlib.suppress(ImageCms.PyCMSError, OSError):
+        if "sRGB" in ImageCms.getProfileDescription(io.BytesIO(profile)):
+            return None
+    return io.BytesIO(profile)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Scale grey values of 16 bits to 8; Pillow itself scales colours."""
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("neither 8 nor 16 bits")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Composite transparency on white."""
+    if picture.mode != "RGBA":
+        return picture
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
 
 
 def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
@@ -140,177 +348,11 @@ def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bring probabilities to a photograph's size, bilinearly.
 
     Args:
-        probability: (h, w, 1) float32 in [0, 1].
+        probability: (h, w, outputs) float32 in [0, 1].
 
     Returns:
-        (height, width) float32.
+        (height, width) float32 for one output, else (height, width, outputs).
     """
-    return cv2.resize(probability[..., 0], (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def read_photograph(path: Path, settings: Input) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read a photograph as it is stored; see `decode_photograph`."""
-    return decode_photograph(read_bytes(path), path, settings)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a photograph's file.
-
-    Raises:
-        CarvanaError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CarvanaError(
-            f"{path}: is not a readable photograph ({error.strerror or error}); replace or remove "
-            "it, and run the same command again: masks made so far are kept"
-        ) from error
-
-
-def decode_photograph(
-    data: bytes, path: Path, settings: Input
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode the bytes of a photograph; `path` is what errors name.
-
-    Returns:
-        The picture, (height, width, 3) uint8, maybe decoded at a fraction of its size; and the
-        full (height, width).
-
-    Raises:
-        CarvanaError: it cannot be read.
-    """
-    try:
-        picture = decode_image(data, settings)
-        size = picture.shape[:2]
-        if tf.io.is_jpeg(data):
-            size = tf.io.extract_jpeg_shape(data)[:2].numpy()
-    except tf.errors.ResourceExhaustedError:
-        raise
-    except tf.errors.OpError as error:
-        raise CarvanaError(
-            f"{path}: is not a readable photograph (cut short?); replace or remove it, and run "
-            "the same command again: masks made so far are kept"
-        ) from error
-    return picture, tuple(int(side) for side in size)
-
-
-def read_upright(path: Path) -> Image.Image:
-    """Read a photograph as RGB, rotated the way its camera says it was held.
-
-    Raises:
-        CarvanaError: it cannot be read.
-    """
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except Exception as error:  # Pillow raises whatever the broken part raised
-        raise CarvanaError(f"{path}: is not a readable photograph; leave it out") from error
-
-
-def as_photograph(picture: object) -> np.ndarray:
-    """Take a PIL image or an array as a photograph: (height, width, 3) uint8.
-
-    Raises:
-        UsageError: it is neither, or not three channels of 8 bits.
-    """
-    if isinstance(picture, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    if not isinstance(picture, np.ndarray):
-        raise UsageError(
-            f"a {type(picture).__name__} is not a photograph; give a path, a PIL image or an array "
-            "(height, width, 3) of uint8"
-        )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise UsageError(
-            f"an array {picture.shape} of {picture.dtype} is not a photograph; give (height, "
-            "width, 3) of uint8, RGB, values 0 to 255"
-        )
-    return picture
-
-
-def load_pair(image: Path, mask: Path, settings: Input) -> tuple[np.ndarray, np.ndarray]:
-    """Load a photograph and its mask as the network sees them before augmentation.
-
-    Returns:
-        image (height, width, 3) and mask (height, width, 1), float32 in [0, 1].
-
-    Raises:
-        CarvanaError: the pair cannot be used; the message names the file.
-    """
-    fault = pair_fault(image, mask)
-    if fault:
-        raise CarvanaError(fault)
-    pictures = []
-    decoders = ((image, lambda data: decode_image(data, settings)), (mask, decode_mask))
-    for path, decode in decoders:
-        try:
-            with memory_errors():
-                pictures.append(decode(path.read_bytes()))
-        except (MemoryError, tf.errors.ResourceExhaustedError):
-            raise
-        except Exception as error:  # Pillow raises whatever the broken part raised
-            raise CarvanaError(f"{path}: is cut short or broken; fetch it again") from error
-    fault = mask_fault(pictures[1])
-    if fault:
-        raise CarvanaError(f"{mask}: {fault}")
-    photograph, truth = (resize(picture, settings) for picture in pictures)
-    return photograph, truth
-
-
-def pair_fault(image: Path, mask: Path) -> str | None:
-    """Say what is wrong with a pair, judging by its files' headers; None if nothing is.
-
-    A photograph is a JPEG of three channels, a mask a GIF of one frame and of the same size.
-    """
-    try:
-        with Image.open(image) as photograph:
-            if photograph.format != "JPEG":
-                return f"{image}: is a {photograph.format} with another ending; convert it to JPEG"
-            if photograph.mode != "RGB":
-                return f"{image}: is {photograph.mode}, not RGB; convert it to an RGB JPEG"
-            size = photograph.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return f"{image}: is not a readable image; fetch it again"
-    try:
-        with Image.open(mask) as picture:
-            if picture.format != "GIF":
-                return f"{mask}: is a {picture.format}, not a GIF; fetch it again"
-            if getattr(picture, "n_frames", 1) != 1:
-                return f"{mask}: has {picture.n_frames} frames; a mask has one"
-            if picture.size != size:
-                return (
-                    f"{mask}: is {picture.size[0]}x{picture.size[1]}, its photograph "
-                    f"{size[0]}x{size[1]}; fetch both again"
-                )
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return f"{mask}: is not a readable image; fetch it again"
-    return None
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Read a mask GIF at full size.
-
-    Returns:
-        (height, width) bool.
-
-    Raises:
-        CarvanaError: unreadable, or values other than two.
-    """
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture.convert("L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise CarvanaError(f"{path}: is not a readable mask; fetch it again") from error
-    fault = mask_fault(values)
-    if fault:
-        raise CarvanaError(f"{path}: {fault}")
-    return values > 0
-
-
-def mask_fault(values: np.ndarray) -> str | None:
-    """Say what is wrong with a mask's values (uint8); None if they are black and white only."""
-    grey = np.count_nonzero((values > 0) & (values < 255))
-    if grey:
-        return f"has {grey} values besides black and white; a mask has two values"
-    return None
+    if probability.shape[-1] == 1:
+        probability = probability[..., 0]
+    return cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)

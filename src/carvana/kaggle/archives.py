@@ -1,7 +1,6 @@
 """Check and unpack the competition's zip archives without trusting their contents."""
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from carvana.errors import CarvanaError
+from carvana.files import cannot_write, replacing
 from carvana.progress import progress
 
 MOST_RATIO = 100  # unpacked to packed; photographs have 1, a CSV of run lengths 10 at most
@@ -55,30 +55,151 @@ def check(archive: Path) -> int:
         return sum(entry.file_size for entry in entries)
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack the folder or file an archive is named after, all of it or nothing.
+def sizes(archive: Path, folder: str) -> dict[str, int]:
+    """Return the name and size in bytes of each file that an archive has for a folder.
 
-    `train.zip` holds `train/...`, `train_masks.csv.zip` holds `train_masks.csv`. Call it with the
-    folder locked against others, for the temporary folder's name is always the same.
+    Args:
+        archive: a zip.
+        folder: what it is unpacked to, as in "train".
+
+    Raises:
+        BrokenArchive: see `check`.
+    """
+    with _opened(archive) as opened:
+        return {name: entry.file_size for name, entry in _files(opened, archive, folder).items()}
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack the folder or file an archive is named after; complete a folder that is there.
+
+    `train.zip` holds `train/...`, or what belongs there without the folder; `train_masks.csv.zip`
+    holds `train_masks.csv`. A link is followed. Files already there stay, but for those that an
+    unpacking cut short. Call it with the folder locked against others, for the temporary folder's
+    name is always the same.
 
     Args:
         archive: a zip; what it holds is checked again while it is unpacked.
-        target: where its one folder or file goes; absent, or an empty folder.
+        target: where its one folder or file goes.
 
     Raises:
         BrokenArchive: see `check`; also when it holds something else than `target.name`.
-        CarvanaError: the disk is full or cannot be written. What stood at `target` still does.
+        CarvanaError: a file in the folder is another than the archive's, or the disk is full or
+            cannot be written. What stood at `target` still does.
     """
-    with _opened(archive) as opened, temporary_beside(target) as temporary:
-        entries = [entry for entry in _entries(opened, archive) if _top(entry) != _MACINTOSH]
-        strays = [entry.filename for entry in entries if _top(entry) != target.name]
-        if strays or not entries:
-            content = f"{strays[0]!r}" if strays else "nothing"
-            raise BrokenArchive(archive, f"holds {content}, not {target.name}")
-        require_room(target.parent, sum(entry.file_size for entry in entries), archive.name)
-        for entry in progress(entries, f"unpacking {archive.name}", len(entries), unit="file"):
-            opened.extract(entry, temporary)
-        os.replace(temporary / target.name, target)
+    real = follow(target)
+    with _opened(archive) as opened:
+        files = _files(opened, archive, target.name)
+        todo = files
+        if not target.suffix:
+            todo = {name: e for name, e in files.items() if not _is_whole(real / name, opened, e)}
+        require_room(real.parent, sum(entry.file_size for entry in todo.values()), archive.name)
+        with temporary_beside(real) as temporary:
+            items = progress(todo.items(), f"unpacking {archive.name}", len(todo), unit="file")
+            for name, entry in items:
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(entry) as packed, (temporary / name).open("wb") as file:
+                    shutil.copyfileobj(packed, file, _CHUNK)
+            if target.suffix:
+                os.replace(temporary / target.name, real)
+            else:
+                move_into(temporary, real)
+
+
+def extract(whole: Path, names: list[str], folder: Path) -> None:
+    """Take archives out of a zip of archives; those that lie in the folder already stay.
+
+    Raises:
+        BrokenArchive: it is damaged or not safe, or holds none of an archive.
+        CarvanaError: the disk is full or cannot be written.
+    """
+    with _opened(whole) as opened:
+        entries = {PurePosixPath(_path(entry)).name: entry for entry in _entries(opened, whole)}
+        wanted = [name for name in names if not (folder / name).is_file()]
+        absent = [name for name in wanted if name not in entries]
+        if absent:
+            raise BrokenArchive(whole, f"holds no {absent[0]}")
+        require_room(folder, 2 * sum(entries[name].file_size for name in wanted), whole.name)
+        for name in progress(wanted, f"unpacking {whole.name}", len(wanted), unit="file"):
+            with (
+                replacing(folder / name) as temporary,
+                opened.open(entries[name]) as packed,
+                temporary.open("wb") as file,
+            ):
+                shutil.copyfileobj(packed, file, _CHUNK)
+
+
+def follow(target: Path) -> Path:
+    """Return where a link leads; the path itself if it is none.
+
+    Raises:
+        CarvanaError: it is a broken link, or a file where a folder belongs.
+    """
+    real = target.resolve()
+    if target.is_symlink() and not real.exists():
+        raise CarvanaError(f"{target}: is a link to {real}, which does not exist; make that folder")
+    if not target.suffix and real.exists() and not real.is_dir():
+        raise CarvanaError(f"{target}: is a file, and a folder belongs there; move it elsewhere")
+    if not os.access(next(p for p in (real, *real.parents) if p.exists()), os.W_OK):
+        raise CarvanaError(
+            f"{target}: cannot be written (Permission denied); change its permissions or choose "
+            "another folder, then run the same command again"
+        )
+    return real
+
+
+def move_into(temporary: Path, folder: Path) -> None:
+    """Put the files of a temporary folder into another; at once where that has none."""
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(temporary, folder)
+        return
+    for path in sorted(temporary.rglob("*")):
+        place = folder / path.relative_to(temporary)
+        if path.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            os.replace(path, place)
+
+
+def _is_whole(path: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    """Tell whether a file is in place already; False where it is absent or cut short.
+
+    Raises:
+        CarvanaError: another file stands there.
+    """
+    if not path.exists():
+        return False
+    size = path.stat().st_size if path.is_file() else entry.file_size + 1
+    if size == entry.file_size:
+        return True
+    if size < entry.file_size:
+        with opened.open(entry) as packed:
+            if packed.read(size) == path.read_bytes():
+                return False
+    raise CarvanaError(
+        f"{path}: is another file than the archive's ({size} bytes, not {entry.file_size}); move "
+        "it elsewhere, then run the same command again"
+    )
+
+
+def _files(opened: zipfile.ZipFile, archive: Path, folder: str) -> dict[str, zipfile.ZipInfo]:
+    """Return an archive's files by their path in the folder or file it is named after.
+
+    Raises:
+        BrokenArchive: it is not safe, or holds something else.
+    """
+    entries = [e for e in _entries(opened, archive) if not e.is_dir() and _top(e) != _MACINTOSH]
+    paths = [PurePosixPath(_path(entry)) for entry in entries]
+    if all(len(path.parts) == 1 for path in paths):  # the folder was left out
+        names = [path.name for path in paths]
+    else:
+        names = [str(path.relative_to(folder)) for path in paths if path.parts[0] == folder]
+        strays = [str(path) for path in paths if path.parts[0] != folder]
+        if strays:
+            raise BrokenArchive(archive, f"holds {strays[0]!r}, not {folder}")
+    if not names or (PurePosixPath(folder).suffix and names != [folder]):
+        content = repr(names[0]) if names else "nothing"
+        raise BrokenArchive(archive, f"holds {content}, not {folder}")
+    return dict(zip(names, entries, strict=True))
 
 
 @contextlib.contextmanager
@@ -125,15 +246,7 @@ def require_room(folder: Path, needed: int, what: str) -> int:
 
 def disk_error(path: Path, error: OSError) -> CarvanaError:
     """Explain in one line why `path` could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CarvanaError(
-            f"{path}: the disk is full; make room or choose another folder, then run the same "
-            "command again: it resumes where it stopped"
-        )
-    return CarvanaError(
-        f"{path}: cannot be written ({error.strerror or error}); choose another folder or "
-        "change its permissions, then run the same command again"
-    )
+    return cannot_write(path, error, kept="it resumes where it stopped")
 
 
 def size_text(count: float) -> str:
@@ -176,9 +289,9 @@ def _entries(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
 
 def _fault(entry: zipfile.ZipInfo) -> str:
     """Say what makes an entry unsafe to unpack; "" if nothing does."""
-    name = entry.filename
+    name = _path(entry)
     kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archiver left it out
-    if not name or name.startswith("/") or "\\" in name or ":" in name.split("/")[0]:
+    if not name or name.startswith("/") or ":" in name.split("/")[0]:
         return "is an absolute path"
     if ".." in PurePosixPath(name).parts:
         return "climbs out of its folder"
@@ -189,6 +302,11 @@ def _fault(entry: zipfile.ZipInfo) -> str:
     return "is encrypted" if entry.flag_bits & 1 else ""
 
 
+def _path(entry: zipfile.ZipInfo) -> str:
+    """Return an entry's path, with slashes also where a program on Windows wrote backslashes."""
+    return entry.filename.replace("\\", "/").removeprefix("./")
+
+
 def _top(entry: zipfile.ZipInfo) -> str:
     """Return the first part of an entry's path."""
-    return entry.filename.removeprefix("./").split("/")[0]
+    return _path(entry).split("/")[0]

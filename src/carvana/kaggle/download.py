@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import threading
 import time
@@ -19,6 +18,14 @@ from carvana.files import alone
 from carvana.kaggle import archives
 from carvana.kaggle.archives import BrokenArchive, disk_error, size_text
 from carvana.kaggle.client import PAGE, connect, patiently, say
+from carvana.kaggle.local import (
+    is_complete,
+    note_counts,
+    open_whole,
+    size_of,
+    take_all,
+    target_of,
+)
 from carvana.progress import LINE_SECONDS
 
 if TYPE_CHECKING:
@@ -39,14 +46,14 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
     """Put the competition's files in place: fetch, check and unpack what is not there yet.
 
     Archives are fetched to `NAME.zip.part`, checked, renamed to `NAME.zip`, unpacked to a
-    temporary folder and renamed into place. Whatever stops this, the next call resumes, and no
-    partial result is ever in place. The archives stay; you may delete them.
+    temporary folder and moved into place. Whatever stops this, the next call resumes. A folder
+    that lacks some of its files is completed. The archives stay; you may delete them.
 
     Args:
-        paths: the data folder.
+        paths: the data folder; archives that lie in it are used before Kaggle is asked.
         only: "train", "test", "all", or "sample" for the sample submission alone.
-        source: a folder with the competition's archives, or with their contents, to use instead
-            of Kaggle.
+        source: a folder with the competition's archives, or with their contents, or the single
+            zip of the whole competition, to use instead of Kaggle.
 
     Returns:
         The folders and files put in place; empty if all were there.
@@ -57,81 +64,54 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
     """
     if only not in FILES:
         raise UsageError(f"--only {only}: is none of {', '.join(FILES)}")
-    if source is not None and not source.is_dir():
-        raise UsageError(f"--from {source}: no such folder")
-    if source is not None and paths.root.absolute().is_relative_to(source.absolute()):
-        raise UsageError(f"--from {source}: holds the data folder {paths.root}; give another")
-    if not _missing(paths, only):
-        say(f"{paths.root}: everything is in place ({only}); nothing to fetch")
+    root = paths.root
+    if source is not None:
+        source = _check_source(source, root)
+    if not _missing(root, only, source):
+        say(f"{root}: everything is in place ({only}); nothing to fetch")
         return []
     try:
-        with alone(paths.root, "download", paths.root / ".download.lock"):
-            missing = _missing(paths, only)
-            if source is None:
-                _fetch_all(missing, paths.root)
-            else:
-                _take_all(missing, source, paths.root)
+        with alone(root, "download", root / ".download.lock"):
+            missing = _missing(root, only, source)
+            for name in missing:
+                archives.follow(target_of(name, root))
+            source = open_whole(source, missing, root)
+            if source is not None:
+                take_all(missing, source, root)
+            elif not _take_archives_here(missing, root):
+                _fetch_all(missing, root)
+            note_counts(missing, root)
     except OSError as error:
-        raise disk_error(paths.root, error) from error
-    return [_target(name, paths.root) for name in missing]
+        raise disk_error(root, error) from error
+    return [target_of(name, root) for name in missing]
 
 
-def _missing(paths: Paths, only: str) -> list[str]:
-    return [name for name in FILES[only] if not _is_there(_target(name, paths.root))]
+def _check_source(source: Path, root: Path) -> Path:
+    """Make sure that --from can be read, and does not hold the data folder itself."""
+    if source.suffix.lower() == ".zip" and source.is_file():
+        return source
+    if not source.is_dir():
+        raise UsageError(f"--from {source}: no such folder or zip; check the name")
+    inside = root.absolute().is_relative_to(source.absolute())
+    if inside and root.absolute() != source.absolute():
+        raise UsageError(f"--from {source}: holds the data folder {root}; give another")
+    return source
 
 
-def _target(name: str, root: Path) -> Path:
-    """Return where what an archive holds belongs: `data/train` for `train.zip`."""
-    return root / name.removesuffix(".zip")
+def _missing(root: Path, only: str, source: Path | None) -> list[str]:
+    return [name for name in FILES[only] if not is_complete(name, root, source)]
 
 
-def _is_there(target: Path) -> bool:
-    if target.suffix:
-        return target.is_file()
-    return target.is_dir() and any(file.suffix in (".jpg", ".gif") for file in target.iterdir())
-
-
-def _take_all(names: list[str], source: Path, root: Path) -> None:
-    """Unpack archives that lie in a folder, or copy what was unpacked from them."""
-    absent = [name for name in names if _in_source(name, source) is None]
-    if absent:
-        raise UsageError(
-            f"--from {source}: holds neither {absent[0]} nor {_target(absent[0], Path()).name}; "
-            f"give the folder with the competition's files ({PAGE}/data)"
-        )
-    needed = sum(_size_of_all(_in_source(name, source)) for name in names)
-    free = archives.require_room(root, needed, ", ".join(names))
-    say(f"{root}: takes about {size_text(needed)} of {size_text(free)} free")
-    for name in names:
-        origin, target = _in_source(name, source), _target(name, root)
-        if origin.name == name:
-            archives.check(origin)
-            archives.unpack(origin, target)
-        else:
-            _copy(origin, target)
-        say(f"{target}: taken from {origin}")
-
-
-def _in_source(name: str, source: Path) -> Path | None:
-    """Find an archive or its contents: `train.zip`, `train/train` or `train`."""
-    unpacked = _target(name, source)
-    places = (source / name, unpacked / unpacked.name, unpacked)
-    return next((place for place in places if place.exists() and _is_there(place)), None)
-
-
-def _size_of_all(origin: Path) -> int:
-    """Sum the bytes of a file, or of a folder's files."""
-    files = origin.rglob("*") if origin.is_dir() else (origin,)
-    return sum(_size(file) for file in files)
-
-
-def _copy(origin: Path, target: Path) -> None:
-    with archives.temporary_beside(target) as temporary:
-        if origin.is_dir():
-            shutil.copytree(origin, temporary / target.name)
-        else:
-            shutil.copy2(origin, temporary / target.name)
-        os.replace(temporary / target.name, target)
+def _take_archives_here(names: list[str], root: Path) -> bool:
+    """Unpack archives that lie in the data folder, if all do and are intact."""
+    if not all((root / name).is_file() for name in names):
+        return False
+    try:
+        take_all(names, root, root)
+    except BrokenArchive as error:
+        say(f"{error}; asking Kaggle")
+        return False
+    return True
 
 
 def _fetch_all(names: list[str], root: Path) -> None:
@@ -140,11 +120,13 @@ def _fetch_all(names: list[str], root: Path) -> None:
     if absent := [name for name in names if name not in sizes]:
         raise CarvanaError(f"{absent[0]}: Kaggle does not list it; see {PAGE}/data")
     here = [name for name in names if _is_whole(root / name, sizes[name])]
-    parts = {n: min(_size(_part(root, n)), sizes[n]) for n in names if n not in here}
+    parts = {n: min(size_of(_part(root, n)), sizes[n]) for n in names if n not in here}
     to_fetch = sum(sizes[name] - part for name, part in parts.items())
     # Photographs do not shrink in a zip: unpacked, they take about the same again.
     needed = to_fetch + sum(sizes[name] for name in names)
     free = archives.require_room(root, needed, f"{', '.join(names)} (fetched and unpacked)")
+    for name in names:  # a link may lead to another disk
+        archives.require_room(archives.follow(target_of(name, root)).parent, sizes[name], name)
     listed = ", ".join(f"{name} {size_text(sizes[name])}" for name in parts) or "nothing"
     kept = f", {size_text(sum(parts.values()))} of it here already" if any(parts.values()) else ""
     say(
@@ -154,8 +136,8 @@ def _fetch_all(names: list[str], root: Path) -> None:
     for name in names:
         if name in parts:
             _fetch(api, name, sizes[name], root)
-        archives.unpack(root / name, _target(name, root))
-        say(f"{_target(name, root)}: ready")
+        archives.unpack(root / name, target_of(name, root))
+        say(f"{target_of(name, root)}: ready")
 
 
 def _sizes(api: "KaggleApi") -> dict[str, int]:
@@ -176,13 +158,9 @@ def _part(root: Path, name: str) -> Path:
     return root / f"{name}.part"
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
 def _is_whole(archive: Path, size: int) -> bool:
     """Tell whether an archive is there already, intact and of the size Kaggle lists."""
-    if _size(archive) != size:
+    if size_of(archive) != size:
         return False
     try:
         archives.check(archive)
@@ -196,8 +174,8 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
     """Fetch one archive, resuming a part of it, and put it in place once it is checked."""
     part = _part(root, name)
     for again in (True, False):
-        if _size(part) != size:  # else an earlier run was stopped before its check
-            patiently(name, lambda: _transfer(api, name, part, size), lambda: _size(part))
+        if size_of(part) != size:  # else an earlier run was stopped before its check
+            patiently(name, lambda: _transfer(api, name, part, size), lambda: size_of(part))
         try:
             archives.check(part)
             break
@@ -210,8 +188,10 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
                     f"or fetch it in a browser at {PAGE}/data and use --from FOLDER"
                 ) from error
             say(f"{name}: {error.reason}; fetching it once more from the beginning")
-    if _size(part) != size:
-        say(f"{name}: {_size(part)} bytes, Kaggle lists {size}; its checksums hold, so it is used")
+    if size_of(part) != size:
+        say(
+            f"{name}: {size_of(part)} bytes, Kaggle lists {size}; its checksums hold, so it is used"
+        )
     os.replace(part, root / name)
 
 
@@ -263,13 +243,13 @@ def _watched(part: Path, name: str, size: int, response: requests.Response) -> I
     def watch() -> None:
         on_terminal = sys.stderr.isatty()
         before = grown = time.monotonic()
-        start, last = _size(part), _size(part)
+        start, last = size_of(part), size_of(part)
         bar = tqdm(
             desc=name, total=size, initial=start, unit="B", unit_scale=True, disable=not on_terminal
         )
         with bar:
             while not ended.wait(0.5):
-                now, here = time.monotonic(), _size(part)
+                now, here = time.monotonic(), size_of(part)
                 bar.update(here - last)
                 if here != last:
                     last, grown = here, now
@@ -279,7 +259,7 @@ def _watched(part: Path, name: str, size: int, response: requests.Response) -> I
                 if not on_terminal and now - before > LINE_SECONDS:
                     before = now
                     say(f"{name}: {size_text(here)} of {size_text(size)}")
-            bar.update(_size(part) - last)
+            bar.update(size_of(part) - last)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -6,7 +6,8 @@ Keras, and its builder. Settings have
 - `step`: what both sides of the input must be divisible by;
 - `pictures`: how many sizes of the picture the network reads, 1 for most. Training can start with
   the smaller ones alone (`training.stages`), through `part(network, pictures)`;
-- `build(input_shape)`: the network, a `keras.Model` from pictures in [0, 1] to probabilities.
+- `build(input_shape, outputs)`: the network, a `keras.Model` from pictures in [0, 1] to
+  probabilities: of one class (1 output), or of exclusive classes.
 """
 
 from pathlib import Path

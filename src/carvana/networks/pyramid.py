@@ -39,9 +39,11 @@ class PyramidUnet:
         """How many sizes of the picture it reads, each half the next."""
         return len(self.fine_filters) + 1
 
-    def build(self, input_shape: tuple[int, int, int]) -> "keras.Model":
+    def build(self, input_shape: tuple[int, int, int], outputs: int = 1) -> "keras.Model":
         """Build the network, untrained, for pictures of (height, width, channels)."""
-        return pyramid_unet(input_shape, self.filters, self.fine_filters, self.encoder_levels)
+        return pyramid_unet(
+            input_shape, self.filters, self.fine_filters, self.encoder_levels, outputs
+        )
 
     def part(self, network: "keras.Model", pictures: int) -> "keras.Model":
         """Return the part that reads the smallest `pictures` sizes, weights shared."""
@@ -53,6 +55,7 @@ def pyramid_unet(
     filters: tuple[int, ...] = (48, 96, 160, 224),
     fine_filters: tuple[int, ...] = (32,),
     encoder_levels: int = 0,
+    num_classes: int = 1,
 ) -> "keras.Model":
     """Build a U-Net that reads a picture at several sizes, each half the next.
 
@@ -73,10 +76,11 @@ def pyramid_unet(
         filters: of the coarse U-Net's levels, each half the size of the one before.
         fine_filters: of the fine levels, from the smallest picture's up.
         encoder_levels: how many of the pictures `imagenet_encoder` reads, from the smallest up.
+        num_classes: channels of the output: 1 for a mask, more for exclusive classes.
 
     Returns:
         A `keras.Model` from (batch, height, width, channels) in [0, 1] to float32 probabilities
-        (batch, height, width, 1).
+        (batch, height, width, num_classes).
 
     Raises:
         ValueError: a size is not divisible.
@@ -88,8 +92,8 @@ def pyramid_unet(
             raise ValueError(f"pyramid_unet: input {side} {size} is not divisible by {step}")
 
     inputs = keras.Input(input_shape)
-    logits, _ = _level(inputs, filters, fine_filters, encoder_levels)
-    outputs = keras.layers.Activation("sigmoid", dtype="float32")(logits)
+    logits, _ = _level(inputs, filters, fine_filters, encoder_levels, num_classes)
+    outputs = _probabilities(logits)
     return keras.Model(inputs, outputs, name="pyramid_unet")
 
 
@@ -108,19 +112,31 @@ def coarse_part(model: "keras.Model", without: int = 1) -> "keras.Model":
     coarse = model
     for _ in range(without):
         coarse = coarse.get_layer("coarse")
-    outputs = keras.layers.Activation("sigmoid", dtype="float32")(coarse.outputs[0])
+    outputs = _probabilities(coarse.outputs[0])
     return keras.Model(coarse.input, outputs, name="coarse_part")
 
 
-def _level(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...], encoder_levels: int):
+def _probabilities(logits):
+    """Turn logits into probabilities of one class, or of exclusive ones."""
+    activation = "sigmoid" if logits.shape[-1] == 1 else "softmax"
+    return keras.layers.Activation(activation, dtype="float32")(logits)
+
+
+def _level(
+    picture,
+    filters: tuple[int, ...],
+    fine_filters: tuple[int, ...],
+    encoder_levels: int,
+    num_classes: int,
+):
     """Return a picture's logits and features: the U-Net's, or a fine level's on top of those."""
     if not fine_filters:
-        return _coarse_unet(picture, filters, encoder_levels)
+        return _coarse_unet(picture, filters, encoder_levels, num_classes)
     *below, count = fine_filters
     smaller = keras.layers.AveragePooling2D(2, dtype="float32")(picture)
     inputs = keras.Input(smaller.shape[1:])
-    coarse = keras.Model(inputs, _level(inputs, filters, below, encoder_levels), name="coarse")
-    logits, x = coarse(smaller)
+    outputs = _level(inputs, filters, below, encoder_levels, num_classes)
+    logits, x = keras.Model(inputs, outputs, name="coarse")(smaller)
     x = _convolve(x, count, 1, activation=None)
     x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
     parts = [x, _convolve(_space_to_depth(picture), count)]
@@ -130,11 +146,12 @@ def _level(picture, filters: tuple[int, ...], fine_filters: tuple[int, ...], enc
     x = keras.layers.Add()(parts)
     x = _residual_block(keras.layers.ReLU()(x), count)
     logits = keras.layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
-    logits = keras.layers.Add(dtype="float32")([logits, _logits(x, kernel_initializer="zeros")])
+    correction = _logits(x, num_classes, kernel_initializer="zeros")
+    logits = keras.layers.Add(dtype="float32")([logits, correction])
     return logits, x
 
 
-def _coarse_unet(picture, filters: tuple[int, ...], encoder_levels: int):
+def _coarse_unet(picture, filters: tuple[int, ...], encoder_levels: int, num_classes: int):
     """Return the U-Net's logits, of the picture's size, and features of its first level."""
     encoded = []
     if encoder_levels:
@@ -155,7 +172,7 @@ def _coarse_unet(picture, filters: tuple[int, ...], encoder_levels: int):
         x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
         x = keras.layers.ReLU()(keras.layers.Add()([x, skips.pop()]))
         x = _residual_block(x, count)
-    return _logits(x), x
+    return _logits(x, num_classes), x
 
 
 def _sum_features(features, count: int):
@@ -182,12 +199,13 @@ def _space_to_depth(picture):
     return keras.ops.reshape(x, (-1, height // STEM, width // STEM, STEM**2 * channels))
 
 
-def _logits(x, **settings):
-    """Turn features into float32 logits, one for each of the STEM x STEM pixels of each place."""
-    x = keras.layers.Conv2D(STEM**2, 1, dtype="float32", **settings)(x)
+def _logits(x, num_classes: int, **settings):
+    """Turn features into float32 logits, those of STEM x STEM pixels at each place."""
+    x = keras.layers.Conv2D(STEM**2 * num_classes, 1, dtype="float32", **settings)(x)
     _, height, width, _ = x.shape
-    x = keras.ops.transpose(keras.ops.reshape(x, (-1, width, STEM, STEM)), (0, 2, 1, 3))
-    return keras.ops.reshape(x, (-1, height * STEM, width * STEM, 1))
+    x = keras.ops.reshape(x, (-1, width, STEM, STEM * num_classes))
+    x = keras.ops.transpose(x, (0, 2, 1, 3))
+    return keras.ops.reshape(x, (-1, height * STEM, width * STEM, num_classes))
 
 
 def _residual_block(x, filters: int):

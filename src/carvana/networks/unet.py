@@ -27,10 +27,15 @@ class Unet:
         """How many sizes of the picture it reads."""
         return 1
 
-    def build(self, input_shape: tuple[int, int, int]) -> "keras.Model":
+    def build(self, input_shape: tuple[int, int, int], outputs: int = 1) -> "keras.Model":
         """Build the network, untrained, for pictures of (height, width, channels)."""
         return unet(
-            input_shape, dropout=self.dropout, filters=self.filters, num_layers=self.num_layers
+            input_shape,
+            num_classes=outputs,
+            dropout=self.dropout,
+            filters=self.filters,
+            num_layers=self.num_layers,
+            output_activation="sigmoid" if outputs == 1 else "softmax",
         )
 
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
-from carvana.data.images import read_upright
+from carvana.data.images import open_photograph
 from carvana.errors import UsageError
 from carvana.files import replacing
 from carvana.prediction.predict import Model
 from carvana.progress import progress
-from carvana.recipe import Input
 
 
 def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
@@ -19,7 +18,7 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
 
     Args:
         model: the model.
-        photos: JPEG or PNG files of any size.
+        photos: files of any format and size.
         out: the folder; files of the same names in it are replaced.
 
     Returns:
@@ -45,15 +44,16 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
 
     def write(photo: Path, probability: np.ndarray) -> Path:
         target = out / f"{photo.stem}.png"
-        picture = read_upright(photo)
-        picture.putalpha(Image.fromarray(np.rint(probability * 255).astype(np.uint8)))
+        picture = open_photograph(photo)
+        if probability.ndim == 3:
+            probability = 1 - probability[..., 0]  # of several classes, all but the background
+        alpha = Image.fromarray(np.rint(probability * 255).astype(np.uint8))
+        if picture.mode == "RGBA":  # what was transparent stays so
+            alpha = ImageChops.multiply(alpha, picture.getchannel("A"))
+        picture.putalpha(alpha)
         with replacing(target) as temporary:
             picture.save(temporary)
         return target
 
-    def read(photo: Path, _: Input) -> tuple[np.ndarray, tuple[int, int]]:
-        picture = np.asarray(read_upright(photo))
-        return picture, picture.shape[:2]
-
     unique = list(dict.fromkeys(photos))
-    return list(progress(model.predict(unique, write, read), "cutting out", len(unique)))
+    return list(progress(model.predict(unique, write), "cutting out", len(unique)))

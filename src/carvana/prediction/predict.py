@@ -61,22 +61,39 @@ class Model:
         return self.run.recipe
 
     def mask(self, photograph: Photograph) -> np.ndarray:
-        """Return where the car is.
+        """Return where the car is, or of several classes which one each pixel is of.
 
         Args:
             photograph: a path, a PIL image, or an array (height, width, 3) of uint8, RGB.
 
         Returns:
-            (height, width) bool, of the photograph's size.
+            (height, width), of the photograph's size as people see it: bool, or for several
+            classes uint8, places in `recipe.data.class_names`.
 
         Raises:
             UsageError: it is none of these.
             CarvanaError: the file cannot be read.
         """
-        return self.probability(photograph) > self.recipe.prediction.threshold
+        labels = self.decide(self.probability(photograph))
+        return labels if self.recipe.data.classes else labels.astype(bool)
+
+    def decide(self, probability: np.ndarray, threshold: float | None = None) -> np.ndarray:
+        """Turn probabilities into labels: (height, width) uint8, 0 background, 1 car, or a class.
+
+        Args:
+            probability: as `probability` returns.
+            threshold: of the car's probability, the recipe's when None.
+        """
+        if probability.ndim == 3:
+            return probability.argmax(axis=-1).astype(np.uint8)
+        threshold = self.recipe.prediction.threshold if threshold is None else threshold
+        return (probability > threshold).astype(np.uint8)
 
     def probability(self, photograph: Photograph) -> np.ndarray:
-        """Return how likely each pixel is the car's: (height, width) float32. See `mask`."""
+        """Return how likely each pixel is the car's, (height, width) float32; see `mask`.
+
+        For several classes (height, width, classes).
+        """
         ((_, probability),) = self.predict([photograph])
         return probability
 
@@ -95,7 +112,8 @@ class Model:
         Args:
             photographs: paths, PIL images or arrays, any number.
             finish: called on a thread with each photograph as it was given and its probabilities,
-                (height, width) float32 in [0, 1]; what it returns is yielded, by default both.
+                (height, width) float32 in [0, 1], or (height, width, classes); what it returns
+                is yielded, by default both.
             read: as `read_photograph`, for paths.
             workers: threads that read, and as many that finish; a core each when None.
 

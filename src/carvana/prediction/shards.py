@@ -5,7 +5,7 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
@@ -15,8 +15,9 @@ import numpy as np
 from carvana.competition import rle
 from carvana.competition.submission import HEADER, row_offsets
 from carvana.data.images import decode_photograph, list_images, read_bytes
+from carvana.data.masks import to_picture
 from carvana.errors import CarvanaError, UsageError
-from carvana.files import alone, replacing
+from carvana.files import alone, beside, cannot_write, replacing
 from carvana.prediction.predict import Model
 from carvana.progress import progress
 from carvana.recipe import Input
@@ -34,23 +35,96 @@ def write_submission(
     Rows are added to `.<out>.partial` as they are made; the finished file is renamed into place.
 
     Args:
-        model: the model.
+        model: the model, of two colours.
         images: the folder; every photograph in it gets a row.
         out: `….csv.gz` or `….csv`.
         threshold: of the probability, the recipe's when None.
         workers: as in `Model.predict`; they change no row.
 
     Raises:
-        UsageError: `out` has another ending.
+        UsageError: `out` has another ending, or the model has several classes.
         CarvanaError: the folder is empty, a photograph cannot be read, another prediction
             writes the same file, or the disk is full. Rows already made are kept.
     """
     if not out.name.endswith((".csv", ".csv.gz")) or out.is_dir():
         raise UsageError(f"{out}: a submission is a file whose name ends in .csv or .csv.gz")
-    threshold = model.recipe.prediction.threshold if threshold is None else threshold
-    names = list_images(images)
-    partial = out.with_name(f".{out.name}.partial")
+    if model.recipe.data.classes:
+        raise UsageError(
+            f"{out}: a submission holds one mask a photograph, this model has "
+            f"{len(model.recipe.data.classes)} classes; write label maps with --masks"
+        )
 
+    def encode(_: Path, probability: np.ndarray) -> str:
+        return rle.encode(model.decide(probability, threshold))
+
+    with _rows(model, images, out, encode, threshold, workers) as rows:
+        _write_csv(out, rows)
+
+
+def write_masks(
+    model: Model,
+    images: Path,
+    out: Path,
+    threshold: float | None = None,
+    workers: int | None = None,
+) -> None:
+    """Predict a folder of photographs into a folder of PNG label maps, or resume.
+
+    A map is a palette picture: the index of a pixel is its class as the recipe's masks number it
+    (0 background, 1 car without classes), and its colour the class's. It is named after the
+    photograph as the recipe's masks are.
+
+    Args:
+        model: the model.
+        images: the folder; every photograph in it gets a map.
+        out: the folder for the maps; files of the same names in it are replaced.
+        threshold: of the probability, where there are no classes; the recipe's when None.
+        workers: as in `Model.predict`.
+
+    Raises:
+        UsageError: `out` is not a folder.
+        CarvanaError: as `write_submission`. Maps already made are kept.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is not a folder; choose another --masks")
+    out.mkdir(parents=True, exist_ok=True)
+    settings = model.recipe.data
+
+    def target(path: Path) -> Path:
+        return out / f"{settings.mask_names.replace('{name}', path.stem)}.png"
+
+    def write(path: Path, probability: np.ndarray) -> str:
+        picture = to_picture(model.decide(probability, threshold), settings)
+        with replacing(target(path)) as temporary:
+            picture.save(temporary, "PNG")
+        return ""
+
+    def is_there(name: str) -> bool:
+        return target(Path(name)).is_file()
+
+    with _rows(model, images, out / "masks", write, threshold, workers, is_there):
+        pass
+
+
+@contextlib.contextmanager
+def _rows(
+    model: Model,
+    images: Path,
+    out: Path,
+    finish: Callable[[Path, np.ndarray], str],
+    threshold: float | None,
+    workers: int | None,
+    is_there: Callable[[str], bool] = lambda name: True,
+) -> Iterator[Iterator[tuple[str, str]]]:
+    """Make a row of each photograph, but for those made before; yield (image, row) in order.
+
+    Args:
+        out: beside which the rows made so far are kept, until the block ends.
+        finish: makes a row of a photograph's path and probability.
+        is_there: tells whether what a row stands for still exists.
+    """
+    names = list_images(images)
+    partial = beside(out, "partial")
     digests: dict[Path, str] = {}  # of photographs on their way through the network
 
     def read(path: Path, settings: Input) -> tuple[np.ndarray, tuple[int, int]]:
@@ -59,14 +133,12 @@ def write_submission(
         return decode_photograph(data, path, settings)
 
     def row(path: Path, probability: np.ndarray) -> tuple[str, str, str]:
-        return path.name, digests.pop(path), rle.encode(probability > threshold)
+        return path.name, digests.pop(path), finish(path, probability)
 
+    key = f"{model.run.fingerprint()} {threshold or model.recipe.prediction.threshold}"
     try:
-        with (
-            alone(out, "prediction"),
-            _open_partial(partial, f"{model.run.fingerprint()} {threshold}") as file,
-        ):
-            done = _still_true(file, images, set(names))
+        with alone(out, "prediction"), _open_partial(partial, key) as file:
+            done = {name for name in _still_true(file, images, set(names)) if is_there(name)}
             if done:
                 print(f"{out}: resuming after {len(done)} of {len(names)} images")
             writer = csv.writer(file, lineterminator="\n")
@@ -75,13 +147,10 @@ def write_submission(
             for cells in progress(rows, "predicting", len(names), len(done)):
                 writer.writerow(cells)
                 file.flush()
-            _write_csv(out, _merge(file, names))
+            yield _merge(file, names)
         partial.unlink()
     except OSError as error:
-        raise CarvanaError(
-            f"{out}: cannot be written ({error.strerror or error}); the rows made so far are "
-            "kept: free some space and run the same command again"
-        ) from error
+        raise cannot_write(out, error, kept="the rows made so far are kept") from error
 
 
 def _digest(photograph: bytes) -> str:

@@ -13,8 +13,10 @@ from PIL import Image
 
 from carvana.competition.facts import Paths
 from carvana.data.augment import augment
-from carvana.data.dataset import Pair, find_pairs
-from carvana.data.images import load_pair, read_mask, read_upright
+from carvana.data.cache import load_pair
+from carvana.data.dataset import find_pairs
+from carvana.data.images import open_photograph
+from carvana.data.masks import IGNORED, paint, read_mask, to_picture
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.prediction.evaluate import score_validation
@@ -55,13 +57,13 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
     """
     if out.suffix != ".png":
         raise UsageError(f"{out}: a picture's name ends in .png")
-    pairs = find_pairs(paths)
+    pairs = find_pairs(paths.root, recipe.data)
     rows = []
     for number, pair in enumerate(pairs[:: max(len(pairs) // count, 1)][:count]):
-        image, mask = load_pair(pair.image, pair.mask, recipe.input)
+        image, mask = load_pair(pair, recipe)
         seed = (recipe.training.seed, number)
         augmented, mask = augment(np.concatenate((image, mask), axis=-1), seed, recipe.augment)
-        rows.append(np.hstack((image, augmented, np.repeat(mask, 3, axis=2))))
+        rows.append(np.hstack((image, augmented, paint(mask, recipe.data))))
     picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
     with replacing(out) as temporary:
         picture.save(temporary)
@@ -90,10 +92,10 @@ def write_report(folder: Path, paths: Paths, worst: int = 10) -> Path:
     plot = folder / PLOT
     draw_history(folder / HISTORY, plot)
     views, masks = "", f"<p>{html.escape(str(paths.root))} does not exist.</p>"
-    if paths.train.is_dir():
+    if paths.root.is_dir():
         scored = score_validation(folder, paths, worst)
         views = _table([list(scored.views), list(scored.views.values())])
-        masks = "".join(_panels(load(folder), find_pairs(paths), scored.worst))
+        masks = "".join(_panels(load(folder), paths, scored.worst))
     history = pd.read_csv(folder / HISTORY)
     page = _PAGE.format(
         name=html.escape(folder.name),
@@ -108,23 +110,28 @@ def write_report(folder: Path, paths: Paths, worst: int = 10) -> Path:
     return folder / REPORT
 
 
-def _panels(model: Model, pairs: list[Pair], scored: list[tuple[float, str]]) -> Iterator[str]:
+def _panels(model: Model, paths: Paths, scored: list[tuple[float, str]]) -> Iterator[str]:
     """Yield the HTML of truth | photograph | prediction | errors for each photograph."""
-    dices = {name: dice for dice, name in scored}
+    dices, settings = {name: dice for dice, name in scored}, model.recipe.data
+    pairs = find_pairs(paths.root, settings)
     masks = {pair.image: pair.mask for pair in pairs if pair.name in dices}
 
     def compare(path: Path, probability: np.ndarray) -> str:
-        photograph = read_upright(path)
-        truth = read_mask(masks[path])
-        predicted = probability > model.recipe.prediction.threshold
+        photograph = open_photograph(path).convert("RGB")
+        truth, predicted = read_mask(masks[path], settings), model.decide(probability)
         errors = np.asarray(photograph) // 2
-        errors[predicted & ~truth] = (255, 0, 0)
-        errors[truth & ~predicted] = (0, 255, 0)
+        wrong = (predicted != truth) & (truth != IGNORED)
+        errors[wrong & (predicted > 0)] = (255, 0, 0)
+        errors[wrong & (predicted == 0)] = (0, 255, 0)
         width, height = 480, round(480 * photograph.height / photograph.width)
-        panels = (truth, photograph, predicted, errors)
+        panels = (
+            to_picture(truth, settings),
+            photograph,
+            to_picture(predicted, settings),
+            Image.fromarray(errors),
+        )
         picture = Image.new("RGB", (len(panels) * width, height))
         for column, panel in enumerate(panels):
-            panel = panel if isinstance(panel, Image.Image) else Image.fromarray(panel)
             picture.paste(panel.convert("RGB").resize((width, height)), (column * width, 0))
         name = html.escape(path.name)
         return (

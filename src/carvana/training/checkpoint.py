@@ -24,13 +24,19 @@ from carvana.run import (
     SPLIT,
     check_folder,
     load_network,
+    precision_in,
 )
 
 COLUMNS = [  # of history.csv; empty where an epoch was cut short
     *("epoch", "steps", "seconds", "accuracy", "dice", "loss"),
     *("val_accuracy", "val_dice", "val_loss"),
-]
+]  # and of several classes val_dice_<class> each
 SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
+
+
+def columns(recipe: Recipe) -> list[str]:
+    """Return the columns of a recipe's history."""
+    return [*COLUMNS, *(f"val_dice_{name}" for name in recipe.data.classes)]
 
 
 def check_run(run: Path, recipe: Recipe) -> None:
@@ -52,6 +58,8 @@ def check_run(run: Path, recipe: Recipe) -> None:
         if not (run / name).exists():
             raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
     changed = differences(load_recipe(run / RECIPE), recipe)
+    if recipe.training.precision in ("auto", precision_in(run)):  # then nothing changes
+        changed = [key for key in changed if not key.startswith("training.precision ")]
     if recipe.training.schedule == "constant" and not recipe.training.stages:
         # Then a finished run can be trained for more epochs.
         changed = [key for key in changed if not key.startswith("training.epochs ")]
@@ -108,7 +116,7 @@ class Checkpoint(keras.callbacks.Callback):
         steps: of an epoch.
         done: steps completed before.
         whole: the network that is saved, whichever part of it is fitted.
-        training: the recipe's section.
+        recipe: the recipe.
     """
 
     def __init__(
@@ -118,11 +126,11 @@ class Checkpoint(keras.callbacks.Callback):
         steps: int,
         done: int,
         whole: "keras.Model",
-        training: Training,
+        recipe: Recipe,
     ):
         super().__init__()
         self.run, self.history, self.steps, self.step = run, history, steps, done
-        self.whole, self.training = whole, training
+        self.whole, self.recipe = whole, recipe
         self.set_model(whole)
         self.saved = self.printed = time.monotonic()
         self.began = None  # when this epoch's first step began, None if that was before a stop
@@ -149,10 +157,10 @@ class Checkpoint(keras.callbacks.Callback):
         else:  # figures of a part of the epoch would pass for those of the whole
             row = {key: row[key] for key in row if key not in ("accuracy", "dice", "loss")}
         rows = [*self.history.to_dict("records"), row]
-        self.history = pd.DataFrame(rows, columns=COLUMNS)
+        self.history = pd.DataFrame(rows, columns=columns(self.recipe))
         write_text(self.run / HISTORY, self.history.to_csv(index=False))
         self.save()
-        keep_best(self.run, self.history, self.training)
+        keep_best(self.run, self.history, self.recipe.training)
 
     def save(self):
         """Save the whole network."""
@@ -181,22 +189,22 @@ def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
         shutil.copyfile(model, temporary)
 
 
-def read_history(run: Path, epochs_done: int) -> pd.DataFrame:
+def read_history(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
     """Read the rows of the epochs the model has completed; the last may be missing after a kill.
 
     Raises:
         CarvanaError: they do not fit the model.
     """
-    path = run / HISTORY
+    path, expected = run / HISTORY, columns(recipe)
     if epochs_done == 0:
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=expected)
     fault = f"{path}: does not fit the model beside it; restore it or start another run"
     try:
-        text = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
+        text = path.read_text() if path.exists() else ",".join(expected) + "\n"
         history = pd.read_csv(io.StringIO(text))
     except (OSError, ValueError) as error:
         raise CarvanaError(fault) from error
-    if list(history.columns) != COLUMNS or not text.endswith("\n"):
+    if list(history.columns) != expected or not text.endswith("\n"):
         raise CarvanaError(fault)
     history = history[history["epoch"] <= epochs_done]
     if list(history["epoch"]) != list(range(1, len(history) + 1)) or len(history) < epochs_done - 1:
@@ -213,7 +221,7 @@ def read_metrics(run: Path) -> dict | None:
 
 
 def write_metrics(
-    run: Path, history: pd.DataFrame, network: "keras.Model", images: int, training: Training
+    run: Path, history: pd.DataFrame, network: "keras.Model", images: int, recipe: Recipe
 ) -> dict:
     """Write and return the figures of a finished training.
 
@@ -222,8 +230,9 @@ def write_metrics(
         history: of all epochs.
         network: the trained network.
         images: training photographs.
-        training: the recipe's section.
+        recipe: the recipe.
     """
+    training = recipe.training
     last, timed = history.iloc[-1], history.dropna(subset="seconds")
     seconds = float(timed["seconds"].sum())
     epoch_images = training.steps_per_epoch * training.batch_size or images
@@ -240,6 +249,9 @@ def write_metrics(
         "parameters": network.count_params(),
         "precision": precision_of(network),
     }
+    if recipe.data.classes:
+        by_class = {name: float(last[f"val_dice_{name}"]) for name in recipe.data.classes}
+        metrics["val_dice_by_class"] = by_class
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
 

@@ -1,29 +1,42 @@
-"""Losses a recipe can name, and the Dice metric; a saved model loads them without arguments."""
+"""Losses a recipe can name, and the metrics; a saved model loads them without arguments.
+
+`masks` are the targets, (batch, height, width, outputs) in [0, 1]: how much of each pixel is the
+car's, or each class's (of ignored pixels: of none). `probabilities` have the same shape.
+"""
 
 from carvana.backend import keras
+from carvana.recipe import Recipe
+
+SMOOTH = 1.0  # added to both sides of Dice's fraction, as in the article
 
 
 @keras.saving.register_keras_serializable(package="carvana")
-def dice(y_true, y_pred, smooth: float = 1.0):
+def dice(masks, probabilities):
     """Compute the published recipe's Dice over a whole batch.
 
-    (2 * sum(t * p) + smooth) / (sum(t) + sum(p) + smooth) over every pixel of the batch at once,
-    on the probabilities as they are: no threshold. Keras averages the batches, each counting the
-    same whatever its size, as the article's stack did.
-
-    Args:
-        y_true: masks, (batch, height, width, 1), values in [0, 1].
-        y_pred: probabilities, the same shape.
-        smooth: added to both sides of the fraction; 1 in the article.
+    (2 * sum(t * p) + 1) / (sum(t) + sum(p) + 1) over every pixel of the batch at once, on the
+    probabilities as they are: no threshold. Keras averages the batches, each counting the same
+    whatever its size, as the article's stack did.
 
     Returns:
         A float32 scalar in (0, 1].
     """
+    return _dice(masks, probabilities, axis=None)
+
+
+def dice_by_class(masks, probabilities):
+    """Compute the same for each class: (classes,) float32. Ignored pixels do not count."""
+    counted = keras.ops.sum(keras.ops.cast(masks, "float32"), axis=-1, keepdims=True)
+    return _dice(masks, probabilities * counted, axis=(0, 1, 2))
+
+
+def _dice(masks, probabilities, axis):
     ops = keras.ops
-    y_true = ops.cast(y_true, "float32")
-    y_pred = ops.cast(y_pred, "float32")
-    intersection = ops.sum(y_true * y_pred)
-    return (2.0 * intersection + smooth) / (ops.sum(y_true) + ops.sum(y_pred) + smooth)
+    masks, probabilities = ops.cast(masks, "float32"), ops.cast(probabilities, "float32")
+    both = ops.sum(masks * probabilities, axis=axis)
+    return (2.0 * both + SMOOTH) / (
+        ops.sum(masks, axis=axis) + ops.sum(probabilities, axis=axis) + SMOOTH
+    )
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -41,7 +54,75 @@ class BinaryCrossentropyDice(keras.losses.Loss):
         return crossentropy + 1.0 - dice(y_true, y_pred)
 
 
-LOSSES = {
-    "binary_crossentropy": keras.losses.BinaryCrossentropy,
-    "bce_dice": BinaryCrossentropyDice,
+@keras.saving.register_keras_serializable(package="carvana")
+class CategoricalCrossentropyDice(keras.losses.Loss):
+    """The same for exclusive classes: with the mean of their Dice."""
+
+    def __init__(self, name: str = "cce_dice", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        crossentropy = keras.losses.categorical_crossentropy(y_true, y_pred)
+        return crossentropy + 1.0 - keras.ops.mean(dice_by_class(y_true, y_pred))
+
+
+@keras.saving.register_keras_serializable(package="carvana")
+class ClassDice(keras.metrics.Mean):
+    """Dice of some classes: the mean of theirs in each batch, averaged over the batches.
+
+    Args:
+        places: of the classes among the outputs.
+    """
+
+    def __init__(self, places: list[int], name: str = "dice", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.places = list(places)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        by_class = keras.ops.take(dice_by_class(y_true, y_pred), self.places)
+        super().update_state(keras.ops.mean(by_class))
+
+    def get_config(self):
+        return {**super().get_config(), "places": self.places}
+
+
+@keras.saving.register_keras_serializable(package="carvana")
+class CountedAccuracy(keras.metrics.Mean):
+    """The share of pixels whose class is right; ignored ones do not count."""
+
+    def __init__(self, name: str = "accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        ops = keras.ops
+        counted = ops.sum(ops.cast(y_true, "float32"), axis=-1)
+        right = ops.cast(ops.argmax(y_true, -1) == ops.argmax(y_pred, -1), "float32")
+        super().update_state(right, sample_weight=counted)
+
+
+LOSSES = {  # for one output and for exclusive classes
+    "binary_crossentropy": (
+        keras.losses.BinaryCrossentropy,
+        keras.losses.CategoricalCrossentropy,
+    ),
+    "bce_dice": (BinaryCrossentropyDice, CategoricalCrossentropyDice),
 }
+
+
+def loss_of(recipe: Recipe) -> "keras.losses.Loss":
+    """Return a recipe's loss."""
+    one_output, classes = LOSSES[recipe.training.loss]
+    return classes() if recipe.data.classes else one_output()
+
+
+def metrics_of(recipe: Recipe) -> list:
+    """Return what is watched: dice and accuracy; of several classes, also the dice of each.
+
+    The mean over classes leaves out one that is called "background".
+    """
+    names = recipe.data.classes
+    if not names:
+        return [dice, keras.metrics.BinaryAccuracy(name="accuracy")]
+    counted = [place for place, name in enumerate(names) if name != "background"]
+    each = [ClassDice([place], f"dice_{name}") for place, name in enumerate(names)]
+    return [ClassDice(counted), CountedAccuracy(), *each]

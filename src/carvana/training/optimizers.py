@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from carvana.backend import keras, tf
 from carvana.recipe import Recipe
-from carvana.training.losses import LOSSES, dice
+from carvana.training.losses import loss_of, metrics_of
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -100,8 +100,8 @@ def compile_with(
     """Give a network, or a part of one, an optimizer and the recipe's loss and metrics."""
     network.compile(
         optimizer=optimizer,
-        loss=LOSSES[recipe.training.loss](),
-        metrics=[dice, keras.metrics.BinaryAccuracy(name="accuracy")],
+        loss=loss_of(recipe),
+        metrics=metrics_of(recipe),
     )
 
 

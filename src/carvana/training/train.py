@@ -21,7 +21,17 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, clear_temporaries, write_text
 from carvana.networks import choose_precision, describe_device
 from carvana.recipe import Recipe, load_recipe, to_toml
-from carvana.run import HISTORY, METRICS, MODEL, PLOT, RECIPE, SPLIT, build_network, claim_folder
+from carvana.run import (
+    HISTORY,
+    METRICS,
+    MODEL,
+    PLOT,
+    RECIPE,
+    SPLIT,
+    build_network,
+    claim_folder,
+    precision_in,
+)
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
@@ -41,6 +51,7 @@ def train(
     data: str | Path = "data",
     run: str | Path = "runs/mine",
     overrides: Sequence[str] = (),
+    cache: str | Path | None = None,
 ) -> dict:
     """Train a recipe, or resume a run that was stopped.
 
@@ -50,6 +61,7 @@ def train(
         run: the folder for `model.keras`, `best.keras`, `recipe.toml`, `split.csv`,
             `history.csv`, `history.png`, `metrics.json` and TensorBoard's `logs/`.
         overrides: of a named recipe, `section.key=value` each, as in "training.epochs=3".
+        cache: the folder for prepared pairs; `cache` in the data folder when None.
 
     Returns:
         What `metrics.json` holds.
@@ -66,9 +78,15 @@ def train(
         recipe = load_recipe(recipe, overrides)
     elif overrides:
         raise UsageError("overrides go with a recipe's name or file; change a loaded one yourself")
-    precision = choose_precision(recipe.training.precision)
-    with alone(run, "training"), _settings(recipe, precision):
-        metrics = _train(recipe, Paths(Path(data)), run, precision)
+    data = Path(data)
+    cache = Path(cache) if cache else Paths(data).cache
+    with alone(run, "training"):
+        check_run(run, recipe)
+        precision = choose_precision(recipe.training.precision)
+        if (run / MODEL).exists():
+            precision = precision_in(run)  # whatever hardware resumes it
+        with _settings(recipe, precision):
+            metrics = _train(recipe, data, cache, run, precision)
     draw_history(run / HISTORY, run / PLOT)
     return metrics
 
@@ -105,10 +123,9 @@ class _Job:
         return network, self.recipe.input.height // network.input_shape[1]
 
 
-def _train(recipe: Recipe, paths: Paths, run: Path, precision: str) -> dict:
-    check_run(run, recipe)
-    pairs = find_pairs(paths)
-    claim_folder(run)
+def _train(recipe: Recipe, data: Path, cache: Path, run: Path, precision: str) -> dict:
+    pairs = find_pairs(data, recipe.data)
+    claim_folder(run, precision)
     clear_failed_start(run)
     split = _split(run, pairs, recipe)
     training = recipe.training
@@ -120,25 +137,25 @@ def _train(recipe: Recipe, paths: Paths, run: Path, precision: str) -> dict:
         network = _load_or_build(run, recipe, steps, precision)
         parts = _parts(network, recipe)
     done = int(network.optimizer.iterations.numpy())
-    history = read_history(run, done // steps)
+    history = read_history(run, recipe, done // steps)
     if done and done % steps == 0 and len(history) == done // steps:
         keep_best(run, history, training)  # a kill may have come before
     if done >= steps * training.epochs and len(history) >= training.epochs:
         print(f"{run}: {len(history)} epochs are trained already; nothing to do")
         images = len(split.train)
-        return read_metrics(run) or write_metrics(run, history, network, images, training)
+        return read_metrics(run) or write_metrics(run, history, network, images, recipe)
     if done:
         print(f"{run}: resuming after step {done} of {steps * training.epochs}")
 
-    files = prepare(split.train + split.validation, paths.cache, recipe.input)
+    files = prepare(split.train + split.validation, cache, recipe)
     write_text(run / RECIPE, to_toml(recipe))
     (run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
     clear_temporaries(run)
-    checkpoint = Checkpoint(run, history, steps, done, network, training)
+    checkpoint = Checkpoint(run, history, steps, done, network, recipe)
     images = len(split.train)
     job = _Job(recipe, run, steps, parts, files[:images], files[images:], checkpoint)
-    _fit_all(job, done, paths.cache)
-    return write_metrics(run, checkpoint.history, network, images, training)
+    _fit_all(job, done, cache)
+    return write_metrics(run, checkpoint.history, network, images, recipe)
 
 
 def _fit_all(job: _Job, done: int, cache: Path) -> None:
@@ -215,8 +232,7 @@ def _split(run: Path, pairs: list[Pair], recipe: Recipe) -> Split:
     path = run / SPLIT
     if path.exists():
         return read_split(path, pairs)
-    settings = recipe.data
-    split = draw_split(pairs, settings.split, settings.validation, settings.seed)
+    split = draw_split(pairs, recipe.data)
     write_split(path, split)
     return split
 

@@ -1,0 +1,175 @@
+"""The arguments of every command."""
+
+import argparse
+from pathlib import Path
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
+    return int(text)
+
+
+def _threshold(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="carvana", description="Reproduce Kaggle's Carvana Image Masking Challenge."
+    )
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_training_commands(commands)
+    _add_prediction_commands(commands)
+    _add_competition_commands(commands)
+    _add_sandbox_commands(commands)
+    return parser
+
+
+def _command(commands, name, help, tensorflow=False) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=help, description=help)
+    added.set_defaults(action=name, tensorflow=tensorflow)
+    added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return added
+
+
+def _option(added, name, default, help, type=Path) -> None:
+    added.add_argument(name, type=type, default=default, help=f"{help} (default: {default})")
+
+
+def _recipe_options(added) -> None:
+    added.add_argument(
+        "--recipe", default="blog", help="a recipe's name or .toml file (default: blog)"
+    )
+    added.add_argument(
+        "--set",
+        action="append",
+        metavar="SECTION.KEY=VALUE",
+        help="change a setting of the recipe; may be repeated",
+    )
+
+
+def _model_options(added) -> None:
+    which = added.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--run", type=Path, action="append", help="a run's folder; several: their mean"
+    )
+    which.add_argument("--weights", help="weights the kit ships (sharp, sharper), or an .npz file")
+
+
+def _add_training_commands(commands) -> None:
+    added = _command(commands, "train", "train a recipe, or resume a stopped run", True)
+    _recipe_options(added)
+    _option(added, "--data", Path("data"), "the data folder")
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    added.add_argument("--cache", type=Path, help="for prepared pairs (default: cache in --data)")
+
+    help = "check a data folder: its pairs, sizes, formats, classes, and what is wrong"
+    added = _command(commands, "inspect", help, True)
+    added.add_argument("data", type=Path, help="the data folder")
+    _recipe_options(added)
+    added.add_argument("--out", type=Path, help="draw photographs and masks into this picture")
+    added.add_argument("--json", action="store_true", help="print JSON")
+
+    help = "draw training samples: image, augmented image, mask"
+    added = _command(commands, "look", help, True)
+    _recipe_options(added)
+    _option(added, "--data", Path("data"), "the data folder")
+    _option(added, "--out", Path("look.png"), "the picture")
+    _option(added, "--count", 4, "how many photographs", type=_count)
+
+    added = _command(commands, "report", "report on a run in one HTML file", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    _option(added, "--data", Path("data"), "the competition's files, for the pictures")
+
+    added = _command(commands, "weights", "write a run's weights to a small file", True)
+    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    added.add_argument("--out", type=Path, required=True, help="the file, .npz")
+
+
+def _add_prediction_commands(commands) -> None:
+    help = "predict a folder of photographs into a submission"
+    added = _command(commands, "predict", help, True)
+    _model_options(added)
+    _option(added, "--images", Path("data/test"), "the folder of photographs")
+    which = added.add_mutually_exclusive_group(required=True)
+    which.add_argument("--out", type=Path, help="the submission, .csv.gz")
+    which.add_argument("--masks", type=Path, help="a folder for PNG label maps instead")
+    added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
+    added.add_argument("--workers", type=_workers, help="threads that decode (default: the cores)")
+
+    help = "cut cars out: PNGs with a transparent background"
+    added = _command(commands, "cutout", help, True)
+    added.add_argument("photo", type=Path, nargs="+", help="a picture of any common format")
+    _model_options(added)
+    added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
+
+
+def _add_competition_commands(commands) -> None:
+    help = "fetch the competition's files, check and unpack them"
+    added = _command(commands, "download", help)
+    _option(added, "--data", Path("data"), "where to put them")
+    added.add_argument(
+        "--only", default="train", choices=("train", "test", "all"), help="(default: train)"
+    )
+    added.add_argument(
+        "--from", dest="source", type=Path, help="a folder or zip to take them from, not Kaggle"
+    )
+
+    added = _command(commands, "validate", "check a submission's rows and run lengths")
+    added.add_argument("submission", type=Path, help="the CSV")
+    _option(added, "--sample", Path("data/sample_submission.csv"), "for the images to expect")
+
+    help = "score a submission, a folder of masks or a run's validation split by Dice"
+    added = _command(commands, "score", help)
+    added.add_argument("submission", type=Path, nargs="?", help="a CSV, or a folder of masks")
+    added.add_argument(
+        "--truth", type=Path, help="the true masks: img,rle_mask[,Usage], or a folder"
+    )
+    _recipe_options(added)
+    added.add_argument("--run", type=Path, help="score this run's validation split instead")
+    _option(added, "--data", Path("data"), "the competition's files, for --run")
+    added.add_argument("--json", action="store_true", help="print JSON")
+
+    added = _command(commands, "submit", "validate, upload, wait for the score")
+    added.add_argument("submission", type=Path)
+    added.add_argument("--message", required=True, help="what Kaggle shows beside it")
+    _option(added, "--data", Path("data"), "the competition's files, for the sample submission")
+
+
+def _add_sandbox_commands(commands) -> None:
+    help = "the whole pipeline without a Kaggle account, on rendered cars"
+    added = _command(commands, "demo", help)
+    _option(added, "--data", Path("data"), "where the demo's files go")
+
+    sandbox = commands.add_parser("sandbox", help="a local stand-in for Kaggle")
+    actions = sandbox.add_subparsers(dest="action", required=True, metavar="ACTION")
+    help = "serve a folder of competition files on this machine"
+    added = _command(actions, "serve", help)
+    added.add_argument("folder", type=Path, help="with the zips and solution.csv")
+    _option(added, "--port", 0, "0 for any that is free", type=int)
+    _option(added, "--pending", 5.0, "seconds until a submission is scored", type=float)
+    added.add_argument(
+        "--fault",
+        action="append",
+        help="misbehave: a status or drop, hold, flip, pending, failed, then on= times= after= "
+        "retry_after= message=, as in 'drop on=train.zip after=100000 times=3'",
+    )
+    added = _command(actions, "render", "render a competition of made-up cars")
+    added.add_argument("folder", type=Path)
+    _option(added, "--train-cars", 24, "training cars, 16 photographs each", type=_count)
+    _option(added, "--test-cars", 4, "test cars", type=_count)
+    _option(added, "--seed", 1, "of the cars", type=int)

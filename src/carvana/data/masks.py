@@ -1,0 +1,246 @@
+"""Read masks, whatever their format, as labels: which class each pixel is of."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from carvana.data.images import readable
+from carvana.errors import CarvanaError
+from carvana.recipe import Data
+
+FORMATS = ("GIF", "PNG", "BMP", "TIFF", "WEBP")  # those that can keep every pixel's value
+ENDINGS = (".gif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")  # JPEG: to refuse it
+# Colours of label maps whose recipe numbers its classes.
+PALETTE = (
+    *("#000000", "#ffffff", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4"),
+    *("#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990", "#dcbeff", "#9a6324", "#fffac8"),
+    *("#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
+)
+IGNORED = 255  # the label of pixels that do not count
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One of the values that the pixels of a file have."""
+
+    number: int | None  # grey value or palette index; None in a picture of colours
+    colour: str  # #rrggbb
+    alpha: int
+    count: int  # of its pixels
+
+
+def read_mask(path: Path, settings: Data) -> np.ndarray:
+    """Read a mask at full size.
+
+    Without `data.classes` a mask has two colours: what is black, transparent or outside of a
+    GIF's frame is background, the other colour is the car. With them, each pixel is of the class
+    whose number (grey value or palette index) or colour it has.
+
+    Args:
+        path: a GIF, PNG, BMP, TIFF or lossless WebP.
+        settings: the recipe's classes.
+
+    Returns:
+        (height, width) uint8: 0 background, 1 car; or the place of the class in `data.classes`,
+        255 for ignored pixels.
+
+    Raises:
+        CarvanaError: it cannot be read, or has other values than a mask of these classes.
+    """
+    with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
+        if picture.format not in FORMATS:
+            raise CarvanaError(
+                f"{path}: is a {picture.format}, which does not keep a mask's values; save masks "
+                "as PNG"
+            )
+        frames = getattr(picture, "n_frames", 1)
+        if frames != 1:
+            raise CarvanaError(f"{path}: has {frames} frames; a mask has one")
+        frame = picture.tile[0][1] if picture.format == "GIF" else None
+        places, values = _values(ImageOps.exif_transpose(picture))
+    if frame is not None and frame != (0, 0, *places.shape[::-1]):
+        places, values = _clear_outside(places, values, frame)
+    try:
+        label = _label_classes if settings.classes else _label_two_colours
+        return label(values, settings)[places]
+    except ValueError as error:
+        raise CarvanaError(f"{path}: {error}") from error
+
+
+def label_name(label: int, settings: Data) -> str:
+    """Name a label."""
+    return "ignored" if label == IGNORED else settings.class_names[label]
+
+
+def to_targets(labels: np.ndarray, settings: Data) -> np.ndarray:
+    """Turn labels into what a network learns: (height, width, outputs) uint8, 0 or 255.
+
+    Without classes there is one output, the car; else one for each class, and ignored pixels have
+    0 in all of them.
+    """
+    if not settings.classes:
+        return (labels * np.uint8(255))[..., None]
+    return (labels[..., None] == np.arange(len(settings.classes))) * np.uint8(255)
+
+
+def to_picture(labels: np.ndarray, settings: Data) -> Image.Image:
+    """Turn labels into a palette picture that `read_mask` reads back to the same labels."""
+    values = list(settings.classes.values()) or [0, 1]
+    if settings.ignore != "":
+        values.append(settings.ignore)
+    table, palette = np.zeros(256, np.uint8), np.zeros((256, 3), np.uint8)
+    for place, (value, colour) in enumerate(zip(values, _colours(settings), strict=False)):
+        label = IGNORED if place == len(settings.class_names) else place
+        table[label] = value if isinstance(value, int) else place
+        palette[table[label]] = colour
+    picture = Image.fromarray(table[labels])
+    picture.putpalette(palette.tobytes())
+    return picture
+
+
+def paint(mask: np.ndarray, settings: Data) -> np.ndarray:
+    """Colour a network's target or probabilities: (height, width, 3) float32 in [0, 1].
+
+    Args:
+        mask: (height, width, outputs), float32 in [0, 1].
+        settings: the recipe's classes.
+    """
+    if mask.shape[-1] == 1:
+        return np.repeat(mask, 3, axis=-1)
+    colours = np.array(_colours(settings)[: mask.shape[-1]], np.float32) / 255
+    return np.clip(mask @ colours, 0, 1)
+
+
+def _colours(settings: Data) -> list[list[int]]:
+    """Return the colour of each class, then of ignored pixels: the recipe's, or ours."""
+    values = [*settings.classes.values(), settings.ignore]
+    own = isinstance(values[0], str) and bool(settings.classes)
+    count = len(settings.class_names)
+    names = values if own else [*(PALETTE[i % len(PALETTE)] for i in range(count)), "#808080"]
+    return [list(bytes.fromhex((name or "#808080")[1:])) for name in names]
+
+
+def _values(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
+    """Return the place of each pixel's value in a list, (height, width), and that list."""
+    if picture.mode == "1":
+        picture = picture.convert("L").point(lambda value: value and 1)
+    if picture.mode in ("L", "P"):
+        counts, places = picture.histogram()[:256], np.asarray(picture)
+        palette = range(256)
+        if picture.mode == "P":
+            levels = np.zeros((256, 3), int)
+            stored = np.reshape(picture.getpalette("RGB"), (-1, 3))
+            levels[: len(stored)] = stored
+            colours = ["#{:02x}{:02x}{:02x}".format(*level) for level in levels.tolist()]
+        else:
+            colours = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in palette]
+        alphas = _alphas(picture.info.get("transparency"))
+        return places, [
+            _Value(*value) for value in zip(palette, colours, alphas, counts, strict=True)
+        ]
+    if picture.mode.startswith("I"):
+        numbers, places, counts = np.unique(
+            np.asarray(picture), return_inverse=True, return_counts=True
+        )
+        listed = [
+            _Value(int(number), "#000000" if number == 0 else f"#{int(number) % 2**24:06x}", 255, n)
+            for number, n in zip(numbers, counts.tolist(), strict=True)
+        ]
+        return places.reshape(picture.size[::-1]), listed
+    pixels = np.ascontiguousarray(picture.convert("RGBA")).view("<u4")[..., 0]
+    packed, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    red, green, blue, alpha = (packed >> shift & 255 for shift in (0, 8, 16, 24))
+    grey = bool(((red == green) & (green == blue)).all())
+    listed = [
+        _Value(int(r) if grey else None, f"#{r:02x}{g:02x}{b:02x}", int(a), n)
+        for r, g, b, a, n in zip(red, green, blue, alpha, counts.tolist(), strict=True)
+    ]
+    return places.reshape(pixels.shape), listed
+
+
+def _alphas(transparency: int | bytes | None) -> list[int]:
+    """Return the alpha of each palette index or grey value."""
+    if isinstance(transparency, bytes):
+        return [*transparency, *[255] * (256 - len(transparency))]
+    alphas = [255] * 256
+    if isinstance(transparency, int) and 0 <= transparency < 256:
+        alphas[transparency] = 0
+    return alphas
+
+
+def _clear_outside(
+    places: np.ndarray, values: list[_Value], frame: tuple[int, int, int, int]
+) -> tuple[np.ndarray, list[_Value]]:
+    """Make what lies outside of a GIF's frame a transparent value of its own."""
+    left, top, right, bottom = frame
+    inside = places[top:bottom, left:right]
+    cleared = np.full(places.shape, len(values), np.int64)
+    cleared[top:bottom, left:right] = inside
+    counts = np.bincount(inside.ravel(), minlength=len(values)).tolist()
+    values = [replace(value, count=n) for value, n in zip(values, counts, strict=True)]
+    return cleared, [*values, _Value(None, "#000000", 0, places.size - inside.size)]
+
+
+def _label_two_colours(values: list[_Value], settings: Data) -> np.ndarray:
+    """Return the label of each value: 1 for the colour that is not black or transparent."""
+    used = [value for value in values if value.count]
+    if any(0 < value.alpha < 255 for value in used):
+        raise ValueError(
+            "has half-transparent pixels; save it without smoothing, as black and white"
+        )
+    opaque = [value for value in used if value.alpha]
+    colours = list(dict.fromkeys(value.colour for value in opaque))
+    if len(colours) > 2:
+        *others, _, _ = sorted(value.count for value in opaque)
+        raise ValueError(
+            f"has {sum(others)} pixels of {len(others)} more colours than the two of a mask; was "
+            "it a JPEG, or resized with smoothing? Save it again as PNG; more classes go into "
+            "data.classes"
+        )
+    car = {colour for colour in colours if colour != "#000000"}
+    if settings.foreground:
+        car = {settings.foreground}
+        if len(colours) == 2 and settings.foreground not in colours:
+            raise ValueError(
+                f"has the colours {' and '.join(colours)}, and data.foreground = "
+                f"{settings.foreground} is neither"
+            )
+    elif len(colours) == 1 and len(opaque) < len(used):
+        car = set(colours)  # black too: the rest is transparent
+    elif len(car) == 2:
+        raise ValueError(
+            f"has the colours {' and '.join(colours)}, and neither is black; name the one that is "
+            "not the background in data.foreground"
+        )
+    return np.array([value.alpha > 0 and value.colour in car for value in values], np.uint8)
+
+
+def _label_classes(values: list[_Value], settings: Data) -> np.ndarray:
+    """Return the label of each value by the recipe's classes; transparent pixels are class 0."""
+    labels = {wanted: label for label, wanted in enumerate(settings.classes.values())}
+    if settings.ignore != "":
+        labels[settings.ignore] = IGNORED
+    by_number = isinstance(next(iter(settings.classes.values())), int)
+    table, unknown = np.zeros(len(values), np.uint8), []
+    for place, value in enumerate(values):
+        key = value.number if by_number else value.colour
+        if not value.count or not value.alpha:
+            continue
+        if key in labels:
+            table[place] = labels[key]
+        else:
+            unknown.append(value)
+    if unknown and by_number and any(value.number is None for value in unknown):
+        raise ValueError("is in colours, but data.classes gives numbers; give colours there")
+    if unknown:
+        named = [str(value.number) if by_number else value.colour for value in unknown]
+        shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
+        pixels = sum(value.count for value in unknown)
+        raise ValueError(
+            f"has {pixels} pixels of values that data.classes does not name ({shown}); add them, "
+            "set data.ignore, or save the mask again as PNG without smoothing"
+        )
+    return table

@@ -1,0 +1,185 @@
+import dataclasses
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from carvana.data import masks
+from carvana.errors import CarvanaError
+from carvana.recipe import load_recipe
+from conftest import DATA
+
+CLASSES = dataclasses.replace(DATA, classes={"background": 0, "circle": 1, "square": 7}, ignore=255)
+COLOURED = dataclasses.replace(
+    DATA, classes={"background": "#000000", "circle": "#ff0000", "square": "#0000ff"}
+)
+CAR = np.zeros((20, 30), bool)
+CAR[5:12, 8:20] = True
+
+
+def palette(colours, labels=CAR, **info):
+    """A palette picture of labels in these colours."""
+    picture = Image.fromarray(labels.astype(np.uint8))
+    picture.putpalette(bytes(sum(colours, ())))
+    picture.info.update(info)
+    return picture
+
+
+def read(picture, tmp_path, settings=DATA, kind="PNG", **options):
+    path = tmp_path / f"m.{kind.lower()}"
+    picture.save(path, kind, **options)
+    return masks.read_mask(path, settings)
+
+
+BLACK, WHITE, BLUE, GREY = (0, 0, 0), (255, 255, 255), (0, 0, 255), (90, 90, 90)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        palette((BLACK, WHITE)),
+        palette((BLACK, BLUE)),
+        Image.fromarray(CAR.astype(np.uint8)),  # 0 and 1
+        Image.fromarray(CAR.astype(np.uint8) * 255),
+        Image.fromarray(CAR),  # one bit
+        Image.fromarray(np.repeat(CAR[..., None].astype(np.uint8) * 200, 3, axis=-1)),
+    ],
+)
+def test_two_colours_of_which_one_is_black(picture, kind, tmp_path):
+    if kind == "WEBP" or (kind == "BMP" and picture.mode == "P"):  # Pillow writes those wrong
+        picture = picture.convert("RGB")
+    options = {"lossless": True} if kind == "WEBP" else {}
+    np.testing.assert_array_equal(read(picture, tmp_path, kind=kind, **options), CAR)
+
+
+def test_sixteen_bits(tmp_path):
+    for value in (1, 255, 65535):
+        picture = Image.fromarray(CAR.astype(np.uint16) * value)
+        np.testing.assert_array_equal(read(picture, tmp_path), CAR)
+
+
+def test_what_is_transparent_is_background(tmp_path):
+    white = palette((WHITE, WHITE))
+    np.testing.assert_array_equal(read(white, tmp_path, kind="GIF", transparency=0), CAR)
+    black_car = np.zeros((20, 30, 4), np.uint8)
+    black_car[..., 3] = CAR * 255
+    np.testing.assert_array_equal(read(Image.fromarray(black_car), tmp_path), CAR)
+    half = Image.fromarray(np.full((4, 4, 4), 100, np.uint8))
+    with pytest.raises(CarvanaError, match="has half-transparent pixels"):
+        read(half, tmp_path)
+
+
+def test_outside_of_a_gifs_frame_is_background(tmp_path):
+    path = tmp_path / "m.gif"
+    frame = palette((WHITE, BLACK), ~CAR[4:13, 6:22])  # within it, 0 is the car, 1 the background
+    frame.save(path)
+    data = bytearray(path.read_bytes())
+    data[6:10] = (30).to_bytes(2, "little") + (20).to_bytes(2, "little")  # the canvas
+    place = data.index(b"\x2c", 13)
+    data[place + 1 : place + 5] = (6).to_bytes(2, "little") + (4).to_bytes(2, "little")
+    path.write_bytes(data)
+    np.testing.assert_array_equal(masks.read_mask(path, DATA), CAR)
+
+
+def test_a_named_foreground(tmp_path):
+    picture = palette((GREY, BLUE))
+    with pytest.raises(CarvanaError, match=r"has the colours #5a5a5a and #0000ff, and neither is"):
+        read(picture, tmp_path)
+    for colour, want in (("#0000ff", CAR), ("#5a5a5a", ~CAR)):
+        settings = dataclasses.replace(DATA, foreground=colour)
+        np.testing.assert_array_equal(read(picture, tmp_path, settings), want)
+    with pytest.raises(CarvanaError, match=r"data\.foreground = #123456 is neither"):
+        read(picture, tmp_path, dataclasses.replace(DATA, foreground="#123456"))
+
+
+def test_empty_and_full_masks(tmp_path):
+    for colour, label in ((BLACK, 0), (WHITE, 1), (BLUE, 1)):
+        assert (read(Image.new("RGB", (5, 4), colour), tmp_path) == label).all()
+
+
+def test_what_is_not_a_mask_is_named(tmp_path):
+    car = Image.fromarray(CAR.astype(np.uint8) * 255)
+    with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, which does not keep"):
+        read(car, tmp_path, kind="JPEG")
+    with pytest.raises(CarvanaError, match=r"has \d+ pixels of \d+ more colours than the two"):
+        read(car.resize((47, 33), Image.Resampling.BILINEAR), tmp_path)
+    with pytest.raises(CarvanaError, match=r"has \d+ pixels of 1 more colours than the two"):
+        read(palette((BLACK, WHITE, BLUE), CAR + np.eye(20, 30)), tmp_path)
+    with pytest.raises(CarvanaError, match="has 2 frames; a mask has one"):
+        read(car, tmp_path, kind="GIF", save_all=True, append_images=[Image.new("L", (30, 20), 9)])
+    path = tmp_path / "m.png"
+    car.save(path)
+    for content in (b"", b"text", path.read_bytes()[:60]):
+        path.write_bytes(content)
+        with pytest.raises(CarvanaError, match=r"m\.png: is not a readable mask") as error:
+            masks.read_mask(path, DATA)
+        assert "\n" not in str(error.value)
+    with pytest.raises(CarvanaError, match=r"gone\.png: no such mask"):
+        masks.read_mask(tmp_path / "gone.png", DATA)
+
+
+LABELS = CAR + 2 * np.eye(20, 30, dtype=np.uint8) * ~CAR
+VALUES = np.array([0, 1, 7, *[255] * 253], np.uint8)
+
+
+def test_classes_by_number(tmp_path):
+    numbers = VALUES[LABELS]
+    numbers[0, 5] = 255
+    want = LABELS.copy()
+    want[0, 5] = masks.IGNORED
+    for picture in (
+        Image.fromarray(numbers),
+        palette([GREY] * 256, numbers),
+        Image.fromarray(numbers.astype(np.uint16)),
+        Image.fromarray(np.repeat(numbers[..., None], 3, axis=-1)),
+    ):
+        np.testing.assert_array_equal(read(picture, tmp_path, CLASSES), want)
+    numbers[0, 6] = 3
+    with pytest.raises(CarvanaError, match=r"has 1 pixels of values that data\.classes .*\(3\)"):
+        read(Image.fromarray(numbers), tmp_path, CLASSES)
+    with pytest.raises(CarvanaError, match=r"is in colours, but data\.classes gives numbers"):
+        read(palette((BLACK, BLUE)).convert("RGB"), tmp_path, CLASSES)
+
+
+def test_classes_by_colour(tmp_path):
+    picture = palette((BLACK, (255, 0, 0), BLUE), LABELS)
+    for each in (picture, picture.convert("RGB"), picture.convert("RGBA")):
+        np.testing.assert_array_equal(read(each, tmp_path, COLOURED), LABELS)
+    with pytest.raises(CarvanaError, match=r"values that data\.classes does not name \(#5a5a5a\)"):
+        read(palette((BLACK, GREY)), tmp_path, COLOURED)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_label_maps_are_read_back(height, width, random):
+    for settings, labels in ((DATA, (0, 1)), (CLASSES, (0, 1, 2, 255)), (COLOURED, (0, 1, 2))):
+        drawn = np.array(random.choices(labels, k=height * width), np.uint8)
+        drawn = drawn.reshape(height, width)
+        if settings is DATA and len(np.unique(drawn)) == 1 and drawn.all():
+            continue  # all white is all car, whatever the palette says
+        buffer = io.BytesIO()
+        masks.to_picture(drawn, settings).save(buffer, "PNG")
+        with Image.open(buffer) as picture:
+            places, values = masks._values(picture)
+        label = masks._label_classes if settings.classes else masks._label_two_colours
+        np.testing.assert_array_equal(label(values, settings)[places], drawn)
+
+
+def test_targets_are_the_car_or_a_channel_a_class():
+    labels = np.array([[0, 1, 2, 255]], np.uint8)
+    assert masks.to_targets(labels[:, :2], DATA).tolist() == [[[0], [255]]]
+    want = [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]]]
+    assert masks.to_targets(labels, CLASSES).tolist() == want
+
+
+def test_real_masks_are_read_as_pillow_reads_them(real, tmp_path):
+    with zipfile.ZipFile(real / "train_masks.zip") as archive:
+        name = sorted(n for n in archive.namelist() if n.endswith(".gif"))[0]
+        (tmp_path / "m.gif").write_bytes(archive.read(name))
+    labels = masks.read_mask(tmp_path / "m.gif", load_recipe("blog").data)
+    assert labels.shape == (1280, 1918)
+    np.testing.assert_array_equal(labels, np.asarray(Image.open(tmp_path / "m.gif")) > 0)
