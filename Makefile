@@ -17,8 +17,10 @@ ifneq ($(words $(RECIPE) $(NAME) $(DATA)),3)
 $(error RECIPE, NAME and DATA are one word each, without spaces; use a link to a folder with one)
 endif
 
+# A .venv of another Python is made again.
+VERSION    := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 BIN        := .venv/bin
-READY      := .venv/ready
+READY      := .venv/ready-$(VERSION)
 RUN        := runs/$(NAME)
 MODEL      := $(RUN)/metrics.json
 SUBMISSION := submissions/$(NAME).csv.gz
@@ -38,8 +40,14 @@ help: ## list the targets
 setup: $(READY) ## make .venv and install the pinned dependencies
 
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@case "$(VERSION)" in 3.11|3.12|3.13) ;; \
+	"") echo "$(PYTHON) does not start; name a Python of 3.11 to 3.13: make PYTHON=python3.13" >&2; exit 2;; \
+	*) echo "$(PYTHON) is Python $(VERSION), and 3.11 to 3.13 is needed: make PYTHON=python3.13" >&2; exit 2;; esac
+	@if [ -e .venv/python-$(VERSION) ]; then :; \
+	elif ls .venv/python-* >/dev/null 2>&1; then rm -rf .venv; \
+	elif [ -e .venv ]; then echo ".venv was not made by this Makefile; move it, then run make again" >&2; exit 2; fi
 	$(PYTHON) -m venv .venv
+	@touch .venv/python-$(VERSION)
 	$(BIN)/pip install --quiet --requirement requirements.txt --editable .
 	@touch $@
 

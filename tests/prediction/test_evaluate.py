@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from carvana.errors import CarvanaError
+from carvana.prediction import evaluate
 from carvana.prediction.evaluate import score_validation
 
 
@@ -33,3 +34,15 @@ def test_a_run_whose_training_is_not_finished_is_not_scored(trained, tmp_path):
     with pytest.raises(CarvanaError, match="run: its training is not finished"):
         score_validation(run, trained[0])
     assert not (run / "metrics.json").exists()
+
+
+def test_a_score_that_cannot_be_recorded_is_still_returned(trained, monkeypatch, capsys):
+    paths, folder = trained
+
+    def read_only(path, text):
+        raise CarvanaError(f"{path}: cannot be written (Read-only file system)")
+
+    monkeypatch.setattr(evaluate, "write_text", read_only)
+    result = evaluate.score_validation(folder, paths)
+    assert result.count == 4
+    assert "(the score was not recorded)" in capsys.readouterr().err

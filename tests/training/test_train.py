@@ -364,3 +364,28 @@ train.train(recipe, {str(tiny.root)!r}, {str(run)!r})
     assert two["steps"] == one["steps"]
     if name == "blog":  # with no batch normalisation the gradient is the same
         assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
+
+
+def test_a_run_keeps_its_precision_on_other_hardware(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "choose_precision", lambda wanted: "mixed_bfloat16")
+    auto = recipe("training.precision=auto", "training.epochs=1")
+    assert train.train(auto, tiny.root, tmp_path)["precision"] == "mixed_bfloat16"
+    monkeypatch.setattr(train, "choose_precision", lambda wanted: "float32")  # another machine
+    longer = recipe("training.precision=auto")
+    assert train.train(longer, tiny.root, tmp_path)["precision"] == "mixed_bfloat16"
+    named = recipe("training.precision=mixed_bfloat16", "training.epochs=3")
+    assert train.train(named, tiny.root, tmp_path)["epochs"] == 3
+    with pytest.raises(UsageError, match=r"training\.precision \(mixed_bfloat16, here float32\)"):
+        train.train(recipe("training.precision=float32"), tiny.root, tmp_path)
+
+
+def test_prepared_pairs_may_lie_elsewhere(tiny, tmp_path):
+    for folder in (tiny.root, tiny.train, tiny.train_masks):
+        folder.chmod(0o555)
+    try:
+        metrics = train.train(recipe(), tiny.root, tmp_path / "run", cache=tmp_path / "cache")
+    finally:
+        tiny.root.chmod(0o755)
+    assert metrics["epochs"] == 2
+    assert len(list((tmp_path / "cache").glob("*/car*"))) == 20
+    assert not tiny.cache.exists()
