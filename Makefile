@@ -113,15 +113,18 @@ lint: $(READY) ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+HEX   := [0-9a-f]
+HEX12 := $(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)
+
 clean: ## delete what can be made again in minutes: caches and what the demo made
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
-	$(if $(wildcard $(DATA)/cache/.),find $(DATA)/cache/ -mindepth 1 -delete)
+	$(foreach lock,$(wildcard $(DATA)/cache/$(HEX12)/.lock),rm -rf $(dir $(lock));)
 	$(if $(wildcard $(DATA)/demo-kaggle/.made-by-demo),rm -rf $(DATA)/demo-kaggle)
 	$(if $(wildcard $(DATA)/demo/.made-by-demo),rm -rf $(DATA)/demo)
 	$(if $(wildcard runs/demo/.made-by-demo),rm -rf runs/demo submissions/demo.csv.gz)
 
-PRODUCTS := find runs submissions -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*'
+PRODUCTS := find runs/ submissions/ -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*'
 
 clean-runs: ## list all runs and submissions, and delete them if you say so
 	@test -n "$$($(PRODUCTS))" || { echo "no runs or submissions"; exit 1; }

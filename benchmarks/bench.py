@@ -97,7 +97,7 @@ def keras_kit_input(pairs: list[Pair]) -> None:
 
 def bench_input(paths: Paths, count: int, rounds: int) -> None:
     recipe = load_recipe("blog")
-    pairs = find_pairs(paths)[:count]
+    pairs = find_pairs(paths.root, recipe.data)[:count]
     count = len(pairs)
     batches = -(-count // recipe.training.batch_size)
 
@@ -106,11 +106,11 @@ def bench_input(paths: Paths, count: int, rounds: int) -> None:
             pass
 
     def ours_first() -> None:
-        for file in prepare(pairs, paths.cache, recipe.input):
+        for file in prepare(pairs, paths.cache, recipe):
             file.unlink()
-        epoch(training_dataset(prepare(pairs, paths.cache, recipe.input), recipe))
+        epoch(training_dataset(prepare(pairs, paths.cache, recipe), recipe))
 
-    files = prepare(pairs, paths.cache, recipe.input)
+    files = prepare(pairs, paths.cache, recipe)
     later = iter(training_dataset(files, recipe))  # one for all epochs, as in training
 
     def ours_later(epochs: int) -> None:
@@ -166,8 +166,8 @@ def convolution_flops(model: keras.Model) -> float:
 def bench_training(paths: Paths, rounds: int, epoch: int = 5) -> None:
     recipe = load_recipe("blog")
     precision = choose_precision("auto")
-    pairs = find_pairs(paths)[: 32 * epoch]
-    data = training_dataset(prepare(pairs, paths.cache, recipe.input), recipe)
+    pairs = find_pairs(paths.root, recipe.data)[: 32 * epoch]
+    data = training_dataset(prepare(pairs, paths.cache, recipe), recipe)
     images, masks = next(iter(data))
     plain = unet((128, 128, 3))
     plain.compile("rmsprop", "binary_crossentropy")

@@ -22,7 +22,7 @@ import tensorflow as tf
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, Paths
 from carvana.competition.submission import read_rows
-from carvana.data.images import decode_image, list_images, resize, upsample
+from carvana.data.images import list_images, read_photograph, resize, upsample
 from carvana.recipe import Input, Recipe
 from carvana.run import Run, build_network
 
@@ -101,7 +101,7 @@ def main() -> None:
     shape = (batch, pictures.height, pictures.width, 3)
 
     def load(path: Path) -> np.ndarray:
-        return resize(decode_image(path.read_bytes(), pictures), pictures)
+        return resize(read_photograph(path, pictures)[0], pictures)
 
     names = list_images(paths.test)[: options.count]
     names = names[: len(names) // batch * batch]

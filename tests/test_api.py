@@ -73,6 +73,8 @@ def test_everything_it_names_is_there():
         carvana.decode(carvana.encode(np.eye(3)), 3, 3).tolist() == np.eye(3, dtype=bool).tolist()
     )
     assert carvana.unet((32, 32, 3), filters=2).output_shape == (None, 32, 32, 1)
+    with pytest.raises(ValueError, match="compare probabilities with a threshold first"):
+        carvana.encode(np.full((2, 2), 0.3))
     assert callable(carvana.load)
     assert callable(carvana.train)
     with pytest.raises(AttributeError, match="no attribute 'nope'"):

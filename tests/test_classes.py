@@ -16,10 +16,17 @@ SETTINGS = [
     "data.ignore=255",
     "input.height=32",
     "input.width=48",
-    "model.filters=8",
-    "model.num_layers=2",
     "training.precision=float32",
 ]
+FOLDERS = ["data.images=images", "data.masks=masks", "data.mask_names={name}"]
+NETWORKS = {  # of each recipe a network that trains in seconds
+    "own": ["model.filters=[20, 24]"],
+    "blog": [*FOLDERS, "model.filters=4", "model.num_layers=2", "training.batch_size=8"],
+    "sharp": [
+        *(*FOLDERS, "data.validation=0.2", "input.width=64", "model.filters=[20, 24]"),
+        *("model.fine_filters=[18]", "training.stages=[0.5]"),
+    ],
+}
 
 
 def draw(seed):
@@ -59,7 +66,7 @@ def arguments(*settings):
 
 def test_inspect_says_what_a_folder_holds(own, capsys, tmp_path):
     sheet = tmp_path / "sheet.png"
-    command = ["inspect", str(own / "data"), "--recipe", "own", *arguments()]
+    command = ["inspect", str(own / "data"), "--recipe", "own", *arguments(*NETWORKS["own"])]
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["pairs"] == 24
@@ -86,27 +93,19 @@ def test_inspect_lists_all_faults_at_once(own, capsys, tmp_path):
     (data / "masks" / "0.png").unlink()
     Image.open(data / "masks" / "1.png").resize((9, 9)).save(data / "masks" / "1.png")
     Image.new("L", Image.open(data / "images" / "2.jpg").size, 77).save(data / "masks" / "2.png")
-    assert main(["inspect", str(data), "--recipe", "own", *arguments(), "--json"]) == 1
+    assert (
+        main(["inspect", str(data), "--recipe", "own", *arguments(*NETWORKS["own"]), "--json"]) == 1
+    )
     faults = json.loads(capsys.readouterr().out)["faults"]
     assert len(faults) == 3
     for says in ("0.jpg: no mask 0.png", "1.png: is 9x9, its photograph", "does not name (77)"):
         assert any(says in fault for fault in faults)
 
 
-@pytest.mark.parametrize("name", ["own", "sharp"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_training_watches_every_class(name, own, tmp_path, capsys):
     run, data = str(tmp_path / "run"), str(own / "data")
-    settings = arguments("training.epochs=2")
-    if name == "sharp":
-        settings = []
-        for setting in (
-            *SETTINGS[:4],
-            *("data.images=images", "data.masks=masks", "data.mask_names={name}"),
-            *("data.validation=0.2", "input.width=64", "model.filters=[20, 24]"),
-            *("model.fine_filters=[18]", "training.stages=[0.5]", "training.epochs=2"),
-            "training.precision=float32",
-        ):
-            settings += ["--set", setting]
+    settings = arguments(*NETWORKS[name], "training.epochs=2")
     assert main(["train", "--recipe", name, "--data", data, "--run", run, *settings]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     by_class = metrics["val_dice_by_class"]
@@ -126,7 +125,7 @@ def test_training_watches_every_class(name, own, tmp_path, capsys):
 def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
     run, maps = tmp_path / "run", tmp_path / "maps"
     data, test = str(own / "data"), own / "test"
-    long = arguments("training.epochs=30", "training.learning_rate=0.003")
+    long = arguments(*NETWORKS["own"], "training.epochs=60")
     assert main(["train", "--recipe", "own", "--data", data, "--run", str(run), *long]) == 0
     predict = ["predict", "--run", str(run), "--images", str(test / "images"), "--masks", str(maps)]
     assert main(predict) == 0

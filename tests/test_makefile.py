@@ -70,7 +70,9 @@ def test_an_environment_of_the_users_is_left_alone(project):
 def test_clean_keeps_runs_submissions_and_what_is_the_users(project):
     kept = ["runs/blog/model.keras", "submissions/blog.csv.gz", "data/train/a.jpg"]
     kept += ["data/demo/mine.txt", "runs/demo/model.keras"]  # not of `make demo`
-    gone = ["data/cache/abc/a.123", ".pytest_cache/x", "src/__pycache__/x.pyc"]
+    kept += ["data/cache/mine/thesis.txt", "data/cache/0123456789ab/mine.txt"]
+    cache = "data/cache/ffffffffffff"
+    gone = [f"{cache}/.lock", f"{cache}/a.123", ".pytest_cache/x", "src/__pycache__/x.pyc"]
     gone += ["data/demo-kaggle/.made-by-demo", "data/demo-kaggle/train.zip"]
     for name in (*kept, *gone):
         (project / name).parent.mkdir(parents=True, exist_ok=True)

@@ -70,17 +70,17 @@ def test_broken_files_of_weights_are_named(run, tmp_path):
     whole = path.read_bytes()
     for damaged in (b"", b"text", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(CarvanaError, match=r"w\.npz: is not a file of weights"):
+        with pytest.raises(CarvanaError, match=r"w\.npz: is not a weights file"):
             Run.load(path)
     with np.load(io.BytesIO(whole)) as arrays:
         np.savez(path, **{**arrays, "000": arrays["000"] * np.nan})
-    with pytest.raises(CarvanaError, match=r"w\.npz: is not a file of weights"):
+    with pytest.raises(CarvanaError, match=r"w\.npz: is not a weights file"):
         Run.load(path)
     np.savez(path, recipe=np.array("[data]"))
     with pytest.raises(CarvanaError):
         Run.load(path)
     np.savez(path, a=np.zeros(3))
-    with pytest.raises(CarvanaError, match="is not a file of weights"):
+    with pytest.raises(CarvanaError, match="is not a weights file"):
         Run.load(path)
 
 
@@ -93,7 +93,7 @@ def test_weights_that_a_file_cannot_hold_are_refused_before_it_is_written(run, t
     large.set_weights([np.full_like(weight, 1e5) for weight in large.get_weights()])
     with pytest.raises(CarvanaError, match="holds more than float16 can"):
         Run(run.recipe, (large,), ()).save_weights(path)
-    with pytest.raises(UsageError, match=r"ends in \.npz"):
+    with pytest.raises(UsageError, match=r"must end in \.npz"):
         run.save_weights(tmp_path / "w.zip")
     assert not any(tmp_path.iterdir())
 
@@ -188,5 +188,5 @@ def test_several_runs_predict_their_mean(trained, copied):
     assert Run.load([folder]).fingerprint() == run.fingerprint()
     text = (copied / "recipe.toml").read_text().replace('"bilinear"', '"area"')
     (copied / "recipe.toml").write_text(text)
-    with pytest.raises(UsageError, match="copied: prepares pictures differently from"):
+    with pytest.raises(UsageError, match="copied: resizes photographs differently from"):
         Run.load([folder, copied])

@@ -106,10 +106,12 @@ def _add_prediction_commands(commands) -> None:
     _model_options(added)
     _option(added, "--images", Path("data/test"), "the folder of photographs")
     which = added.add_mutually_exclusive_group(required=True)
-    which.add_argument("--out", type=Path, help="the submission, .csv.gz")
+    which.add_argument("--out", type=Path, help="the submission to write, .csv or .csv.gz")
     which.add_argument("--masks", type=Path, help="a folder for PNG label maps instead")
-    added.add_argument("--threshold", type=_threshold, help="of the probability (the recipe's)")
-    added.add_argument("--workers", type=_workers, help="threads that decode (default: the cores)")
+    added.add_argument(
+        "--threshold", type=_threshold, help="probability threshold (default: the recipe's)"
+    )
+    added.add_argument("--workers", type=_workers, help="decoding threads (default: one per core)")
 
     help = "cut cars out: PNGs with a transparent background"
     added = _command(commands, "cutout", help, True)
@@ -123,7 +125,10 @@ def _add_competition_commands(commands) -> None:
     added = _command(commands, "download", help)
     _option(added, "--data", Path("data"), "where to put them")
     added.add_argument(
-        "--only", default="train", choices=("train", "test", "all"), help="(default: train)"
+        "--only",
+        default="train",
+        choices=("train", "test", "all"),
+        help="which files (default: train)",
     )
     added.add_argument(
         "--from", dest="source", type=Path, help="a folder or zip to take them from, not Kaggle"
@@ -131,7 +136,12 @@ def _add_competition_commands(commands) -> None:
 
     added = _command(commands, "validate", "check a submission's rows and run lengths")
     added.add_argument("submission", type=Path, help="the CSV")
-    _option(added, "--sample", Path("data/sample_submission.csv"), "for the images to expect")
+    _option(
+        added,
+        "--sample",
+        Path("data/sample_submission.csv"),
+        "the sample submission, which lists the images",
+    )
 
     help = "score a submission, a folder of masks or a run's validation split by Dice"
     added = _command(commands, "score", help)
@@ -146,7 +156,7 @@ def _add_competition_commands(commands) -> None:
 
     added = _command(commands, "submit", "validate, upload, wait for the score")
     added.add_argument("submission", type=Path)
-    added.add_argument("--message", required=True, help="what Kaggle shows beside it")
+    added.add_argument("--message", required=True, help="description shown with the submission")
     _option(added, "--data", Path("data"), "the competition's files, for the sample submission")
 
 
@@ -160,7 +170,7 @@ def _add_sandbox_commands(commands) -> None:
     help = "serve a folder of competition files on this machine"
     added = _command(actions, "serve", help)
     added.add_argument("folder", type=Path, help="with the zips and solution.csv")
-    _option(added, "--port", 0, "0 for any that is free", type=int)
+    _option(added, "--port", 0, "the port; 0 picks a free one", type=int)
     _option(added, "--pending", 5.0, "seconds until a submission is scored", type=float)
     added.add_argument(
         "--fault",
@@ -172,4 +182,4 @@ def _add_sandbox_commands(commands) -> None:
     added.add_argument("folder", type=Path)
     _option(added, "--train-cars", 24, "training cars, 16 photographs each", type=_count)
     _option(added, "--test-cars", 4, "test cars", type=_count)
-    _option(added, "--seed", 1, "of the cars", type=int)
+    _option(added, "--seed", 1, "random seed of the cars", type=int)

@@ -8,6 +8,7 @@ started on TensorFlow whatever KERAS_BACKEND or keras.json say.
 import contextlib
 import importlib
 import os
+import random
 import sys
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ else:
 
 _lock = threading.RLock()
 _users = 0  # of `keras_settings` at this moment, over all threads
-_outside: tuple[str, str, float] | None = None  # the settings before the first of them
+_outside: tuple | None = None  # Keras's settings before the first of them
+_OURS = ("float32", "channels_last", 1e-7, None, None)
 
 
 def _import_keras() -> ModuleType:
@@ -54,10 +56,10 @@ def _import_keras() -> ModuleType:
             os.environ["KERAS_BACKEND"] = "tensorflow"
             try:
                 loaded = importlib.import_module("keras")
-            except (ValueError, TypeError, AttributeError, AssertionError) as error:
+            except (ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
                 raise UsageError(
                     f"keras.json: Keras does not start with it ({error}); correct or delete it "
-                    "(it lies in KERAS_HOME, by default ~/.keras)"
+                    "(it is in KERAS_HOME, by default ~/.keras)"
                 ) from error
             finally:
                 os.environ.pop("KERAS_BACKEND")
@@ -83,12 +85,15 @@ def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
         precision: a dtype policy or its name, such as "float32" or "mixed_bfloat16".
     """
     global _users, _outside
-    policy = keras.config.dtype_policy()
     with _lock:
+        policy = keras.config.dtype_policy()
         if _users == 0:
             config = keras.config
-            _outside = (config.floatx(), config.image_data_format(), config.epsilon())
-            _set_global("float32", "channels_last", 1e-7)
+            _outside = (
+                *(config.floatx(), config.image_data_format(), config.epsilon()),
+                *(config.max_epochs(), config.max_steps_per_epoch()),
+            )
+            _set_global(*_OURS)
         _users += 1
     try:
         keras.config.set_dtype_policy(precision)
@@ -101,10 +106,33 @@ def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
                 _set_global(*_outside)
 
 
-def _set_global(floatx: str, image_data_format: str, epsilon: float) -> None:
+def _set_global(
+    floatx: str, image_data_format: str, epsilon: float, epochs: int | None, steps: int | None
+) -> None:
     keras.config.set_floatx(floatx)
     keras.config.set_image_data_format(image_data_format)
     keras.config.set_epsilon(epsilon)
+    keras.config.set_max_epochs(epochs)  # KERAS_MAX_EPOCHS would cut a training short, silently
+    keras.config.set_max_steps_per_epoch(steps)
+
+
+@contextlib.contextmanager
+def layer_seeds(seed: int | None = None) -> Iterator[None]:
+    """Build a network whose layers draw their seeds from this one; restore Python's random state.
+
+    Keras takes the seeds of layers from Python's `random`. Other threads of ours wait.
+
+    Args:
+        seed: where the layers' seeds start; the current state when None.
+    """
+    with _lock:
+        state = random.getstate()
+        try:
+            if seed is not None:
+                random.seed(seed)
+            yield
+        finally:
+            random.setstate(state)
 
 
 def import_quietly() -> None:
@@ -114,16 +142,19 @@ def import_quietly() -> None:
     TensorFlow prints, because a processor without AVX ends this one in the middle of the import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" in sys.modules or not hasattr(os, "fork"):  # Windows has no fork
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # it is closed
+        standard_error = None
+    if "tensorflow" in sys.modules or standard_error is None or not hasattr(os, "fork"):
         _import_keras()
         return
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writing)
-        _show_last_words(reading)
+        _show_stderr_on_crash(reading)
     os.close(reading)
-    standard_error = os.dup(2)
     os.dup2(writing, 2)
     try:
         _import_keras()
@@ -139,7 +170,7 @@ def import_quietly() -> None:
 _DONE = b"\0imported\0"
 
 
-def _show_last_words(reading: int) -> None:
+def _show_stderr_on_crash(reading: int) -> None:
     """Read until the other end closes; print what came, unless the import succeeded."""
     said = b""
     with contextlib.suppress(OSError, KeyboardInterrupt):

@@ -14,6 +14,8 @@ from carvana.errors import CarvanaError, UsageError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, 1 failed, 2 wrong use, 130 interrupted."""
+    sys.stdout = sys.stdout or io.StringIO()  # closed, as by `>&-`
+    sys.stderr = sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):  # a name the terminal cannot show is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -21,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.tensorflow and not options.debug:
             import_quietly()
-        return COMMANDS[options.action](options) or 0
+        code = COMMANDS[options.action](options) or 0
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # the reader of our output is gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

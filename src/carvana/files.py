@@ -4,12 +4,13 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import filelock
 
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, UsageError
 
 LONGEST_NAME = 255  # bytes, on the usual file systems
 _REMEDIES = {
@@ -78,10 +79,18 @@ def replacing(path: Path, remedy: str = "") -> Iterator[Path]:
             temporary.unlink()
 
 
-def clear_temporaries(folder: Path) -> None:
-    """Delete what killed writes left in a folder."""
-    for left in folder.glob(".*.tmp*"):
-        left.unlink(missing_ok=True)
+def clear_temporaries(folder: Path, names: Collection[str] | None = None) -> None:
+    """Delete what killed writes left in a folder.
+
+    Args:
+        folder: where they were written.
+        names: of the files whose writing may have been killed; any when None, for folders that
+            are the kit's alone.
+    """
+    for path in folder.glob(".*.tmp*"):
+        left = re.fullmatch(r"\.(.+)\.tmp\d+(\.\w+)?", path.name)
+        if left and path.is_file() and (names is None or left[1] in names):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -94,9 +103,14 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         lock_path: the lock file; beside `path` when None.
 
     Raises:
+        UsageError: `path` is the root of the file system.
         CarvanaError: another process is writing it, or the lock cannot be written.
     """
-    lock_path = lock_path or beside(path, "lock")
+    if not path.resolve().name:
+        raise UsageError(f"{path}: choose a folder within it")
+    lock_path = lock_path or beside(
+        path.resolve(), "lock"
+    )  # one lock, by whatever link it is named
     lock = filelock.FileLock(lock_path, blocking=False)
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)

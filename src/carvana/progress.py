@@ -3,12 +3,17 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 _Item = TypeVar("_Item")
 LINE_SECONDS = 30  # between plain lines
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream is shown on a terminal; it is None where it was closed."""
+    return stream is not None and stream.isatty()
 
 
 def progress(
@@ -25,7 +30,7 @@ def progress(
     """
     if not total:
         return
-    if sys.stderr.isatty():
+    if on_terminal(sys.stderr):
         yield from tqdm(items, what, total, initial=done, unit=unit)
         return
     began = shown = time.monotonic()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from carvana import __version__
-from carvana.backend import keras, keras_settings, tf
+from carvana.backend import keras, keras_settings, layer_seeds, tf
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.networks import choose_precision, precision_of
@@ -26,16 +27,16 @@ HISTORY = "history.csv"
 METRICS = "metrics.json"
 PLOT = "history.png"
 REPORT = "report.html"
-OURS = (MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS, PLOT, REPORT)
+OURS = (MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS, PLOT, REPORT, "logs")
 
 SHIPPED = Path(__file__).parent / "shipped"  # weights that come with the kit
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that a folder is a run of the kit's or can become one. Nothing is touched.
+    """Check that a folder is a run or may become one. Nothing is touched.
 
     Raises:
-        UsageError: it holds files of a run's names that the kit did not write, or a run of
+        UsageError: it holds files named like a run's that the kit did not write, or a run of
             another layout.
     """
     if (folder / MARKER).exists():
@@ -44,8 +45,8 @@ def check_folder(folder: Path) -> None:
     foreign = [name for name in OURS if (folder / name).exists()]
     if foreign:
         raise UsageError(
-            f"{folder}: holds {', '.join(foreign)} but no {MARKER}, so it is not a run of this "
-            "version of the kit; choose another --run"
+            f"{folder}: holds {', '.join(foreign)} but no {MARKER}, so this version of the kit did "
+            "not make it; choose another --run"
         )
 
 
@@ -77,8 +78,8 @@ def _check_layout(folder: Path) -> dict:
         layout = content["layout"]
     except FileNotFoundError as error:
         raise CarvanaError(
-            f"{folder}: has no {MARKER}, so it is not a run of this version of the kit; give a "
-            "folder that `carvana train` wrote"
+            f"{folder}: has no {MARKER}, so this version of the kit did not make it; train again "
+            "in another folder, or use the version that made it"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CarvanaError(
@@ -109,23 +110,27 @@ class Run:
                 The recipe of a list's first member decides how the mean predicts.
 
         Raises:
-            UsageError: there is nothing of this name, it is no path, or the members of a list
-                prepare pictures differently.
+            UsageError: there is nothing of this name, it is not a path, or the members of a list
+                resize photographs differently.
             CarvanaError: a file is absent or broken, or does not match its recipe.
         """
         if isinstance(source, (list, tuple)):
             return cls._load_mean(source)
+        if isinstance(source, os.PathLike):
+            source = Path(source)
         if not isinstance(source, (str, Path)):
             raise UsageError(
                 f"cannot load an object of type {type(source).__name__}; give the path of a run, "
                 "an .npz file, the name of shipped weights, or a list of those"
             )
         path = Path(source)
+        if isinstance(source, Path) and path.is_dir():
+            return cls._load_folder(path)
         if path.suffix == ".npz":
             if not path.is_file():
                 raise UsageError(f"{path}: no such file of weights")
             return cls._load_weights(path)
-        if isinstance(source, str) and source in shipped_names():
+        if str(source) in shipped_names():
             return cls._load_weights(SHIPPED / f"{source}.npz")
         if not path.is_dir():
             raise UsageError(
@@ -170,8 +175,8 @@ class Run:
         for run, source in zip(runs, sources, strict=True):
             if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
                 raise UsageError(
-                    f"{source}: prepares pictures differently from {sources[0]}; average runs of "
-                    "one recipe"
+                    f"{source}: resizes photographs differently from {sources[0]}; average runs "
+                    "of one recipe"
                 )
         means = []
         for networks in zip(*(run.networks for run in runs), strict=True):
@@ -200,8 +205,8 @@ class Run:
             raise
         except Exception as error:  # NumPy raises whatever the broken part raised
             raise CarvanaError(
-                f"{path}: is not a file of weights, is cut short, or belongs to another version "
-                "of the kit; fetch it again"
+                f"{path}: is not a weights file, is cut short, or belongs to another version of "
+                "the kit; fetch it again"
             ) from error
 
     def save_weights(self, path: Path) -> None:
@@ -215,7 +220,7 @@ class Run:
                 or the file cannot be written.
         """
         if path.suffix != ".npz":
-            raise UsageError(f"{path}: the name of a file of weights ends in .npz")
+            raise UsageError(f"{path}: a weights file must end in .npz")
         network, fresh = self.networks[0], build_network(self.recipe, "float32")
         if [w.shape for w in network.weights] != [w.shape for w in fresh.weights]:
             raise CarvanaError(f"{path}: the run's model does not match its recipe; train again")
@@ -245,16 +250,19 @@ def shipped_names() -> list[str]:
     return sorted(file.stem for file in SHIPPED.glob("*.npz"))
 
 
-def build_network(recipe: Recipe, precision: str, pictures: Input | None = None) -> "keras.Model":
+def build_network(
+    recipe: Recipe, precision: str, pictures: Input | None = None, seed: int | None = None
+) -> "keras.Model":
     """Build a recipe's network with fresh weights.
 
     Args:
         recipe: whose network.
         precision: a Keras dtype policy.
         pictures: the size it takes; the size trained on when None.
+        seed: of the weights and of dropout.
     """
     pictures = pictures or recipe.input
-    with keras_settings(precision):
+    with keras_settings(precision), layer_seeds(seed):
         return recipe.model.build((pictures.height, pictures.width, 3), recipe.data.outputs)
 
 
@@ -274,7 +282,7 @@ def load_network(path: Path, training_precision: str | None = None) -> "keras.Mo
     if not path.is_file():
         raise CarvanaError(f"{path}: no such model; run `carvana train` first")
     try:
-        with keras_settings(training_precision or "float32"):
+        with keras_settings(training_precision or "float32"), layer_seeds():
             return keras.saving.load_model(path, compile=training_precision is not None)
     except Exception as error:  # Keras raises whatever the broken part raised
         raise CarvanaError(

@@ -61,7 +61,7 @@ SUBMIT_FAULTS = {
     "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
     "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/subm",
     "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",
-    "503 on=ListSubmissions times=0": "sent, do not send it again: its score will be at .*/subm",
+    "503 on=ListSubmissions times=0": "sent; do not submit it again: its score will be at .*/subm",
     "503 on=CreateSubmission times=0": r"Kaggle has a problem \(503\)",
 }
 
@@ -102,7 +102,7 @@ def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
         wait_until(lambda: any("ListSubmissions" in line for line in server.log), process)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
-    assert "Kaggle has it, do not send it again: its score will be at" in output
+    assert "uploaded; do not submit it again: its score will be at" in output
     assert len(server.submissions) == 1
 
 

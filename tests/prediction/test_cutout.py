@@ -55,7 +55,7 @@ def test_what_cannot_be_cut_out(fresh, tmp_path):
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["a.png"]  # what came before is kept
     own = tmp_path / "own.png"
     Image.new("RGB", (8, 8)).save(own)
-    with pytest.raises(UsageError, match="would be replaced by its cutout"):
+    with pytest.raises(UsageError, match=r"own\.png: would be replaced, and is not a"):
         cut_out(fresh, [own], tmp_path)
     assert Image.open(own).mode == "RGB"
     for photo in (tmp_path / "gone.jpg", tmp_path):
@@ -63,3 +63,16 @@ def test_what_cannot_be_cut_out(fresh, tmp_path):
             cut_out(fresh, [photo], tmp_path / "out")
     with pytest.raises(UsageError, match="is not a folder"):
         cut_out(fresh, [good], broken)
+
+
+def test_cutouts_of_ours_are_replaced_and_the_users_pictures_are_not(fresh, tmp_path):
+    photo, drawing = tmp_path / "a.jpg", tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    Image.new("RGB", (3, 3), "red").save(drawing)
+    with pytest.raises(UsageError, match=r"a\.png: would be replaced, and is not a cutout"):
+        cut_out(fresh, [photo], tmp_path)
+    assert Image.open(drawing).size == (3, 3)
+    drawing.unlink()
+    for _ in range(2):
+        cut_out(fresh, [photo], tmp_path)
+    assert Image.open(drawing).size == (8, 8)

@@ -31,7 +31,7 @@ def test_only_the_worst_are_returned(trained, tmp_path):
 def test_a_run_whose_training_is_not_finished_is_not_scored(trained, tmp_path):
     run = shutil.copytree(trained[1], tmp_path / "run")
     (run / "metrics.json").unlink()
-    with pytest.raises(CarvanaError, match="run: its training is not finished"):
+    with pytest.raises(CarvanaError, match="metrics.json: cannot be read, or training is not"):
         score_validation(run, trained[0])
     assert not (run / "metrics.json").exists()
 

@@ -205,7 +205,7 @@ def test_a_second_run_does_nothing(tmp_path, no_rendering):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("harm", ["other arguments", "missing", "cut short", "marker"])
+@pytest.mark.parametrize("harm", ["other arguments", "missing", "cut short"])
 def test_a_run_renews_what_is_not_the_same_and_whole(tmp_path, no_rendering, harm):
     rendered.write_competition(tmp_path, 2, 1, 1)
     whole = {name: (tmp_path / name).read_bytes() for name in rendered.FILES}
@@ -214,13 +214,21 @@ def test_a_run_renews_what_is_not_the_same_and_whole(tmp_path, no_rendering, har
         assert (tmp_path / "train.zip").read_bytes() != whole["train.zip"]
     elif harm == "missing":
         (tmp_path / "train.zip").unlink()
-    elif harm == "cut short":
-        (tmp_path / "train.zip").write_bytes(whole["train.zip"][:-9])
     else:
-        (tmp_path / rendered.MARKER).write_text("[")
+        (tmp_path / "train.zip").write_bytes(whole["train.zip"][:-9])
     rendered.write_competition(tmp_path, 2, 1, 1)
     assert {name: (tmp_path / name).read_bytes() for name in rendered.FILES} == whole
     assert json.loads((tmp_path / rendered.MARKER).read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize("marker", [None, "mine", "[]"])
+def test_archives_that_were_not_rendered_are_not_replaced(tmp_path, no_rendering, marker):
+    (tmp_path / "train.zip").write_text("Kaggle's")
+    if marker:
+        (tmp_path / rendered.MARKER).write_text(marker)
+    with pytest.raises(UsageError, match=r"holds train\.zip, which was not rendered here"):
+        rendered.write_competition(tmp_path, 2, 1, 1)
+    assert (tmp_path / "train.zip").read_text() == "Kaggle's"
 
 
 @pytest.mark.parametrize("after", [5, 20])  # amid the train and amid the test photographs
@@ -241,7 +249,7 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, no_rendering, monkey
     monkeypatch.setattr(rendered, "_shots", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rendered.write_competition(tmp_path, 1, 1, 1)
-    left = {path.name for path in tmp_path.iterdir()}
+    left = {path.name for path in tmp_path.iterdir()} - {rendered.MARKER}
     assert left <= {"train.zip", "train_masks.zip", "train_masks.csv.zip"}
     assert bool(left) == (after >= VIEWS)
     assert all(names(tmp_path / name) for name in left)
@@ -254,7 +262,7 @@ def test_a_full_disk_is_named(tmp_path, no_rendering, monkeypatch):
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     with pytest.raises(CarvanaError, match="No space left"):
         rendered.write_competition(tmp_path, 1, 1, 1)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [rendered.MARKER]  # which is not whole
 
 
 @pytest.mark.parametrize("arguments", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])

@@ -1,8 +1,17 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from carvana.training.losses import BinaryCrossentropyDice, dice
+from carvana.training.losses import (
+    BinaryCrossentropyDice,
+    CategoricalCrossentropyDice,
+    ClassDice,
+    CountedAccuracy,
+    CountedCrossentropy,
+    dice,
+    dice_by_class,
+)
 
 TRUTH = np.array([1, 1, 0, 0], np.float32).reshape(1, 2, 2, 1)
 PROBABILITY = np.array([0.9, 0.4, 0.2, 0.0], np.float32).reshape(1, 2, 2, 1)
@@ -37,3 +46,45 @@ def test_saved_model_loads_with_no_extra_arguments(tmp_path):
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     assert loaded.evaluate(TRUTH, TRUTH, verbose=0) == model.evaluate(TRUTH, TRUTH, verbose=0)
+
+
+# Four pixels of three classes: a whole one of each of two, a shared one, an ignored one.
+SHARES = np.array([[1, 0, 0], [0, 0, 1], [0.25, 0.75, 0], [0, 0, 0]], np.float32)
+SHARES = SHARES.reshape(1, 2, 2, 3)
+CLASSES = np.array([[0.8, 0.1, 0.1], [0.2, 0.2, 0.6], [0.5, 0.4, 0.1], [0.9, 0.05, 0.05]])
+CLASSES = CLASSES.astype(np.float32).reshape(1, 2, 2, 3)
+
+
+def test_dice_by_class_by_hand_ignores_what_is_of_no_class():
+    want = [
+        (2 * (0.8 + 0.25 * 0.5) + 1) / (1.25 + 0.8 + 0.2 + 0.5 + 1),
+        (2 * 0.75 * 0.4 + 1) / (0.75 + 0.1 + 0.2 + 0.4 + 1),
+        (2 * 0.6 + 1) / (1 + 0.1 + 0.6 + 0.1 + 1),
+    ]
+    np.testing.assert_allclose(dice_by_class(SHARES, CLASSES), want, rtol=1e-5)
+    metric = ClassDice([1, 2])
+    metric.update_state(SHARES, CLASSES)
+    assert float(metric.result()) == pytest.approx((want[1] + want[2]) / 2)
+    accuracy = CountedAccuracy()
+    accuracy.update_state(SHARES, CLASSES)
+    assert float(accuracy.result()) == pytest.approx(2 / 3)
+
+
+def test_crossentropy_of_classes_by_hand():
+    pixels = [-np.log(0.8), -np.log(0.6), -0.25 * np.log(0.5) - 0.75 * np.log(0.4), 0]
+    assert float(CountedCrossentropy()(SHARES, CLASSES)) == pytest.approx(np.mean(pixels), rel=1e-4)
+    dices = np.mean(dice_by_class(SHARES, CLASSES))
+    found = float(CategoricalCrossentropyDice()(SHARES, CLASSES))
+    assert found == pytest.approx(np.mean(pixels) + 1 - dices, rel=1e-4)
+
+
+def test_an_ignored_pixel_moves_no_logit():
+    # Through softmax Keras takes TensorFlow's kernel, whose gradient is that of whole shares.
+    layer = keras.layers.Activation("softmax")
+    logits = tf.Variable(np.log(CLASSES))
+    with tf.GradientTape() as tape:
+        loss = CountedCrossentropy()(SHARES, layer(logits))
+    gradient = tape.gradient(loss, logits).numpy().reshape(4, 3)
+    np.testing.assert_allclose(gradient[3], 0, atol=1e-7)
+    want = (CLASSES - SHARES).reshape(4, 3) / 4
+    np.testing.assert_allclose(gradient[:3], want[:3], atol=1e-6)

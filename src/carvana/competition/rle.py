@@ -17,8 +17,14 @@ def encode(mask: np.ndarray) -> str:
 
     Returns:
         The run-length string, "" for an empty mask. Runs continue across the end of a row.
+
+    Raises:
+        ValueError: it holds fractions, as probabilities do, which need a threshold first.
     """
-    flat = np.asarray(mask, dtype=bool).ravel()
+    mask = np.asarray(mask)
+    flat = mask.astype(bool).ravel()
+    if mask.dtype.kind == "f" and not (mask.ravel() == flat).all():
+        raise ValueError("a mask holds 0 and 1; compare probabilities with a threshold first")
     # Where a pixel differs from the one before it. Background is assumed outside the picture, so
     # that runs at the first and the last pixel count too.
     edges = np.flatnonzero(np.diff(flat, prepend=False, append=False))

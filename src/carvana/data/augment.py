@@ -76,7 +76,7 @@ def augment(pair: np.ndarray, seed: np.ndarray, settings: Augment) -> tuple[np.n
 
 
 def _signed(draw):
-    """Bring draws in [0, 1) to [-1, 1)."""
+    """Map draws from [0, 1) to [-1, 1)."""
     return -1 + 2 * draw
 
 

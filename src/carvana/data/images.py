@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from carvana.backend import tf
 from carvana.errors import CarvanaError, UsageError
@@ -25,6 +26,7 @@ ENDINGS = (
     *(".gif", ".heic", ".heif"),
 )
 ORIENTATION = 0x0112  # the EXIF tag
+SOFTWARE = "carvana"  # what the pictures we write name as their maker
 
 
 @contextlib.contextmanager
@@ -141,11 +143,21 @@ def open_photograph(path: Path) -> Image.Image:
 def as_photograph(picture: object) -> np.ndarray:
     """Take a PIL image or an array as a photograph: (height, width, 3) uint8.
 
+    An image counts as its file would: it is turned upright if it has an EXIF orientation. Pillow
+    decodes it, so its pixels can differ by some grey levels from those of a JPEG's path.
+
     Raises:
-        UsageError: it is neither, or an array that is not three channels of 8 bits.
+        UsageError: it is neither, or an array that is not three channels of 8 bits, or an image
+            that cannot be read.
     """
     if isinstance(picture, Image.Image):
-        return np.asarray(_on_white(_upright(picture)))
+        try:
+            pixels = np.asarray(_on_white(_upright(picture)))
+        except Exception as error:  # Pillow raises whatever the broken part raised
+            raise UsageError(f"the PIL image cannot be read ({error}); open it again") from error
+        if pixels.size:
+            return pixels
+        raise UsageError(f"a PIL image of size {picture.size} is not a photograph")
     if not isinstance(picture, np.ndarray):
         raise UsageError(
             f"a {type(picture).__name__} is not a photograph; give a path, a PIL image or an "
@@ -208,6 +220,22 @@ def _open(source: bytes | Path, path: Path) -> Image.Image:
             ) from error
         pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def our_mark() -> PngInfo:
+    """Return what marks a PNG as ours, so that it may be replaced."""
+    mark = PngInfo()
+    mark.add_text("Software", SOFTWARE)
+    return mark
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a picture carries our mark."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError):
+        return False
 
 
 def _is_plain_jpeg(picture: Image.Image) -> bool:

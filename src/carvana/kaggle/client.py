@@ -41,13 +41,13 @@ class KaggleError(CarvanaError):
     """Kaggle refused or failed.
 
     Attributes:
-        passes: whether trying again may help.
+        retryable: whether trying again may help.
         delay: seconds Kaggle asked us to wait before that, None if it did not say.
     """
 
-    def __init__(self, line: str, passes: bool = False, delay: float | None = None):
+    def __init__(self, line: str, retryable: bool = False, delay: float | None = None):
         super().__init__(line)
-        self.passes, self.delay = passes, delay
+        self.retryable, self.delay = retryable, delay
 
 
 def connect() -> "KaggleApi":
@@ -57,7 +57,7 @@ def connect() -> "KaggleApi":
         KaggleError: there are none, or Kaggle rejects them.
     """
     try:
-        with _hushed():
+        with _without_output():
             from kaggle.api.kaggle_api_extended import KaggleApi
     except OSError as error:
         raise KaggleError(
@@ -66,9 +66,9 @@ def connect() -> "KaggleApi":
         ) from error
     api = KaggleApi()
     try:
-        patiently("the credentials", api.authenticate)
+        with_retries("the credentials", api.authenticate)
         # A legacy key is only checked when it is used; so is the consent to the rules.
-        patiently("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
+        with_retries("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
         return api
     except SystemExit:  # how the client reports that it found none
         raise _no_credentials() from None
@@ -102,13 +102,13 @@ _BAD_CREDENTIALS = (
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
+def _without_output() -> Iterator[None]:
     """Discard what the client prints; in its verbose mode that includes the credentials."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
-def patiently(
+def with_retries(
     what: str,
     work: Callable[[], _Out],
     progress: Callable[[], int] = lambda: 0,
@@ -129,14 +129,14 @@ def patiently(
     while True:
         before = progress()
         try:
-            with _hushed():
+            with _without_output():
                 return work()
         except (requests.RequestException, OSError) as error:
             trouble = _explain(error, what)
             is_lost = getattr(error, "response", None) is None
             failures = 1 if progress() > before else failures + 1
             delay = FIRST_DELAY * 2 ** (failures - 1) if trouble.delay is None else trouble.delay
-            hopeless = not trouble.passes or (is_lost and lost == "stop")
+            hopeless = not trouble.retryable or (is_lost and lost == "stop")
             if hopeless or failures >= ATTEMPTS or delay > LONGEST_DELAY:
                 raise trouble from error
             brief = _brief(error, what)
@@ -163,15 +163,15 @@ def _explain(error: Exception, what: str) -> KaggleError:
         return KaggleError(
             f"{what}: Kaggle cannot be reached; check the network (and HTTPS_PROXY, if you need "
             f"one), {AGAIN}",
-            passes=True,
+            retryable=True,
         )
     if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED):
-        return KaggleError(f"{what}: the connection was lost; {AGAIN}", passes=True)
+        return KaggleError(f"{what}: the connection was lost; {AGAIN}", retryable=True)
     return KaggleError(str(disk_error(Path(error.filename or what), error)))
 
 
 def _explain_status(status: int, response: requests.Response, what: str) -> KaggleError:
-    said = _said(response)
+    said = _message(response)
     quoted = f'; Kaggle says: "{said}"' if said else ""
     if status == 401:
         return KaggleError(f"{what}: {_BAD_CREDENTIALS} (401)")
@@ -194,12 +194,12 @@ def _explain_status(status: int, response: requests.Response, what: str) -> Kagg
         delay = _retry_after(response)
         wait = "a few minutes" if delay is None else f"{delay:.0f} s"
         return KaggleError(
-            f"{what}: too many requests (429); wait {wait}, {AGAIN}", passes=True, delay=delay
+            f"{what}: too many requests (429); wait {wait}, {AGAIN}", retryable=True, delay=delay
         )
     if status >= 500:
         return KaggleError(
             f"{what}: Kaggle has a problem ({status}); see {STATUS_PAGE}, wait, {AGAIN}",
-            passes=True,
+            retryable=True,
         )
     return KaggleError(
         f"{what}: Kaggle refuses ({status}){quoted}; see {PAGE}, and {RULES_PAGE} if you have not "
@@ -213,7 +213,7 @@ def _status(response: requests.Response) -> int:
     return code if response.ok and isinstance(code, int) else response.status_code
 
 
-def _said(response: requests.Response) -> str:
+def _message(response: requests.Response) -> str:
     """Return what Kaggle says, on one line, shortened."""
     return " ".join(str(_body(response).get("message", "")).split())[:300]
 

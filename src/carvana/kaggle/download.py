@@ -17,7 +17,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone
 from carvana.kaggle import archives
 from carvana.kaggle.archives import BrokenArchive, disk_error, size_text
-from carvana.kaggle.client import PAGE, connect, patiently, say
+from carvana.kaggle.client import PAGE, connect, say, with_retries
 from carvana.kaggle.local import (
     is_complete,
     note_counts,
@@ -26,7 +26,7 @@ from carvana.kaggle.local import (
     take_all,
     target_of,
 )
-from carvana.progress import LINE_SECONDS
+from carvana.progress import LINE_SECONDS, on_terminal
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
@@ -144,7 +144,7 @@ def _sizes(api: "KaggleApi") -> dict[str, int]:
     """Ask Kaggle for the competition's files and their sizes in bytes."""
     sizes, token = {}, ""
     while True:
-        page = patiently(
+        page = with_retries(
             "the list of files",
             lambda token=token: api.competition_list_files(SLUG, page_token=token, page_size=100),
         )
@@ -175,7 +175,7 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
     part = _part(root, name)
     for again in (True, False):
         if size_of(part) != size:  # else an earlier run was stopped before its check
-            patiently(name, lambda: _transfer(api, name, part, size), lambda: size_of(part))
+            with_retries(name, lambda: _transfer(api, name, part, size), lambda: size_of(part))
         try:
             archives.check(part)
             break
@@ -189,9 +189,7 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
                 ) from error
             say(f"{name}: {error.reason}; fetching it once more from the beginning")
     if size_of(part) != size:
-        say(
-            f"{name}: {size_of(part)} bytes, Kaggle lists {size}; its checksums hold, so it is used"
-        )
+        say(f"{name}: {size_of(part)} bytes, Kaggle lists {size}; its checksums match: kept")
     os.replace(part, root / name)
 
 
@@ -241,11 +239,11 @@ def _watched(part: Path, name: str, size: int, response: requests.Response) -> I
     ended = threading.Event()
 
     def watch() -> None:
-        on_terminal = sys.stderr.isatty()
+        shown = on_terminal(sys.stderr)
         before = grown = time.monotonic()
         start, last = size_of(part), size_of(part)
         bar = tqdm(
-            desc=name, total=size, initial=start, unit="B", unit_scale=True, disable=not on_terminal
+            desc=name, total=size, initial=start, unit="B", unit_scale=True, disable=not shown
         )
         with bar:
             while not ended.wait(0.5):
@@ -256,7 +254,7 @@ def _watched(part: Path, name: str, size: int, response: requests.Response) -> I
                 elif now - grown > STALL_SECONDS:
                     with contextlib.suppress(ValueError, RuntimeError):
                         response.raw.shutdown()  # to the reader the transfer then looks cut short
-                if not on_terminal and now - before > LINE_SECONDS:
+                if not shown and now - before > LINE_SECONDS:
                     before = now
                     say(f"{name}: {size_text(here)} of {size_text(size)}")
             bar.update(size_of(part) - last)

@@ -14,9 +14,9 @@ from carvana.competition.facts import ANCHORS, SLUG, TEAMS, Paths
 from carvana.competition.submission import validate
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.kaggle.archives import size_text
-from carvana.kaggle.client import PAGE, STATUS_PAGE, KaggleError, connect, patiently, say
+from carvana.kaggle.client import PAGE, STATUS_PAGE, KaggleError, connect, say, with_retries
 from carvana.kaggle.download import download
-from carvana.progress import LINE_SECONDS
+from carvana.progress import LINE_SECONDS, on_terminal
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
@@ -74,7 +74,7 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
         public, private = _await_score(api, ref, wait_seconds)
     except KeyboardInterrupt:
         say(
-            f"{submission}: Kaggle has it, do not send it again: its score will be at "
+            f"{submission}: uploaded; do not submit it again: its score will be at "
             f"{PAGE}/submissions"
         )
         raise
@@ -86,11 +86,11 @@ def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
     """Upload and submit; return Kaggle's number of the submission."""
 
     def send():
-        quiet = not sys.stderr.isatty()
+        quiet = not on_terminal(sys.stderr)
         return api.competition_submit(str(submission), message, SLUG, quiet=quiet)
 
     try:
-        response = patiently(str(submission), send, lost="stop")
+        response = with_retries(str(submission), send, lost="stop")
     except KaggleError as error:
         if isinstance(error.__cause__, requests.HTTPError):
             raise
@@ -113,10 +113,10 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
     began = shown = time.monotonic()
     while True:
         try:
-            state = patiently("the list of submissions", lambda: _submission(api, ref))
+            state = with_retries("the list of submissions", lambda: _submission(api, ref))
         except KaggleError as error:
             raise KaggleError(
-                f"submission {ref}: sent, do not send it again: its score will be at "
+                f"submission {ref}: sent; do not submit it again: its score will be at "
                 f"{PAGE}/submissions; waiting for it failed: {str(error).split(';')[0]}"
             ) from error
         status = state.status if state else SubmissionStatus.PENDING
@@ -181,7 +181,7 @@ def _leaderboard(api: "KaggleApi") -> list[float]:
 
     scores = []
     while True:
-        answer = patiently("the leaderboard", page)
+        answer = with_retries("the leaderboard", page)
         scores += [_number(team.score) for team in answer.submissions if team.score]
         if not answer.next_page_token or answer.next_page_token == request.page_token:
             break

@@ -10,6 +10,7 @@ Keras, and its builder. Settings have
   probabilities: of one class (1 output), or of exclusive classes.
 """
 
+import os
 from pathlib import Path
 
 from carvana.backend import keras, tf
@@ -42,14 +43,14 @@ def choose_precision(wanted: str) -> str:
 
 def precision_of(network: "keras.Model") -> str:
     """Return the dtype policy a network was built under."""
-    convolutions = (x for x in network.layers if isinstance(x, keras.layers.Conv2D))
-    policies = {layer.dtype_policy.name for layer in convolutions}
+    layers = list(network.layers)
+    for layer in layers:  # and, as they are added, those of the networks among them
+        layers += getattr(layer, "layers", [])
+    policies = {x.dtype_policy.name for x in layers if isinstance(x, keras.layers.Conv2D)}
     return next(iter(policies - {"float32"}), "float32")
 
 
 def describe_device() -> str:
     """Name what networks run on: `2 GPUs`, or `CPU, 2 cores`."""
-    import os
-
     gpus = len(tf.config.list_physical_devices("GPU"))
     return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else f"CPU, {os.cpu_count()} cores"

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2, pretrained on ImageNet and frozen: features for networks with few cars."""
+"""EfficientNet-Lite2, pretrained on ImageNet and frozen: features for a network."""
 
 import collections
 import pickle

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from carvana.data.images import open_photograph
+from carvana.data.images import is_ours, open_photograph, our_mark
 from carvana.errors import UsageError
 from carvana.files import replacing
 from carvana.prediction.predict import Model
@@ -14,18 +14,19 @@ from carvana.progress import progress
 
 
 def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
-    """Write each photograph as `out/<name>.png`, as opaque as the network is sure of the car.
+    """Write each photograph as `out/<name>.png`, with the predicted probability as its alpha.
 
     Args:
         model: the model.
         photos: files of any format and size.
-        out: the folder; files of the same names in it are replaced.
+        out: the folder; cutouts of the same names in it are replaced.
 
     Returns:
         The files written.
 
     Raises:
-        UsageError: two photographs would write the same file, or one would replace itself.
+        UsageError: two photographs would write the same file, or a picture that is not one of
+            our cutouts would be replaced.
         CarvanaError: a photograph cannot be read, or a file cannot be written. Those before it
             are written.
     """
@@ -39,8 +40,10 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
         other = targets.setdefault(target, photo)
         if other != photo:
             raise UsageError(f"{other} and {photo} would both write {target}; rename one")
-        if target.exists() and target.samefile(photo):
-            raise UsageError(f"{photo}: would be replaced by its cutout; choose another --out")
+        if target.exists() and not is_ours(target):
+            raise UsageError(
+                f"{target}: would be replaced, and is not a cutout of ours; choose another --out"
+            )
 
     def write(photo: Path, probability: np.ndarray) -> Path:
         target = out / f"{photo.stem}.png"
@@ -52,7 +55,7 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
             alpha = ImageChops.multiply(alpha, picture.getchannel("A"))
         picture.putalpha(alpha)
         with replacing(target) as temporary:
-            picture.save(temporary)
+            picture.save(temporary, pnginfo=our_mark())
         return target
 
     unique = list(dict.fromkeys(photos))

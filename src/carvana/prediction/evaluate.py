@@ -35,12 +35,7 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     """
     model = load(folder)
     metrics, settings = folder / METRICS, model.recipe.data
-    try:
-        kept = json.loads(metrics.read_text())
-    except (OSError, ValueError) as error:
-        raise CarvanaError(
-            f"{folder}: its training is not finished; run `carvana train` again"
-        ) from error
+    kept = _read_metrics(metrics)
     pairs = read_split(folder / SPLIT, find_pairs(paths.root, settings)).validation
     masks = {pair.image: pair.mask for pair in pairs}
 
@@ -56,6 +51,19 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     except CarvanaError as error:  # the score itself is worth more than its record
         print(f"{error} (the score was not recorded)", file=sys.stderr)
     return result
+
+
+def _read_metrics(path: Path) -> dict:
+    try:
+        metrics = json.loads(path.read_text())
+        if isinstance(metrics, dict):
+            return metrics
+        error = None
+    except (OSError, ValueError) as fault:
+        error = fault
+    raise CarvanaError(
+        f"{path}: cannot be read, or training is not finished; run `carvana train` again"
+    ) from error
 
 
 def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> Score:

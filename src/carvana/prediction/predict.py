@@ -13,12 +13,12 @@ from PIL import Image
 
 from carvana.backend import keras, keras_settings, tf
 from carvana.data.images import as_photograph, read_photograph, resize, upsample
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input, Recipe
 from carvana.run import Run
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
-Photograph = str | Path | Image.Image | np.ndarray
+Photograph = str | os.PathLike | Image.Image | np.ndarray
 
 
 def load(source: str | Path | Sequence[str | Path]) -> "Model":
@@ -90,7 +90,7 @@ class Model:
         return (probability > threshold).astype(np.uint8)
 
     def probability(self, photograph: Photograph) -> np.ndarray:
-        """Return how likely each pixel is the car's, (height, width) float32; see `mask`.
+        """Return the probability that each pixel is car, (height, width) float32; see `mask`.
 
         For several classes (height, width, classes).
         """
@@ -121,6 +121,15 @@ class Model:
             CarvanaError: a photograph cannot be read; it is named, after the results of all
                 before it have been yielded.
         """
+        if isinstance(photographs, (str, os.PathLike, Image.Image, np.ndarray)):
+            raise UsageError("predict takes a list of photographs; for one use mask or probability")
+        if workers is not None and workers < 1:
+            raise UsageError(f"workers = {workers}: give 1 or more, or None for a core each")
+        return self._predict(photographs, finish, read or read_photograph, workers)
+
+    def _predict(
+        self, photographs: Iterable, finish: Callable, read: Callable, workers: int | None
+    ) -> Iterator:
         batch_size = self.recipe.prediction.batch_size
         workers = workers or os.cpu_count()
         inputs = self.recipe.prediction_inputs
@@ -136,7 +145,7 @@ class Model:
             ThreadPoolExecutor(workers) as readers,
             ThreadPoolExecutor(workers) as finishers,
         ):
-            load_one = functools.partial(_load, inputs=inputs, read=read or read_photograph)
+            load_one = functools.partial(_load, inputs=inputs, read=read)
             loaded = _ahead(readers, load_one, photographs, max(2 * batch_size, workers))
             predicted = self._predict_batches(_batches(loaded, batch_size))
             yield from _ahead(finishers, finish_one, predicted, max(batch_size, workers))
@@ -168,7 +177,7 @@ def _load(
     photograph: Photograph, inputs: list[Input], read: Callable
 ) -> tuple[Photograph, tuple[int, int], list[np.ndarray]]:
     """Read a photograph; return it, its (height, width), and the network's input at each scale."""
-    if isinstance(photograph, (str, Path)):
+    if isinstance(photograph, (str, os.PathLike)):
         largest = max(inputs, key=lambda settings: (settings.height, settings.width))
         picture, size = read(Path(photograph), largest)
     else:
@@ -182,7 +191,7 @@ def _ahead(
 ) -> Iterator[_Out]:
     """Map in order on a pool, at most `depth` items ahead of what has been taken.
 
-    Where `items` fails, the results of what came before are given first.
+    If `items` fails, earlier results are yielded before the error is raised.
     """
     waiting = deque()
     items, failure = iter(items), None
@@ -207,7 +216,7 @@ def _ahead(
 
 
 def _batches(items: Iterator[_In], size: int) -> Iterator[list[_In]]:
-    """Gather items; where they fail, the part of a batch there is comes first."""
+    """Gather items; if they fail, yield the incomplete batch before the error is raised."""
     batch, failure = [], None
     try:
         for item in items:

@@ -14,7 +14,7 @@ import numpy as np
 
 from carvana.competition import rle
 from carvana.competition.submission import HEADER, row_offsets
-from carvana.data.images import decode_photograph, list_images, read_bytes
+from carvana.data.images import decode_photograph, is_ours, list_images, our_mark, read_bytes
 from carvana.data.masks import to_picture
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, beside, cannot_write, replacing
@@ -77,26 +77,33 @@ def write_masks(
     Args:
         model: the model.
         images: the folder; every photograph in it gets a map.
-        out: the folder for the maps; files of the same names in it are replaced.
+        out: the folder for the maps; earlier maps of the same names in it are replaced.
         threshold: of the probability, where there are no classes; the recipe's when None.
         workers: as in `Model.predict`.
 
     Raises:
-        UsageError: `out` is not a folder.
+        UsageError: `out` is not a folder, or a picture that is not ours would be replaced.
         CarvanaError: as `write_submission`. Maps already made are kept.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --masks")
-    out.mkdir(parents=True, exist_ok=True)
     settings = model.recipe.data
 
     def target(path: Path) -> Path:
         return out / f"{settings.mask_names.replace('{name}', path.stem)}.png"
 
+    targets = [target(Path(name)) for name in list_images(images)]
+    foreign = next((path for path in targets if path.exists() and not is_ours(path)), None)
+    if foreign:
+        raise UsageError(
+            f"{foreign}: would be replaced, and is not a label map of ours; choose another --masks"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+
     def write(path: Path, probability: np.ndarray) -> str:
         picture = to_picture(model.decide(probability, threshold), settings)
         with replacing(target(path)) as temporary:
-            picture.save(temporary, "PNG")
+            picture.save(temporary, "PNG", pnginfo=our_mark())
         return ""
 
     def is_there(name: str) -> bool:
@@ -138,7 +145,7 @@ def _rows(
     key = f"{model.run.fingerprint()} {threshold or model.recipe.prediction.threshold}"
     try:
         with alone(out, "prediction"), _open_partial(partial, key) as file:
-            done = {name for name in _still_true(file, images, set(names)) if is_there(name)}
+            done = {name for name in _reusable(file, images, set(names)) if is_there(name)}
             if done:
                 print(f"{out}: resuming after {len(done)} of {len(names)} images")
             writer = csv.writer(file, lineterminator="\n")
@@ -154,7 +161,7 @@ def _rows(
 
 
 def _digest(photograph: bytes) -> str:
-    """Recognise a photograph by its content: the rows of a copied folder are still true."""
+    """Recognise a photograph by its content: the rows of a copied folder are still valid."""
     return hashlib.blake2b(photograph, digest_size=12).hexdigest()
 
 
@@ -172,6 +179,8 @@ def _open_partial(path: Path, key: str) -> Iterator[TextIO]:
                 good = file.tell()
             file.truncate(good)
         else:
+            if file.seek(0, io.SEEK_END):
+                print(f"{path}: rows of another model, recipe or threshold; starting over")
             file.truncate(0)
             file.write(f"{key}\n".encode())
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
@@ -179,14 +188,14 @@ def _open_partial(path: Path, key: str) -> Iterator[TextIO]:
         text.detach()
 
 
-def _still_true(file: TextIO, images: Path, names: set[str]) -> set[str]:
-    """Return the images whose row was made of the very photograph that is there now."""
+def _reusable(file: TextIO, images: Path, names: set[str]) -> set[str]:
+    """Return the images whose row was made of the photograph now on disk."""
     file.seek(0)
     file.readline()  # the key
     made = {name: digest for name, digest, _ in csv.reader(file) if name in names}
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda name: _digest(read_bytes(images / name)), made)
-        digests = progress(digests, "checking rows made before", len(made))
+        digests = progress(digests, "checking existing rows", len(made))
         return {
             name for (name, digest), now in zip(made.items(), digests, strict=True) if digest == now
         }

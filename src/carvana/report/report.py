@@ -37,7 +37,8 @@ img {{ max-width: 100% }} pre {{ background: #f4f4f4; padding: 1rem; overflow-x:
 <h2>Figures</h2><table>{metrics}</table>
 <h2>Training</h2><img alt="dice, accuracy and loss by step" src="{plot}"><table>{history}</table>
 <h2>Validation at full size: Dice by view</h2><table>{views}</table>
-<h2>The worst: truth | photograph | prediction | too much in red, too little in green</h2>{masks}
+<h2>The worst: truth | photograph | prediction | errors</h2>
+<p>False positives are red, false negatives green.</p>{masks}
 <h2>Recipe</h2><pre>{recipe}</pre></html>
 """
 

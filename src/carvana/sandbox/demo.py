@@ -51,6 +51,8 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
     with alone(run, "demo", runs / ".make-demo.lock"):
         for folder in (served, fetched, run):
             _require_own(folder)
+        if submission.exists() and not (run / NOTE).exists():
+            raise UsageError(f"{submission}: is not of a demo, which would replace it; rename it")
         write_text(served / NOTE, "")
         write_competition(served, TRAIN_CARS, TEST_CARS, SEED)
         _clear_outdated(served, fetched, run, submission)
@@ -68,11 +70,10 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
 
 def _require_own(folder: Path) -> None:
     """Make sure that a folder is absent, empty, or one that a demo made."""
-    if folder.exists() and not (folder / NOTE).exists() and any(folder.iterdir()):
-        raise UsageError(
-            f"{folder}: holds files that the demo did not make, and the demo needs this folder; "
-            "rename yours, or use another --data"
-        )
+    if folder.exists() and not (folder / NOTE).exists():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        raise UsageError(f"{folder}: was not made by the demo, which needs this name; rename it")
 
 
 def _clear_outdated(served: Path, fetched: Path, run: Path, submission: Path) -> None:

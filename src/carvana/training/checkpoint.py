@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from carvana.backend import keras
+from carvana.data.dataset import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.networks import precision_of
-from carvana.progress import LINE_SECONDS
-from carvana.recipe import Recipe, Training, differences, load_recipe
+from carvana.progress import LINE_SECONDS, on_terminal
+from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.run import (
     BEST,
     HISTORY,
@@ -23,6 +24,7 @@ from carvana.run import (
     RECIPE,
     SPLIT,
     check_folder,
+    claim_folder,
     load_network,
     precision_in,
 )
@@ -53,6 +55,11 @@ def check_run(run: Path, recipe: Recipe) -> None:
                 f"{run}: holds {BEST} without {MODEL}, and training would replace it; move it "
                 "elsewhere or choose another --run"
             )
+        if (run / METRICS).exists():
+            raise UsageError(
+                f"{run}: is a finished run without its {MODEL}; restore that, or choose another "
+                "--run"
+            )
         return
     for name in (RECIPE, SPLIT):
         if not (run / name).exists():
@@ -70,11 +77,12 @@ def check_run(run: Path, recipe: Recipe) -> None:
         )
 
 
-def clear_failed_start(run: Path) -> None:
-    """Delete what a start that saved no model left in a run folder of ours."""
-    if not (run / MODEL).exists():
-        for name in (SPLIT, HISTORY, METRICS):
-            (run / name).unlink(missing_ok=True)
+def start_folder(run: Path, split: Split, precision: str) -> None:
+    """Begin a run: mark its folder, write its split; what a failed start left is replaced."""
+    claim_folder(run, precision)
+    for name in (HISTORY, METRICS):
+        (run / name).unlink(missing_ok=True)
+    write_split(run / SPLIT, split)
 
 
 def load_checkpoint(run: Path, precision: str) -> "keras.Model":
@@ -143,7 +151,7 @@ class Checkpoint(keras.callbacks.Callback):
         now = time.monotonic()
         if self.step % self.steps and now - self.saved > SAVE_SECONDS:
             self.save()
-        if not sys.stdout.isatty() and now - self.printed > LINE_SECONDS:
+        if not on_terminal(sys.stdout) and now - self.printed > LINE_SECONDS:
             figures = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
             print(f"step {self.step}: {figures}", flush=True)
             self.printed = now
@@ -154,7 +162,7 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "steps": self.step, **logs}
         if self.began:
             row["seconds"] = time.monotonic() - self.began
-        else:  # figures of a part of the epoch would pass for those of the whole
+        else:  # figures of a part would look like those of the whole epoch
             row = {key: row[key] for key in row if key not in ("accuracy", "dice", "loss")}
         rows = [*self.history.to_dict("records"), row]
         self.history = pd.DataFrame(rows, columns=columns(self.recipe))
@@ -162,12 +170,19 @@ class Checkpoint(keras.callbacks.Callback):
         self.save()
         keep_best(self.run, self.history, self.recipe.training)
 
-    def save(self):
-        """Save the whole network."""
+    def save(self, after_failed_step: bool = False):
+        """Save the whole network.
+
+        Args:
+            after_failed_step: whether the last step failed; the optimizer may have counted it.
+        """
         if self.model.stop_training:
             return
         # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
-        self.step = max(self.step, int(self.whole.optimizer.iterations.numpy()))
+        if not after_failed_step:
+            self.step = max(self.step, int(self.whole.optimizer.iterations.numpy()))
+        (self.run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
+        write_text(self.run / RECIPE, to_toml(self.recipe))
         self.whole.optimizer.iterations.assign(self.step)
         with replacing(self.run / MODEL) as temporary:
             self.whole.save(temporary)
@@ -202,7 +217,8 @@ def read_history(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
     try:
         text = path.read_text() if path.exists() else ",".join(expected) + "\n"
         history = pd.read_csv(io.StringIO(text))
-    except (OSError, ValueError) as error:
+        history = history.apply(pd.to_numeric)
+    except (OSError, ValueError, TypeError) as error:
         raise CarvanaError(fault) from error
     if list(history.columns) != expected or not text.endswith("\n"):
         raise CarvanaError(fault)
@@ -215,9 +231,11 @@ def read_history(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
 def read_metrics(run: Path) -> dict | None:
     """Read `metrics.json`; None where training is not finished."""
     try:
-        return json.loads((run / METRICS).read_text())
+        metrics = json.loads((run / METRICS).read_text())
     except (OSError, ValueError):
         return None
+    whole = isinstance(metrics, dict) and {"epochs", "steps", *COLUMNS[-3:]} <= metrics.keys()
+    return metrics if whole else None
 
 
 def write_metrics(

@@ -54,16 +54,39 @@ class BinaryCrossentropyDice(keras.losses.Loss):
         return crossentropy + 1.0 - dice(y_true, y_pred)
 
 
+def crossentropy_of_classes(masks, probabilities):
+    """Compute each pixel's categorical cross-entropy: (batch, height, width); 0 where ignored.
+
+    Keras's own takes it that the shares of a pixel add up to 1: its gradient is wrong elsewhere.
+    """
+    ops = keras.ops
+    masks = ops.cast(masks, "float32")
+    counted = ops.sum(masks, axis=-1, keepdims=True)
+    shares = ops.where(counted > 0, masks / ops.maximum(counted, 1e-6), 1 / masks.shape[-1])
+    return keras.losses.categorical_crossentropy(shares, probabilities) * counted[..., 0]
+
+
+@keras.saving.register_keras_serializable(package="carvana")
+class CountedCrossentropy(keras.losses.Loss):
+    """Categorical cross-entropy in which ignored pixels do not count."""
+
+    def __init__(self, name: str = "categorical_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        return crossentropy_of_classes(y_true, y_pred)
+
+
 @keras.saving.register_keras_serializable(package="carvana")
 class CategoricalCrossentropyDice(keras.losses.Loss):
-    """The same for exclusive classes: with the mean of their Dice."""
+    """The same plus one minus the mean of the classes' soft Dice."""
 
     def __init__(self, name: str = "cce_dice", **kwargs):
         super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred):
-        crossentropy = keras.losses.categorical_crossentropy(y_true, y_pred)
-        return crossentropy + 1.0 - keras.ops.mean(dice_by_class(y_true, y_pred))
+        dice = keras.ops.mean(dice_by_class(y_true, y_pred))
+        return crossentropy_of_classes(y_true, y_pred) + 1.0 - dice
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -101,10 +124,7 @@ class CountedAccuracy(keras.metrics.Mean):
 
 
 LOSSES = {  # for one output and for exclusive classes
-    "binary_crossentropy": (
-        keras.losses.BinaryCrossentropy,
-        keras.losses.CategoricalCrossentropy,
-    ),
+    "binary_crossentropy": (keras.losses.BinaryCrossentropy, CountedCrossentropy),
     "bce_dice": (BinaryCrossentropyDice, CategoricalCrossentropyDice),
 }
 

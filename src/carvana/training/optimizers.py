@@ -13,10 +13,11 @@ from carvana.training.losses import loss_of, metrics_of
 class ConvolutionMuon(keras.optimizers.Muon):
     """Apply Muon to convolution kernels, Adam to everything else.
 
-    Keras's own takes matrices alone. A kernel (height, width, inputs, outputs) is taken as the
+    Keras's own handles matrices only. A kernel (height, width, inputs, outputs) is taken as the
     matrix (height * width * inputs, outputs), as in Jordan et al., "Muon" (2024); its update is
-    scaled to the size of Adam's (Liu et al., 2025), so that rates mean the same. Kernels with 16
-    outputs or fewer, the logits' among them, are Adam's. Train it inside `exact_products`.
+    scaled to the size of Adam's (Liu et al., 2025), so that learning rates are comparable.
+    Kernels with 16 outputs or fewer, the logits' among them, are trained by Adam. Train it
+    inside `exact_products`.
 
     Args:
         learning_rate: of Muon; a schedule or a number.

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import random
 import signal
 import sys
 import threading
@@ -16,30 +15,29 @@ from carvana.backend import keras, keras_settings, tf
 from carvana.competition.facts import Paths
 from carvana.data.batches import training_dataset, validation_dataset
 from carvana.data.cache import prepare
-from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split, write_split
+from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
-from carvana.files import alone, clear_temporaries, write_text
+from carvana.files import alone, clear_temporaries
 from carvana.networks import choose_precision, describe_device
-from carvana.recipe import Recipe, load_recipe, to_toml
+from carvana.progress import on_terminal
+from carvana.recipe import Recipe, load_recipe
 from carvana.run import (
     HISTORY,
-    METRICS,
     MODEL,
+    OURS,
     PLOT,
-    RECIPE,
     SPLIT,
     build_network,
-    claim_folder,
     precision_in,
 )
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
-    clear_failed_start,
     keep_best,
     load_checkpoint,
     read_history,
     read_metrics,
+    start_folder,
     write_metrics,
 )
 from carvana.training.optimizers import compile_network, compile_with, exact_products
@@ -77,7 +75,9 @@ def train(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     elif overrides:
-        raise UsageError("overrides go with a recipe's name or file; change a loaded one yourself")
+        raise UsageError(
+            "overrides need a recipe's name or path; use dataclasses.replace on a loaded Recipe"
+        )
     data = Path(data)
     cache = Path(cache) if cache else Paths(data).cache
     with alone(run, "training"):
@@ -94,20 +94,18 @@ def train(
 @contextlib.contextmanager
 def _settings(recipe: Recipe, precision: str) -> Iterator[None]:
     """Set what training needs of the process, and restore it afterwards."""
-    threads, state = cv2.getNumThreads(), random.getstate()
+    threads = cv2.getNumThreads()
     with keras_settings(precision), exact_products(recipe.training.optimizer):
         try:
             cv2.setNumThreads(0)  # the input's own threads take a batch each
-            random.seed(recipe.training.seed)  # where Keras's layers take their seeds from
             yield
         finally:
             cv2.setNumThreads(threads)
-            random.setstate(state)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every stretch of a training needs."""
+    """What each call of Keras's `fit` needs."""
 
     recipe: Recipe
     run: Path
@@ -124,14 +122,13 @@ class _Job:
 
 
 def _train(recipe: Recipe, data: Path, cache: Path, run: Path, precision: str) -> dict:
-    pairs = find_pairs(data, recipe.data)
-    claim_folder(run, precision)
-    clear_failed_start(run)
-    split = _split(run, pairs, recipe)
+    split = _split(run, find_pairs(data, recipe.data), recipe)
     training = recipe.training
     steps = training.steps_per_epoch or math.ceil(len(split.train) / training.batch_size)
     print(f"{run}: training on {describe_device()}, in {precision}", flush=True)
 
+    if not (run / MODEL).exists():
+        start_folder(run, split, precision)
     last = [len(part) % training.batch_size for part in (split.train, split.validation)]
     with _strategy([training.batch_size, *last]).scope():
         network = _load_or_build(run, recipe, steps, precision)
@@ -148,9 +145,7 @@ def _train(recipe: Recipe, data: Path, cache: Path, run: Path, precision: str) -
         print(f"{run}: resuming after step {done} of {steps * training.epochs}")
 
     files = prepare(split.train + split.validation, cache, recipe)
-    write_text(run / RECIPE, to_toml(recipe))
-    (run / METRICS).unlink(missing_ok=True)  # it is there when training is finished
-    clear_temporaries(run)
+    clear_temporaries(run, OURS)
     checkpoint = Checkpoint(run, history, steps, done, network, recipe)
     images = len(split.train)
     job = _Job(recipe, run, steps, parts, files[:images], files[images:], checkpoint)
@@ -172,6 +167,10 @@ def _fit_all(job: _Job, done: int, cache: Path) -> None:
             if done < steps * last_epoch:
                 _fit(job, done, last_epoch, steps)
                 done = steps * last_epoch
+    except BrokenPipeError:  # the reader of our output is gone
+        with _uninterrupted():
+            checkpoint.save()
+        raise
     except KeyboardInterrupt:
         with _uninterrupted():
             checkpoint.save()
@@ -180,10 +179,8 @@ def _fit_all(job: _Job, done: int, cache: Path) -> None:
             "run the same command to resume"
         )
         raise
-    except tf.errors.ResourceExhaustedError:
-        raise
-    except tf.errors.OpError as error:  # of the input: a prepared pair is gone
-        checkpoint.save()
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+        checkpoint.save(after_failed_step=True)
         raise CarvanaError(
             f"{job.run}: a prepared pair in {cache} cannot be read; run the same command again: "
             f"the pair is prepared again and training resumes after step {checkpoint.step}"
@@ -191,7 +188,7 @@ def _fit_all(job: _Job, done: int, cache: Path) -> None:
 
 
 def _validate(job: _Job, epoch: int) -> None:
-    """Make up for the validation of an epoch that was stopped after its last step."""
+    """Validate an epoch that was interrupted after its last step."""
     network, shrink = job.part(epoch)
     validation = validation_dataset(job.validation_files, job.recipe, shrink)
     logs = network.evaluate(validation, return_dict=True, verbose=0)
@@ -218,7 +215,7 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
             job.checkpoint,
         ],
         shuffle=False,  # the batches are shuffled already
-        verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, else a line an epoch
+        verbose=1 if on_terminal(sys.stdout) else 2,  # a bar on a terminal, else a line an epoch
     )
     if network.stop_training:
         raise CarvanaError(
@@ -228,19 +225,16 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
 
 
 def _split(run: Path, pairs: list[Pair], recipe: Recipe) -> Split:
-    """Read the run's split, or draw it and write it down."""
-    path = run / SPLIT
-    if path.exists():
-        return read_split(path, pairs)
-    split = draw_split(pairs, recipe.data)
-    write_split(path, split)
-    return split
+    """Read the split that the run's model was trained by, or draw one."""
+    if (run / MODEL).exists():
+        return read_split(run / SPLIT, pairs)
+    return draw_split(pairs, recipe.data)
 
 
 def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "keras.Model":
     if (run / MODEL).exists():
         return load_checkpoint(run, precision)
-    network = build_network(recipe, precision)
+    network = build_network(recipe, precision, seed=recipe.training.seed)
     compile_network(network, recipe, steps)
     return network
 
@@ -257,13 +251,16 @@ def _parts(network: "keras.Model", recipe: Recipe) -> list["keras.Model"]:
 def _strategy(batches: list[int]) -> "tf.distribute.Strategy":
     """Share batches of these sizes among as many of the machine's GPUs as divide them all.
 
-    Of uneven shares Keras makes wrong means, of empty ones not-a-number.
+    Keras averages uneven shares wrongly, and returns NaN for empty ones.
     """
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     count = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in batches))
     if count < len(devices):
         sizes = ", ".join(map(str, sorted({size for size in batches if size})))
-        print(f"{count} of {len(devices)} GPUs: no more divide batches of {sizes} evenly")
+        print(
+            f"using {count} of {len(devices)} GPUs, as batches of {sizes} do not divide evenly "
+            "among more"
+        )
     if count == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices[:count]])

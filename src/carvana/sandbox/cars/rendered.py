@@ -85,15 +85,15 @@ def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) 
     folder = Path(folder)
     marker = folder / MARKER
     wanted = {"version": VERSION, "train_cars": train_cars, "test_cars": test_cars, "seed": seed}
-    if _holds(marker, wanted):
+    made = _read_marker(marker)
+    if made == wanted | {"bytes": _sizes(folder)}:
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        marker.unlink(missing_ok=True)  # from here on the folder is not complete
-    except OSError as error:
+    foreign = [name for name in FILES if (folder / name).exists()]
+    if foreign and "train_cars" not in made:
         raise UsageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+            f"{folder}: holds {foreign[0]}, which was not rendered here; choose another folder"
+        )
+    write_text(marker, json.dumps(wanted) + "\n")  # without sizes: not complete yet
     print(f"{folder}: rendering {train_cars} training and {test_cars} test cars", flush=True)
     rng = np.random.default_rng(seed)
     count = train_cars + test_cars
@@ -103,17 +103,20 @@ def write_competition(folder: Path, train_cars: int, test_cars: int, seed: int) 
         shots = progress(shots, "render", count * VIEWS)
         _write_train(folder, itertools.islice(shots, train_cars * VIEWS))
         _write_test(folder, shots, rng)
-    sizes = {name: (folder / name).stat().st_size for name in FILES}
-    write_text(marker, json.dumps(wanted | {"bytes": sizes}, indent=2) + "\n")
+    write_text(marker, json.dumps(wanted | {"bytes": _sizes(folder)}, indent=2) + "\n")
 
 
-def _holds(marker: Path, wanted: dict) -> bool:
+def _read_marker(marker: Path) -> dict:
     try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        sizes = {name: (marker.parent / name).stat().st_size for name in FILES}
+        made = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return found == wanted | {"bytes": sizes}
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    paths = {name: folder / name for name in FILES}
+    return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
 
 def _leave_interrupt_to_parent() -> None:
