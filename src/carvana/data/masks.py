@@ -4,10 +4,11 @@ import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from carvana.data.images import readable
+from carvana.data.images import ORIENTATION, readable
 from carvana.errors import CarvanaError
 from carvana.recipe import Data
 
@@ -22,10 +23,11 @@ PALETTE = (
 IGNORED = 255  # the label of pixels that do not count
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Value:
-    """One of the values that the pixels of a file have."""
+    """One of the values that pixels of a file have."""
 
+    place: int  # what stands for it in the array of pixels
     number: int | None  # grey value or palette index; None in a picture of colours
     colour: str  # #rrggbb
     alpha: int
@@ -60,12 +62,13 @@ def read_mask(path: Path, settings: Data) -> np.ndarray:
         if frames != 1:
             raise CarvanaError(f"{path}: has {frames} frames; a mask has one")
         frame = picture.tile[0][1] if picture.format == "GIF" else None
-        places, values = _values(ImageOps.exif_transpose(picture))
+        if picture.getexif().get(ORIENTATION, 1) != 1:
+            picture = ImageOps.exif_transpose(picture)
+        places, values = _values(picture)
     if frame is not None and frame != (0, 0, *places.shape[::-1]):
         places, values = _clear_outside(places, values, frame)
     try:
-        label = _label_classes if settings.classes else _label_two_colours
-        return label(values, settings)[places]
+        return _label(places, values, settings)
     except ValueError as error:
         raise CarvanaError(f"{path}: {error}") from error
 
@@ -79,10 +82,10 @@ def to_targets(labels: np.ndarray, settings: Data) -> np.ndarray:
     """Turn labels into what a network learns: (height, width, outputs) uint8, 0 or 255.
 
     Without classes there is one output, the car; else one for each class, and ignored pixels have
-    0 in all of them.
+    0 in all of them. The labels may be overwritten.
     """
     if not settings.classes:
-        return (labels * np.uint8(255))[..., None]
+        return np.multiply(labels, np.uint8(255), out=labels)[..., None]
     return (labels[..., None] == np.arange(len(settings.classes))) * np.uint8(255)
 
 
@@ -124,51 +127,46 @@ def _colours(settings: Data) -> list[list[int]]:
 
 
 def _values(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
-    """Return the place of each pixel's value in a list, (height, width), and that list."""
+    """Return the place of each pixel's value, (height, width) integers, and the values."""
     if picture.mode == "1":
         picture = picture.convert("L").point(lambda value: value and 1)
     if picture.mode in ("L", "P"):
-        counts, places = picture.histogram()[:256], np.asarray(picture)
-        palette = range(256)
-        if picture.mode == "P":
-            levels = np.zeros((256, 3), int)
-            stored = np.reshape(picture.getpalette("RGB"), (-1, 3))
-            levels[: len(stored)] = stored
-            colours = ["#{:02x}{:02x}{:02x}".format(*level) for level in levels.tolist()]
-        else:
-            colours = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in palette]
-        alphas = _alphas(picture.info.get("transparency"))
-        return places, [
-            _Value(*value) for value in zip(palette, colours, alphas, counts, strict=True)
-        ]
+        return np.asarray(picture), _values_of_bytes(picture)
     if picture.mode.startswith("I"):
         numbers, places, counts = np.unique(
             np.asarray(picture), return_inverse=True, return_counts=True
         )
-        listed = [
-            _Value(int(number), "#000000" if number == 0 else f"#{int(number) % 2**24:06x}", 255, n)
-            for number, n in zip(numbers, counts.tolist(), strict=True)
+        values = [
+            _Value(place, int(number), f"#{min(int(number), 2**24 - 1):06x}", 255, int(count))
+            for place, (number, count) in enumerate(zip(numbers, counts, strict=True))
         ]
-        return places.reshape(picture.size[::-1]), listed
+        return places.reshape(picture.size[::-1]), values
     pixels = np.ascontiguousarray(picture.convert("RGBA")).view("<u4")[..., 0]
     packed, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
     red, green, blue, alpha = (packed >> shift & 255 for shift in (0, 8, 16, 24))
     grey = bool(((red == green) & (green == blue)).all())
-    listed = [
-        _Value(int(r) if grey else None, f"#{r:02x}{g:02x}{b:02x}", int(a), n)
-        for r, g, b, a, n in zip(red, green, blue, alpha, counts.tolist(), strict=True)
+    parts = zip(red, green, blue, alpha, counts, strict=True)
+    values = [
+        _Value(place, int(r) if grey else None, f"#{r:02x}{g:02x}{b:02x}", int(a), int(count))
+        for place, (r, g, b, a, count) in enumerate(parts)
     ]
-    return places.reshape(pixels.shape), listed
+    return places.reshape(pixels.shape), values
 
 
-def _alphas(transparency: int | bytes | None) -> list[int]:
-    """Return the alpha of each palette index or grey value."""
-    if isinstance(transparency, bytes):
-        return [*transparency, *[255] * (256 - len(transparency))]
-    alphas = [255] * 256
-    if isinstance(transparency, int) and 0 <= transparency < 256:
-        alphas[transparency] = 0
-    return alphas
+def _values_of_bytes(picture: Image.Image) -> list[_Value]:
+    """Return the values that occur in a picture of 8-bit greys or palette indices."""
+    palette = picture.getpalette("RGB") if picture.mode == "P" else None
+    transparency = picture.info.get("transparency")
+    if isinstance(transparency, int):
+        transparency = b"\xff" * transparency + b"\0"
+    alphas = (transparency if isinstance(transparency, bytes) else b"").ljust(256, b"\xff")
+    values = []
+    for number, count in enumerate(picture.histogram()[:256]):
+        if count:
+            rgb = palette[3 * number : 3 * number + 3] if palette else [number] * 3
+            colour = "#{:02x}{:02x}{:02x}".format(*(rgb or [0, 0, 0]))
+            values.append(_Value(number, number, colour, alphas[number], count))
+    return values
 
 
 def _clear_outside(
@@ -176,22 +174,36 @@ def _clear_outside(
 ) -> tuple[np.ndarray, list[_Value]]:
     """Make what lies outside of a GIF's frame a transparent value of its own."""
     left, top, right, bottom = frame
-    inside = places[top:bottom, left:right]
-    cleared = np.full(places.shape, len(values), np.int64)
+    inside, outside = places[top:bottom, left:right], 256
+    cleared = np.full(places.shape, outside, np.int64)
     cleared[top:bottom, left:right] = inside
-    counts = np.bincount(inside.ravel(), minlength=len(values)).tolist()
-    values = [replace(value, count=n) for value, n in zip(values, counts, strict=True)]
-    return cleared, [*values, _Value(None, "#000000", 0, places.size - inside.size)]
+    counts = np.bincount(inside.ravel(), minlength=outside)
+    values = [replace(value, count=int(counts[value.place])) for value in values]
+    values.append(_Value(outside, None, "#000000", 0, places.size - inside.size))
+    return cleared, [value for value in values if value.count]
 
 
-def _label_two_colours(values: list[_Value], settings: Data) -> np.ndarray:
+def _label(places: np.ndarray, values: list[_Value], settings: Data) -> np.ndarray:
+    """Turn places of values into labels, (height, width) uint8.
+
+    Raises:
+        ValueError: they are not those of a mask of these classes.
+    """
+    label = _label_classes if settings.classes else _label_two_colours
+    table = np.zeros(max(256, *(value.place + 1 for value in values)), np.uint8)
+    table[[value.place for value in values]] = label(values, settings)
+    if places.dtype == np.uint8:
+        return cv2.LUT(places, table)  # ten times as fast
+    return table[places]
+
+
+def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
     """Return the label of each value: 1 for the colour that is not black or transparent."""
-    used = [value for value in values if value.count]
-    if any(0 < value.alpha < 255 for value in used):
+    if any(0 < value.alpha < 255 for value in values):
         raise ValueError(
             "has half-transparent pixels; save it without smoothing, as black and white"
         )
-    opaque = [value for value in used if value.alpha]
+    opaque = [value for value in values if value.alpha]
     colours = list(dict.fromkeys(value.colour for value in opaque))
     if len(colours) > 2:
         *others, _, _ = sorted(value.count for value in opaque)
@@ -208,39 +220,32 @@ def _label_two_colours(values: list[_Value], settings: Data) -> np.ndarray:
                 f"has the colours {' and '.join(colours)}, and data.foreground = "
                 f"{settings.foreground} is neither"
             )
-    elif len(colours) == 1 and len(opaque) < len(used):
+    elif len(colours) == 1 and len(opaque) < len(values):
         car = set(colours)  # black too: the rest is transparent
     elif len(car) == 2:
         raise ValueError(
             f"has the colours {' and '.join(colours)}, and neither is black; name the one that is "
             "not the background in data.foreground"
         )
-    return np.array([value.alpha > 0 and value.colour in car for value in values], np.uint8)
+    return [int(value.alpha > 0 and value.colour in car) for value in values]
 
 
-def _label_classes(values: list[_Value], settings: Data) -> np.ndarray:
+def _label_classes(values: list[_Value], settings: Data) -> list[int]:
     """Return the label of each value by the recipe's classes; transparent pixels are class 0."""
     labels = {wanted: label for label, wanted in enumerate(settings.classes.values())}
     if settings.ignore != "":
         labels[settings.ignore] = IGNORED
     by_number = isinstance(next(iter(settings.classes.values())), int)
-    table, unknown = np.zeros(len(values), np.uint8), []
-    for place, value in enumerate(values):
-        key = value.number if by_number else value.colour
-        if not value.count or not value.alpha:
-            continue
-        if key in labels:
-            table[place] = labels[key]
-        else:
-            unknown.append(value)
-    if unknown and by_number and any(value.number is None for value in unknown):
+    keys = [value.number if by_number else value.colour for value in values]
+    unknown = [v for v, key in zip(values, keys, strict=True) if v.alpha and key not in labels]
+    if by_number and any(value.number is None for value in unknown):
         raise ValueError("is in colours, but data.classes gives numbers; give colours there")
     if unknown:
         named = [str(value.number) if by_number else value.colour for value in unknown]
         shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
-        pixels = sum(value.count for value in unknown)
         raise ValueError(
-            f"has {pixels} pixels of values that data.classes does not name ({shown}); add them, "
-            "set data.ignore, or save the mask again as PNG without smoothing"
+            f"has {sum(value.count for value in unknown)} pixels of values that data.classes does "
+            f"not name ({shown}); add them, set data.ignore, or save the mask again as PNG without "
+            "smoothing"
         )
-    return table
+    return [labels[k] if v.alpha else 0 for v, k in zip(values, keys, strict=True)]
