@@ -266,13 +266,16 @@ def build_network(
         return recipe.model.build((pictures.height, pictures.width, 3), recipe.data.outputs)
 
 
-def load_network(path: Path, training_precision: str | None = None) -> "keras.Model":
+def load_network(
+    path: Path, training_precision: str | None = None, seed: int | None = None
+) -> "keras.Model":
     """Load a saved network.
 
     Args:
         path: a run's `.keras` file.
         training_precision: the dtype policy to train on under, with the optimizer's state; None
             to predict, without an optimizer.
+        seed: that it was built with, from which dropout draws again; Keras saves none.
 
     Raises:
         CarvanaError: absent, cut short, or not a Keras model.
@@ -282,7 +285,7 @@ def load_network(path: Path, training_precision: str | None = None) -> "keras.Mo
     if not path.is_file():
         raise CarvanaError(f"{path}: no such model; run `carvana train` first")
     try:
-        with keras_settings(training_precision or "float32"), layer_seeds():
+        with keras_settings(training_precision or "float32"), layer_seeds(seed):
             return keras.saving.load_model(path, compile=training_precision is not None)
     except Exception as error:  # Keras raises whatever the broken part raised
         raise CarvanaError(

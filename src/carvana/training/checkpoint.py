@@ -85,18 +85,19 @@ def start_folder(run: Path, split: Split, precision: str) -> None:
     write_split(run / SPLIT, split)
 
 
-def load_checkpoint(run: Path, precision: str) -> "keras.Model":
+def load_checkpoint(run: Path, precision: str, seed: int) -> "keras.Model":
     """Load a run's network to train it further, with the random numbers it would have drawn.
 
     Args:
         run: the folder.
         precision: the dtype policy to train under.
+        seed: the recipe's, which the network was built with.
 
     Raises:
         CarvanaError: it cannot be trained further.
     """
     path = run / MODEL
-    network = load_network(path, precision)
+    network = load_network(path, precision, seed)
     if network.optimizer is None:
         raise CarvanaError(f"{path}: has no optimizer to resume with; start another run")
     steps = int(network.optimizer.iterations.numpy())

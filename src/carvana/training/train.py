@@ -233,7 +233,7 @@ def _split(run: Path, pairs: list[Pair], recipe: Recipe) -> Split:
 
 def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "keras.Model":
     if (run / MODEL).exists():
-        return load_checkpoint(run, precision)
+        return load_checkpoint(run, precision, recipe.training.seed)
     network = build_network(recipe, precision, seed=recipe.training.seed)
     compile_network(network, recipe, steps)
     return network
