@@ -22,7 +22,8 @@ import tensorflow as tf
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, Paths
 from carvana.competition.submission import read_rows
-from carvana.data.images import list_images, read_photograph, resize, upsample
+from carvana.data.images import list_images, read_photograph
+from carvana.data.resize import resize, upsample
 from carvana.recipe import Input, Recipe
 from carvana.run import Run, build_network
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image, ImageCms, features
 
 from carvana.data import images
+from carvana.data.resize import resize
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from conftest import run_out_of_memory
@@ -72,7 +73,7 @@ def test_every_format_and_orientation_comes_out_upright(kind, orientation, tmp_p
     assert small.shape[0] <= small.shape[1] * 80 / 120 + 1
     if kind == "JPEG":
         assert small.shape == (40, 60, 3)  # decoded at half its size
-    assert np.abs(images.resize(small, SMALL) - images.resize(whole, SMALL)).mean() < 0.01
+    assert np.abs(resize(small, SMALL) - resize(whole, SMALL)).mean() < 0.01
 
 
 def test_turning_is_what_exif_transpose_does():
@@ -201,19 +202,5 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need(tmp_path):
         assert found.shape == (*decoded, 3)
         assert whole_size == (320, 480)
         whole, _ = images.read_photograph(path)
-        found, want = (images.resize(part, settings) for part in (found, whole))
+        found, want = (resize(part, settings) for part in (found, whole))
         np.testing.assert_allclose(found, want, atol=0.02)
-
-
-def test_area_recipes_enlarge_smoothly_instead_of_repeating_pixels():
-    ramp = np.tile(np.arange(0, 240, 16, dtype=np.uint8)[None, :, None], (10, 1, 3))
-    settings = dataclasses.replace(load_recipe("sharp").input, height=20, width=30)
-    enlarged = images.resize(ramp, settings)
-    assert enlarged.shape == (20, 30, 3)
-    assert enlarged.dtype == np.float32
-    assert (np.diff(enlarged[5, 2:-2, 0]) > 0).all()
-    assert enlarged.min() >= 0
-    assert enlarged.max() <= 1
-    bilinear = dataclasses.replace(settings, method="bilinear", antialias=True)
-    want = tf.image.resize(ramp, (20, 30), antialias=True) / 255
-    np.testing.assert_allclose(images.resize(ramp, bilinear), want, atol=1e-4)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from carvana.data.images import read_photograph, resize
+from carvana.data.images import read_photograph
+from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction.predict import Model, load
 from conftest import HEIGHT, WIDTH

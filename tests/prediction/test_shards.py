@@ -16,7 +16,8 @@ from PIL import Image
 from carvana.competition import rle
 from carvana.competition.score import score
 from carvana.competition.submission import validate
-from carvana.data.images import read_photograph, resize
+from carvana.data.images import read_photograph
+from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction import predict, shards
 from carvana.prediction.shards import write_submission

@@ -11,7 +11,7 @@ import numpy as np
 from carvana.backend import tf
 from carvana.data.augment import augment
 from carvana.data.cache import read_prepared
-from carvana.data.images import memory_errors
+from carvana.data.resize import memory_errors
 from carvana.recipe import Recipe
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from carvana.backend import tf
 from carvana.data.dataset import Pair
-from carvana.data.images import photograph_size, read_photograph, resize
+from carvana.data.images import photograph_size, read_photograph
 from carvana.data.masks import label_name, read_mask, to_targets
+from carvana.data.resize import resize
 from carvana.errors import CarvanaError, list_faults
 from carvana.files import (
     LONGEST_NAME,

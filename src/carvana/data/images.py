@@ -1,4 +1,4 @@
-"""Read photographs, whatever their format, and bring them to the network's size and back.
+"""Read photographs, whatever their format.
 
 With `masks.py` this is the only code that opens pictures. A photograph comes out as people see it:
 upright by its EXIF orientation, 8-bit sRGB, what is transparent on white.
@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from carvana.backend import tf
+from carvana.data.resize import memory_errors
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input
 
@@ -27,21 +27,6 @@ ENDINGS = (
 )
 ORIENTATION = 0x0112  # the EXIF tag
 SOFTWARE = "carvana"  # what the pictures we write name as their maker
-
-
-@contextlib.contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn OpenCV's out-of-memory error into MemoryError; also a decorator.
-
-    Raises:
-        MemoryError: OpenCV could not allocate.
-    """
-    try:
-        yield
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError(str(error)) from error
-        raise
 
 
 def list_images(folder: Path) -> list[str]:
@@ -322,65 +307,3 @@ def _on_white(picture: Image.Image) -> Image.Image:
         return picture
     white = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(white, picture).convert("RGB")
-
-
-def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
-    """Resize to the recipe's size, aspect ratio not kept, and scale to [0, 1].
-
-    Args:
-        picture: (height, width, channels) uint8.
-        settings: the recipe's size, and how pixels are averaged.
-
-    Returns:
-        (settings.height, settings.width, channels) float32.
-    """
-    size, white = (settings.height, settings.width), np.float32(255)
-    if settings.method == "bilinear" and not settings.antialias:
-        return _bilinear(picture, size)
-    grows = picture.shape[0] < size[0] and picture.shape[1] < size[1]
-    if settings.method == "area" and grows:  # areas would repeat pixels
-        larger = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC)
-        return larger.reshape(*size, -1) / white
-    resized = tf.image.resize(picture, size, settings.method, antialias=settings.antialias)
-    # Sums of many shares miss 1 by a rounding error, which accuracy would count as an error.
-    return np.round(resized.numpy() / white * 2**16) / np.float32(2**16)
-
-
-def _bilinear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Do what `tf.image.resize` does after `convert_image_dtype`, bit for bit.
-
-    TensorFlow converts every pixel; without antialiasing, most of them are never used.
-    """
-
-    def neighbours(count: int, wanted: int):
-        step = np.float32(count) / np.float32(wanted)
-        at = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
-        low = np.floor(at)
-        high = np.minimum(np.ceil(at), count - 1)
-        return np.maximum(low, 0).astype(int), high.astype(int), (at - low)[:, None]
-
-    top, bottom, down = neighbours(picture.shape[0], size[0])
-    left, right, across = neighbours(picture.shape[1], size[1])
-
-    def row(chosen: np.ndarray) -> np.ndarray:
-        pixels = picture[chosen]
-        a, b = (pixels[:, at] * np.float32(1 / 255) for at in (left, right))
-        return a + (b - a) * across
-
-    upper, lower = row(top), row(bottom)
-    return upper + (lower - upper) * down[:, None]
-
-
-@memory_errors()
-def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring probabilities to a photograph's size, bilinearly.
-
-    Args:
-        probability: (h, w, outputs) float32 in [0, 1].
-
-    Returns:
-        (height, width) float32 for one output, else (height, width, outputs).
-    """
-    if probability.shape[-1] == 1:
-        probability = probability[..., 0]
-    return cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from carvana.backend import keras, keras_settings, tf
-from carvana.data.images import as_photograph, read_photograph, resize, upsample
+from carvana.data.images import as_photograph, read_photograph
+from carvana.data.resize import resize, upsample
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input, Recipe
 from carvana.run import Run
