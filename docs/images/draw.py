@@ -1,4 +1,4 @@
-"""Draw the README's picture: a rendered car, the mask `sharper` gives it, cut-out, an edge enlarged.
+"""Draw the README's picture: a rendered car, its mask by `sharper`, cut out, an edge enlarged.
 
     .venv/bin/python docs/images/draw.py
 
