@@ -122,7 +122,7 @@ clean: ## delete what can be made again in minutes: caches and what the demo mad
 	$(foreach lock,$(wildcard $(DATA)/cache/$(HEX12)/.lock),rm -rf $(dir $(lock));)
 	$(if $(wildcard $(DATA)/demo-kaggle/.made-by-demo),rm -rf $(DATA)/demo-kaggle)
 	$(if $(wildcard $(DATA)/demo/.made-by-demo),rm -rf $(DATA)/demo)
-	$(if $(wildcard runs/demo/.made-by-demo),rm -rf runs/demo submissions/demo.csv.gz)
+	$(if $(wildcard runs/demo/.made-by-demo),rm -rf runs/demo submissions/demo.csv.gz*)
 
 PRODUCTS := find runs/ submissions/ -mindepth 1 -maxdepth 1 ! -name README.md ! -name '.*'
 

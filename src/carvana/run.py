@@ -1,5 +1,6 @@
 """A run folder: the names of its files, and the trained network in it; small files of weights."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -100,6 +101,7 @@ class Run:
     recipe: Recipe
     networks: tuple["keras.Model", ...]  # the same one at each of the prediction's scales
     paths: tuple[Path, ...]  # of the files it was loaded from
+    val_dice: float | None = None  # soft dice of the validation photographs, where it is known
 
     @classmethod
     def load(cls, source: str | Path | Sequence[str | Path]) -> "Run":
@@ -162,7 +164,7 @@ class Run:
             networks = _at_each_scale(recipe, network)
         except ValueError as error:
             raise mismatch from error
-        return cls(recipe, networks, (path,))
+        return cls(recipe, networks, (path,), _val_dice(folder / METRICS))
 
     @classmethod
     def _load_mean(cls, sources: Sequence[str | Path]) -> "Run":
@@ -186,21 +188,24 @@ class Run:
                 inputs = keras.Input(networks[0].input_shape[1:])
                 mean = keras.layers.Average()([network(inputs) for network in networks])
                 means.append(keras.Model(inputs, mean))
-        return cls(first.recipe, tuple(means), tuple(path for run in runs for path in run.paths))
+        paths = tuple(path for run in runs for path in run.paths)
+        known = [run.val_dice for run in runs if run.val_dice is not None]
+        return cls(first.recipe, tuple(means), paths, min(known, default=None))
 
     @classmethod
     def _load_weights(cls, path: Path) -> "Run":
         try:
             with np.load(path) as arrays:
                 recipe = parse_recipe(str(arrays["recipe"]), str(path))
-                numbered = sorted(name for name in arrays.files if name != "recipe")
+                numbered = sorted(name for name in arrays.files if name.isdecimal())
                 weights = [arrays[name].astype(np.float32) for name in numbered]
+                val_dice = float(arrays["val_dice"]) if "val_dice" in arrays else None
             if not all(np.isfinite(weight).all() for weight in weights):
                 raise ValueError("not numbers")
             network = build_network(recipe, choose_precision(recipe.training.precision))
             for variable, weight in zip(_own_variables(network), weights, strict=True):
                 variable.assign(weight)
-            return cls(recipe, _at_each_scale(recipe, network), (path,))
+            return cls(recipe, _at_each_scale(recipe, network), (path,), val_dice)
         except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
             raise
         except Exception as error:  # NumPy raises whatever the broken part raised
@@ -225,6 +230,8 @@ class Run:
         if [w.shape for w in network.weights] != [w.shape for w in fresh.weights]:
             raise CarvanaError(f"{path}: the run's model does not match its recipe; train again")
         arrays = {"recipe": np.array(to_toml(self.recipe))}
+        if self.val_dice is not None:
+            arrays["val_dice"] = np.array(self.val_dice)
         for number, variable in enumerate(_own_variables(network)):
             weight = variable.numpy()
             with np.errstate(over="ignore"):
@@ -243,6 +250,13 @@ class Run:
         for path in self.paths:
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+def _val_dice(metrics: Path) -> float | None:
+    """Return the soft dice that `metrics.json` records; None where training is not finished."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return float(json.loads(metrics.read_text())["val_dice"])
+    return None
 
 
 def shipped_names() -> list[str]:

@@ -20,6 +20,7 @@ from carvana.data.images import read_photograph
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction import predict, shards
+from carvana.prediction.certainty import review_of
 from carvana.prediction.shards import write_submission
 from conftest import HEIGHT, WIDTH
 
@@ -35,8 +36,10 @@ def test_from_photographs_to_a_scored_submission(trained, model, tmp_path):
     write_submission(model, paths.test, out)
     assert validate(out, paths.sample_submission, HEIGHT, WIDTH).valid
     assert score(out, paths.root / "solution.csv").mean > 0.6
-    visible = [f.name for f in out.parent.iterdir() if not f.name.startswith(".")]
-    assert visible == ["tiny.csv.gz"]
+    visible = {f.name for f in out.parent.iterdir() if not f.name.startswith(".")}
+    assert visible == {"tiny.csv.gz", "tiny.csv.gz.review.csv"}
+    review = list(csv.reader(review_of(out).open()))[1:]
+    assert sorted(name for name, _ in review) == sorted(f.name for f in paths.test.iterdir())
     assert not (out.parent / ".tiny.csv.gz.partial").exists()
 
 

@@ -1,5 +1,6 @@
 """Cut cars out of photographs: PNGs whose background is transparent."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image, ImageChops
 from carvana.data.images import is_ours, open_photograph, our_mark
 from carvana.errors import UsageError
 from carvana.files import replacing
+from carvana.prediction.certainty import expected_dice, is_unsure
 from carvana.prediction.predict import Model
 from carvana.progress import progress
 
@@ -47,6 +49,12 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
 
     def write(photo: Path, probability: np.ndarray) -> Path:
         target = out / f"{photo.stem}.png"
+        if is_unsure(expected_dice(probability), model.run.val_dice):
+            print(
+                f"{photo}: its mask is unsure; the photograph is unlike those the model was "
+                "trained on",
+                file=sys.stderr,
+            )
         picture = open_photograph(photo)
         if probability.ndim == 3:
             probability = 1 - probability[..., 0]  # of several classes, all but the background

@@ -18,6 +18,7 @@ from carvana.data.images import decode_photograph, is_ours, list_images, our_mar
 from carvana.data.masks import to_picture
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, beside, cannot_write, replacing
+from carvana.prediction.certainty import expected_dice, review_of, write_review
 from carvana.prediction.predict import Model
 from carvana.progress import progress
 from carvana.recipe import Input
@@ -33,6 +34,8 @@ def write_submission(
     """Predict a folder of photographs into a submission, or resume where a kill stopped it.
 
     Rows are added to `.<out>.partial` as they are made; the finished file is renamed into place.
+    Beside it, `<out>.review.csv` names the photographs by how sure their masks are, the least sure
+    first.
 
     Args:
         model: the model, of two colours.
@@ -58,7 +61,8 @@ def write_submission(
         return rle.encode(model.decide(probability, threshold))
 
     with _rows(model, images, out, encode, threshold, workers) as rows:
-        _write_csv(out, rows)
+        expected = _write_csv(out, rows)
+        write_review(review_of(out), expected, model.run.val_dice)
 
 
 def write_masks(
@@ -72,7 +76,7 @@ def write_masks(
 
     A map is a palette picture: the index of a pixel is its class as the recipe's masks number it
     (0 background, 1 car without classes), and its colour the class's. It is named after the
-    photograph as the recipe's masks are.
+    photograph as the recipe's masks are. `<out>.review.csv` is written as by `write_submission`.
 
     Args:
         model: the model.
@@ -109,8 +113,9 @@ def write_masks(
     def is_there(name: str) -> bool:
         return target(Path(name)).is_file()
 
-    with _rows(model, images, out / "masks", write, threshold, workers, is_there):
-        pass
+    with _rows(model, images, out / "masks", write, threshold, workers, is_there) as rows:
+        expected = [(name, value) for name, value, _ in rows]
+        write_review(review_of(out), expected, model.run.val_dice)
 
 
 @contextlib.contextmanager
@@ -122,8 +127,10 @@ def _rows(
     threshold: float | None,
     workers: int | None,
     is_there: Callable[[str], bool] = lambda name: True,
-) -> Iterator[Iterator[tuple[str, str]]]:
-    """Make a row of each photograph, but for those made before; yield (image, row) in order.
+) -> Iterator[Iterator[tuple[str, float, str]]]:
+    """Make a row of each photograph, but for those made before.
+
+    Yield (image, expected dice, row) in order.
 
     Args:
         out: beside which the rows made so far are kept, until the block ends.
@@ -139,10 +146,11 @@ def _rows(
         digests[path] = _digest(data)
         return decode_photograph(data, path, settings)
 
-    def row(path: Path, probability: np.ndarray) -> tuple[str, str, str]:
-        return path.name, digests.pop(path), finish(path, probability)
+    def row(path: Path, probability: np.ndarray) -> tuple[str, str, float, str]:
+        expected = round(expected_dice(probability), 6)
+        return path.name, digests.pop(path), expected, finish(path, probability)
 
-    key = f"{model.run.fingerprint()} {threshold or model.recipe.prediction.threshold}"
+    key = f"{model.run.fingerprint()} {threshold or model.recipe.prediction.threshold} 2"
     try:
         with alone(out, "prediction"), _open_partial(partial, key) as file:
             done = {name for name in _reusable(file, images, set(names)) if is_there(name)}
@@ -167,7 +175,7 @@ def _digest(photograph: bytes) -> str:
 
 @contextlib.contextmanager
 def _open_partial(path: Path, key: str) -> Iterator[TextIO]:
-    """Open the rows made so far for appending: image, digest of the photograph, run lengths.
+    """Open the rows made so far for appending: image, photograph's digest, expected dice, row.
 
     The first line is the key; a file of another key is emptied. A row cut short is dropped.
     """
@@ -192,7 +200,7 @@ def _reusable(file: TextIO, images: Path, names: set[str]) -> set[str]:
     """Return the images whose row was made of the photograph now on disk."""
     file.seek(0)
     file.readline()  # the key
-    made = {name: digest for name, digest, _ in csv.reader(file) if name in names}
+    made = {name: digest for name, digest, *_ in csv.reader(file) if name in names}
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda name: _digest(read_bytes(images / name)), made)
         digests = progress(digests, "checking existing rows", len(made))
@@ -201,8 +209,8 @@ def _reusable(file: TextIO, images: Path, names: set[str]) -> set[str]:
         }
 
 
-def _merge(file: TextIO, names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield image and run lengths in the order of `names`; of an image's rows the last counts.
+def _merge(file: TextIO, names: list[str]) -> Iterator[tuple[str, float, str]]:
+    """Yield image, expected dice and row in the order of `names`; an image's last row counts.
 
     Raises:
         CarvanaError: an image has no row.
@@ -214,12 +222,13 @@ def _merge(file: TextIO, names: list[str]) -> Iterator[tuple[str, str]]:
         if name not in offsets:
             raise CarvanaError(f"{name}: has no mask yet; run the same command again")
         file.seek(offsets[name])
-        _, _, runs = next(csv.reader([file.readline()]))
-        yield name, runs
+        _, _, expected, row = next(csv.reader([file.readline()]))
+        yield name, float(expected), row
 
 
-def _write_csv(out: Path, rows: Iterator[tuple[str, str]]) -> None:
-    settings = {"mode": "wt", "encoding": "utf-8", "newline": ""}
+def _write_csv(out: Path, rows: Iterator[tuple[str, float, str]]) -> list[tuple[str, float]]:
+    """Write a submission; return each image's expected dice."""
+    settings, expected = {"mode": "wt", "encoding": "utf-8", "newline": ""}, []
     with (
         replacing(out) as temporary,
         (
@@ -230,4 +239,7 @@ def _write_csv(out: Path, rows: Iterator[tuple[str, str]]) -> None:
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
-        writer.writerows(rows)
+        for name, value, runs in rows:
+            expected.append((name, value))
+            writer.writerow((name, runs))
+    return expected

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, write_text
+from carvana.prediction.certainty import review_of
 from carvana.recipe import load_recipe, to_toml
 from carvana.sandbox.cars.rendered import MARKER, write_competition
 from carvana.sandbox.server import Sandbox
@@ -85,6 +86,7 @@ def _clear_outdated(served: Path, fetched: Path, run: Path, submission: Path) ->
             shutil.rmtree(folder)
             if folder == run:
                 submission.unlink(missing_ok=True)
+                review_of(submission).unlink(missing_ok=True)
         write_text(note, made_of)
 
 

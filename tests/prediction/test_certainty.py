@@ -1,0 +1,78 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import carvana
+from carvana.prediction.certainty import expected_dice, is_unsure, review_of, write_review
+from carvana.prediction.cutout import cut_out
+from carvana.prediction.shards import write_submission
+from carvana.sandbox.cars.studio import render
+
+
+def test_expected_dice_by_hand():
+    sure = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
+    assert expected_dice(sure) == 1
+    assert expected_dice(sure / 2) == pytest.approx(0.5)  # (3 / 4) / (3 / 2)
+    assert expected_dice(np.zeros((4, 5), np.float32)) == 1
+    classes = np.stack([sure / 2, 1 - sure / 2, np.zeros_like(sure)], axis=-1)
+    assert expected_dice(classes) == pytest.approx((0.5 + (3 * 0.25 + 3) / 4.5) / 2)
+
+
+def test_expected_dice_is_what_calibrated_probabilities_score():
+    rng = np.random.default_rng(1)
+    probability = rng.beta(0.3, 0.3, (400, 500)).astype(np.float32)
+    truth = rng.random(probability.shape) < probability
+    soft = 2 * probability[truth].sum() / (probability.sum() + truth.sum())
+    assert expected_dice(probability) == pytest.approx(soft, abs=0.005)
+
+
+def test_unsure_is_relative_to_the_validation_photographs():
+    assert is_unsure(0.97, usual=0.99)
+    assert not is_unsure(0.98, usual=0.99)
+    assert not is_unsure(0.97, usual=0.95)
+    assert not is_unsure(0.1, usual=None)
+
+
+def test_the_review_names_the_least_sure_first(tmp_path, capsys):
+    path = review_of(tmp_path / "s.csv.gz")
+    write_review(path, [("a.jpg", 0.99), ("b.jpg", 0.5), ("c.jpg", 0.98)], usual=0.99)
+    assert path.name == "s.csv.gz.review.csv"
+    rows = list(csv.reader(path.open()))
+    assert rows == [
+        *(["img", "expected_dice"], ["b.jpg", "0.500000"]),
+        *(["c.jpg", "0.980000"], ["a.jpg", "0.990000"]),
+    ]
+    assert "1 of 3 masks are unsure" in capsys.readouterr().err
+
+
+def draw_street() -> Image.Image:
+    """Draw a sky, houses of many colours, a road and cars on it."""
+    street = Image.new("RGB", (960, 640), (120, 160, 220))
+    draw, rng = ImageDraw.Draw(street), np.random.default_rng(1)
+    draw.rectangle((0, 400, 960, 640), fill=(80, 80, 85))
+    for left in range(0, 960, 120):
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        draw.rectangle((left, 400 - int(rng.integers(100, 350)), left + 110, 420), fill=colour)
+    for left in range(0, 960, 240):
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        draw.rounded_rectangle((left, 400, left + 180, 480), 30, fill=colour)
+    return street
+
+
+@pytest.mark.slow
+def test_pictures_unlike_the_studio_are_named(tmp_path, capsys):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    car, _ = render(52, 4)
+    Image.fromarray(car).save(photographs / "car.png")
+    draw_street().save(photographs / "street.png")
+    model = carvana.load("sharp")
+    cut_out(model, sorted(photographs.iterdir()), tmp_path / "cutouts")
+    said = [line for line in capsys.readouterr().err.splitlines() if "unsure" in line]
+    assert [line.split(":")[0] for line in said] == [str(photographs / "street.png")]
+    out = tmp_path / "s.csv"
+    write_submission(model, photographs, out)
+    assert "1 of 2 masks are unsure" in capsys.readouterr().err
+    assert review_of(out).read_text().splitlines()[1].startswith("street.png,")
