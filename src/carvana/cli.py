@@ -114,7 +114,8 @@ def _validate(options) -> int:
     print(f"{options.submission}: {result.rows} rows, {result.empty} empty masks")
     for line in result.lines():
         print(f"  {line}")
-    print("valid" if result.valid else f"not valid: {len(result.faults)} kinds of fault")
+    kinds = len(result.faults)
+    print("valid" if not kinds else f"not valid: {kinds} kind{'s' if kinds > 1 else ''} of fault")
     return 0 if result.valid else 1
 
 
