@@ -159,7 +159,10 @@ def test_prediction_takes_pictures_at_the_scales_the_recipe_names():
         (["data.classes={only=0}"], "data.classes: name two or more"),
         (["data.classes={a=0, b=0}"], "data.classes: name two or more, each with a value of its"),
         (["data.classes={a=0, b='#ff0000'}"], "data.classes: give numbers for all of them"),
-        (["data.classes={a='red', b='#ff0000'}"], "data.classes.*write a colour as #rrggbb"),
+        (
+            ["data.classes={a='red', b='#ff0000'}"],
+            "data.classes.*a number from 0 to 254, or a colour as #rrggbb",
+        ),
         (["data.classes={a=0, b=1}", "data.ignore=1"], "data.ignore = 1: is the value of a class"),
         (["data.classes={a=0, b=1}", "data.ignore='#ffffff'"], "give numbers for all of them and"),
         (["data.ignore=255"], "data.ignore: goes with classes"),

@@ -4,12 +4,14 @@ import io
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from carvana.arguments import build_parser
 from carvana.backend import import_quietly
 from carvana.competition.facts import Paths
-from carvana.errors import CarvanaError, UsageError
+from carvana.errors import CarvanaError, UsageError, plural
+from carvana.files import remedy_for
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large pictures and odd EXIF data
     try:
         if options.tensorflow and not options.debug:
             import_quietly()
@@ -37,8 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # one that no stage explains
         if options.debug:
             raise
-        remedy = "fix this and run the command again"
-        print(f"carvana {options.command}: {error}; {remedy}", file=sys.stderr)
+        what = f"{error.filename or options.command}: {error.strerror or error}"
+        remedy = f"{remedy_for(error)}, then run the same command again"
+        print(f"carvana {options.command}: {what}; {remedy}", file=sys.stderr)
         return 1
     except Exception as error:
         memory = isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__
@@ -67,8 +71,8 @@ def _train(options) -> None:
 
     metrics = train(options.recipe, options.data, options.run, options.set or (), options.cache)
     print(
-        f"{options.run}: {metrics['epochs']} epochs, {metrics['steps']} steps, validation dice "
-        f"{metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
+        f"{options.run}: {plural(metrics['epochs'], 'epoch')}, {plural(metrics['steps'], 'step')}, "
+        f"validation dice {metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
     )
 
 
@@ -114,8 +118,8 @@ def _validate(options) -> int:
     print(f"{options.submission}: {result.rows} rows, {result.empty} empty masks")
     for line in result.lines():
         print(f"  {line}")
-    kinds = len(result.faults)
-    print("valid" if not kinds else f"not valid: {kinds} kind{'s' if kinds > 1 else ''} of fault")
+    kinds = plural(len(result.faults), "kind")
+    print("valid" if result.valid else f"not valid: {kinds} of fault")
     return 0 if result.valid else 1
 
 
@@ -135,6 +139,11 @@ def _score(options) -> None:
 
         if options.truth is None:
             raise UsageError("--truth is missing: the true masks, a CSV (img,rle_mask) or a folder")
+        if options.truth.is_dir() != options.submission.is_dir():
+            raise UsageError(
+                f"{options.submission} and --truth {options.truth}: give two folders of masks, or "
+                "two CSVs (img,rle_mask)"
+            )
         if options.submission.is_dir():
             from carvana.prediction.evaluate import score_folders
             from carvana.recipe import load_recipe
@@ -205,27 +214,36 @@ def _look(options) -> None:
 
 
 def _inspect(options) -> int:
+    from carvana.data.dataset import match_pairs
+    from carvana.data.images import check_sheet
     from carvana.data.inspect import draw_sheet, inspect
     from carvana.recipe import load_recipe
 
     settings = load_recipe(options.recipe, options.set).data
-    result = inspect(options.data, settings)
     if options.out:
-        draw_sheet(options.data, settings, options.out)
+        check_sheet(options.out)
+    pairs, faults = match_pairs(options.data, settings)
+    result = inspect(pairs, faults, settings)
     if options.json:
         print(json.dumps(vars(result)))
-        return 1 if result.faults else 0
-    print(f"{options.data}: {result.pairs} photographs with masks")
+    else:
+        _print_inspection(options.data, result)
+    if options.out:
+        draw_sheet(pairs, settings, options.out)
+        if not options.json:
+            print(f"{options.out}: photograph | mask")
+    return 1 if result.faults else 0
+
+
+def _print_inspection(data: Path, result) -> None:
+    print(f"{data}: {plural(result.pairs, 'photograph')} with masks")
     for title, counts in (("sizes", result.sizes), ("formats", result.formats)):
         print(f"{title}: " + ", ".join(f"{name} ({count})" for name, count in counts.items()))
     shares = (f"{name} {share:.1%}" for name, share in result.classes.items())
     print(f"pixels: {', '.join(shares)}")
     for line in (*result.warnings, *result.faults):
         print(f"  {line}")
-    print(f"{len(result.faults)} faults" if result.faults else "no faults")
-    if options.out:
-        print(f"{options.out}: photograph | mask")
-    return 1 if result.faults else 0
+    print(plural(len(result.faults), "fault") if result.faults else "no faults")
 
 
 COMMANDS = {

@@ -9,6 +9,11 @@ class UsageError(CarvanaError):
     """The command was called wrongly, or a recipe is wrong (exit code 2)."""
 
 
+def plural(count: int, noun: str) -> str:
+    """Return `1 fault` or `2 faults`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def list_faults(summary: str, faults: list[str], most: int = 20) -> str:
     """List faults under a summary, one a line, at most `most` of them."""
     lines = [summary, *(f"  {fault}" for fault in faults[:most])]

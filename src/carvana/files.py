@@ -23,6 +23,7 @@ _REMEDIES = {
     errno.ENOTDIR: "move what is in the way or choose another place",
     errno.EISDIR: "move what is in the way or choose another place",
     errno.ENOTEMPTY: "move what is in the way or choose another place",
+    errno.ELOOP: "remove the link, which leads back to itself",
 }
 
 
@@ -35,9 +36,14 @@ def cannot_write(path: Path, error: OSError, remedy: str = "", kept: str = "") -
         remedy: instead of the usual one for this reason.
         kept: what is not lost, for the end of the line.
     """
-    remedy = remedy or _REMEDIES.get(error.errno, "choose another place")
+    remedy = remedy or remedy_for(error)
     line = f"{path}: cannot be written ({error.strerror or error}); {remedy}"
     return CarvanaError(f"{line}, then run the same command again{f': {kept}' if kept else ''}")
+
+
+def remedy_for(error: OSError) -> str:
+    """Return what to do about a file that cannot be written."""
+    return _REMEDIES.get(error.errno, "choose another place")
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -106,11 +112,10 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         UsageError: `path` is the root of the file system.
         CarvanaError: another process is writing it, or the lock cannot be written.
     """
-    if not path.resolve().name:
+    real = Path(os.path.realpath(path))  # one lock, by whatever link it is named
+    if not real.name:
         raise UsageError(f"{path}: choose a folder within it")
-    lock_path = lock_path or beside(
-        path.resolve(), "lock"
-    )  # one lock, by whatever link it is named
+    lock_path = lock_path or beside(real, "lock")
     lock = filelock.FileLock(lock_path, blocking=False)
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)

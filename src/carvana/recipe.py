@@ -14,7 +14,17 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from carvana.data.augment import Augment
 from carvana.errors import UsageError
 from carvana.networks import NETWORKS
-from carvana.sections import Colour, Count, Pattern, Seed, Share, Side, section
+from carvana.sections import (
+    ClassValue,
+    Count,
+    Foreground,
+    Ignore,
+    Pattern,
+    Seed,
+    Share,
+    Side,
+    section,
+)
 
 
 @section
@@ -26,11 +36,11 @@ class Data:
     images: str = "train"
     masks: str = "train_masks"
     mask_names: str = "{name}_mask"
-    classes: dict[str, Annotated[int, Field(ge=0, le=254)] | Colour] = dataclasses.field(
+    classes: Annotated[dict[str, ClassValue], Field(max_length=254)] = dataclasses.field(
         default_factory=dict
     )
-    foreground: Literal[""] | Colour = ""
-    ignore: Literal[""] | Annotated[int, Field(ge=0, le=255)] | Colour = ""
+    foreground: Foreground = ""
+    ignore: Ignore = ""
     group: Pattern = ""
 
     @model_validator(mode="after")
@@ -43,6 +53,8 @@ class Data:
         values = [*self.classes.values()]
         if len(self.classes) == 1 or len(set(values)) < len(values):
             raise ValueError("classes: name two or more, each with a value of its own")
+        if self.background:
+            raise ValueError('classes: list "background" first')
         if self.ignore != "":
             if not values:
                 raise ValueError("ignore: goes with classes; a mask of two colours has no third")
@@ -59,6 +71,12 @@ class Data:
     def class_names(self) -> list[str]:
         """The classes, in the order of labels."""
         return list(self.classes) or ["background", "car"]
+
+    @property
+    def background(self) -> int | None:
+        """The label of the background; None if no class is called that."""
+        names = self.class_names
+        return names.index("background") if "background" in names else None
 
     @property
     def outputs(self) -> int:
@@ -219,6 +237,11 @@ def _check(values: dict, source: str) -> Recipe:
         faults = [_explain(fault) for fault in error.errors()]
         raise UsageError(f"{source}: {'; '.join(faults)}") from error
     _check_sizes(recipe, source)
+    if recipe.augment.repaint and recipe.data.background is None:
+        raise UsageError(
+            f"{source}: augment.repaint = {recipe.augment.repaint}: paints all but the class "
+            '"background", and none is called that; use 0.0'
+        )
     stages, most = recipe.training.stages, recipe.model.pictures - 1
     if len(stages) > most or sum(stages) > 1:
         raise UsageError(

@@ -76,7 +76,7 @@ def _check_layout(folder: Path) -> dict:
     marker = folder / MARKER
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-        layout = content["layout"]
+        layout, _ = content["layout"], content["precision"]
     except FileNotFoundError as error:
         raise CarvanaError(
             f"{folder}: has no {MARKER}, so this version of the kit did not make it; train again "
@@ -255,7 +255,7 @@ class Run:
 def _val_dice(metrics: Path) -> float | None:
     """Return the soft dice that `metrics.json` records; None where training is not finished."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads(metrics.read_text())["val_dice"])
+        return float(json.loads(metrics.read_text(encoding="utf-8"))["val_dice"])
     return None
 
 
@@ -301,6 +301,10 @@ def load_network(
     try:
         with keras_settings(training_precision or "float32"), layer_seeds(seed):
             return keras.saving.load_model(path, compile=training_precision is not None)
+    except PermissionError as error:
+        raise CarvanaError(
+            f"{path}: cannot be read ({error.strerror}); change its permissions"
+        ) from error
     except Exception as error:  # Keras raises whatever the broken part raised
         raise CarvanaError(
             f"{path}: is not a readable Keras model; restore it or delete it and train again"

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
 section = dataclass(
@@ -18,10 +18,30 @@ def _ascending(factors: list[float]) -> list[float]:
     return factors
 
 
-def _colour(text: str) -> str:
-    if not re.fullmatch("#[0-9a-f]{6}", text.lower()):
-        raise ValueError("write a colour as #rrggbb")
-    return text.lower()
+def _is_colour(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
+
+
+def _is_number(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _class_value(value: object) -> int | str:
+    if not (_is_number(value, 254) or _is_colour(value)):
+        raise ValueError("give a number from 0 to 254, or a colour as #rrggbb")
+    return value.lower() if isinstance(value, str) else value
+
+
+def _ignore(value: object) -> int | str:
+    if not (value == "" or _is_number(value, 255) or _is_colour(value)):
+        raise ValueError('give a number from 0 to 255, a colour as #rrggbb, or "" for none')
+    return value.lower() if isinstance(value, str) else value
+
+
+def _foreground(value: object) -> str:
+    if not (value == "" or _is_colour(value)):
+        raise ValueError('give a colour as #rrggbb, or ""')
+    return value.lower()
 
 
 def _pattern(text: str) -> str:
@@ -34,7 +54,9 @@ def _pattern(text: str) -> str:
     return text
 
 
-Colour = Annotated[str, AfterValidator(_colour)]
+ClassValue = Annotated[int | str, PlainValidator(_class_value)]
+Ignore = Annotated[int | str, PlainValidator(_ignore)]
+Foreground = Annotated[str, PlainValidator(_foreground)]
 Pattern = Annotated[str, AfterValidator(_pattern)]  # a regular expression with a group, or ""
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH
-from carvana.competition.score import dice, score
+from carvana.competition.score import dice, mean_by_view, score
 from carvana.errors import CarvanaError
 
 two_masks = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
@@ -159,3 +159,25 @@ def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda *options, **more: Full())
     with pytest.raises(CarvanaError, match=r"has no room for a copy of .*set TMPDIR to another"):
         score(truth, truth)
+
+
+def test_what_a_spreadsheet_did_is_named(tmp_path):
+    cut, truth = tmp_path / "cut.csv", tmp_path / "truth.csv"
+    for first, count in ((10_000, "even"), (1, "odd")):  # of the numbers that are left
+        runs = " ".join(f"{first + 3 * n} 2" for n in range(9000))
+        truth.write_text(f"img,rle_mask\na.jpg,{runs}\n")
+        cut.write_text(f"img,rle_mask\na.jpg,{runs[:32767]}\n")
+        if count == "even":
+            assert "32,767 characters: did Excel" in score(cut, truth).note
+        else:
+            with pytest.raises(CarvanaError, match="odd count .* 32,767 characters: did Excel"):
+                score(cut, truth)
+    for text in ("\ufeffimg;rle_mask\na.jpg;1 2\n", '"img";"rle_mask"\n', "img;rle_mask;\n"):
+        cut.write_text(text)
+        with pytest.raises(CarvanaError, match="has semicolons between its cells"):
+            score(cut, truth)
+
+
+def test_names_without_views_have_no_mean_by_view():
+    assert mean_by_view([(0.5, "p1.jpg"), (0.7, "p2.jpg")]) == {}
+    assert mean_by_view([(0.5, "a_01.jpg"), (0.7, "b_01.jpg")]) == {"01": pytest.approx(0.6)}

@@ -13,7 +13,7 @@ from carvana.data import cache
 from carvana.data.dataset import find_pairs
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
-from conftest import DATA, TINY
+from conftest import DATA, TINY, write_competition
 
 SMALL = load_recipe("blog", TINY)
 
@@ -113,8 +113,8 @@ def test_masks_of_one_class_alone_are_counted(tiny, capsys):
         Image.new("L", (150, 100), colour).save(tiny.mask(name))
     cache.prepare(find_pairs(tiny.root, DATA), tiny.cache, SMALL)
     told = capsys.readouterr().err.splitlines()
-    assert f"1 mask(s) are background alone (first: {tiny.mask('car0_01.jpg')})" in told
-    assert f"2 mask(s) are car alone (first: {tiny.mask('car0_02.jpg')})" in told
+    assert f"1 mask with nothing but background (first: {tiny.mask('car0_01.jpg')})" in told
+    assert f"2 masks with nothing but car (first: {tiny.mask('car0_02.jpg')})" in told
 
 
 def test_shares_of_classes_keep_edges_in_place(tiny):
@@ -167,7 +167,7 @@ def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
         patch.setattr(Path, "write_bytes", write_until_full)
         with pytest.raises(CarvanaError) as told:
             cache.prepare(pairs, tiny.cache, SMALL)
-    assert f"({os.strerror(fault)}); free some space in {tiny.cache}, or name" in str(told.value)
+    assert f"({os.strerror(fault)}); name a cache folder elsewhere" in str(told.value)
     assert "\n" not in str(told.value)
     assert not list(tiny.cache.glob("*/.car*"))
     kept = {file: file.stat().st_mtime_ns for file in tiny.cache.glob("*/car*")}
@@ -188,3 +188,12 @@ def test_a_cache_of_another_version_is_left_alone(tiny, monkeypatch):
     (other,) = cache.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
     assert mine.parent != other.parent
     assert mine.read_bytes() == other.read_bytes()
+
+
+def test_two_data_folders_share_a_cache(tiny, tmp_path):
+    other = write_competition(tmp_path / "other")
+    Image.new("RGB", (150, 100)).save(other.image("car0_01.jpg"))
+    mine = cache.prepare(find_pairs(tiny.root, DATA), tmp_path / "cache", SMALL)
+    theirs = cache.prepare(find_pairs(other.root, DATA), tmp_path / "cache", SMALL)
+    assert not set(mine) & set(theirs)
+    assert all(file.exists() for file in mine + theirs)

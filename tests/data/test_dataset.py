@@ -4,6 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from carvana.competition.facts import car_of
 from carvana.data import dataset
@@ -86,9 +87,9 @@ def test_split_by_car_keeps_a_car_on_one_side():
 
 
 def test_split_of_too_few_is_refused():
-    with pytest.raises(CarvanaError, match=r"2 group of photographs\(s\) cannot be split"):
+    with pytest.raises(CarvanaError, match=r"2 subjects cannot be split"):
         dataset.draw_split(PAIRS[:32], settings("car"))
-    with pytest.raises(CarvanaError, match=r"2 photograph\(s\) cannot be split"):
+    with pytest.raises(CarvanaError, match=r"2 photographs cannot be split"):
         dataset.draw_split(PAIRS[:2], settings("image"))
 
 
@@ -176,3 +177,24 @@ def test_split_is_read_back_and_checked_against_the_data(tmp_path):
     path.write_text("nonsense\n")
     with pytest.raises(CarvanaError, match="split.csv"):
         dataset.read_split(path, PAIRS)
+
+
+def test_photographs_and_masks_of_one_name_need_two_folders(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    own = dataclasses.replace(DATA, images=".", masks=".", mask_names="{name}")
+    with pytest.raises(CarvanaError, match="move the masks to a folder of their own"):
+        dataset.match_pairs(tmp_path, own)
+
+
+def test_names_without_a_car_are_units_of_their_own():
+    pairs = [named(name) for name in ("cow_1.jpg", "cow_2.jpg")]
+    pairs += [named(f"sheep{number}.jpg") for number in range(8)]
+    split = dataset.draw_split(pairs, settings("car"))
+    assert 1 <= len(split.validation) <= 3
+
+
+def test_other_files_among_the_masks_are_counted(tiny, capsys):
+    (tiny.train_masks / "notes.txt").write_text("x")
+    dataset.find_pairs(tiny.root, DATA)
+    assert "passing over what is no mask: 1 .txt" in capsys.readouterr().err

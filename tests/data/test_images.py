@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -151,9 +152,14 @@ def test_pictures_that_cannot_be_read_are_named_in_one_line(tmp_path, monkeypatc
         images.read_photograph(tmp_path / "gone.jpg")
     with pytest.raises(CarvanaError, match="is not a readable photograph .Is a directory"):
         images.read_photograph(tmp_path)
-    Image.new("F", (8, 8)).save(tmp_path / "f.tif")
-    with pytest.raises(CarvanaError, match=r"f\.tif: is not a readable photograph"):
+    Image.new("F", (8, 8), 300).save(tmp_path / "f.tif")
+    with pytest.raises(CarvanaError, match=r"f\.tif: has pixels of 32 bits, from 300 to 300; save"):
         images.read_photograph(tmp_path / "f.tif")
+    for content, what in ((b"<!DOCTYPE html>", "a web page"), (b"    ftypheic" * 9, "HEIC under")):
+        good.write_bytes(content)
+        with pytest.raises(CarvanaError, match=rf"good\.jpg: is not a photograph but {what}"):
+            images.read_photograph(good)
+    picture().save(good)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(CarvanaError, match=r"good\.jpg: is too large .*9600 pixels.*make it small"):
         images.read_photograph(good)
@@ -204,3 +210,34 @@ def test_area_recipes_decode_jpegs_no_larger_than_they_need(tmp_path):
         whole, _ = images.read_photograph(path)
         found, want = (resize(part, settings) for part in (found, whole))
         np.testing.assert_allclose(found, want, atol=0.02)
+
+
+def test_broken_exif_data_is_no_reason_to_refuse(tmp_path):
+    path = tmp_path / "a.png"
+    picture().save(path, exif=b"Exif\0\0broken")
+    assert images.read_photograph(path)[1] == (80, 120)
+    assert images.open_photograph(path).size == (120, 80)
+
+
+def test_greys_of_more_bits_are_scaled(tmp_path):
+    ramp = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (8, 1))
+    for stored in (ramp, (ramp * 65535).astype(np.uint16), np.rint(ramp * 255).astype(np.int32)):
+        Image.fromarray(stored).save(tmp_path / "a.tif")
+        found, _ = images.read_photograph(tmp_path / "a.tif")
+        np.testing.assert_allclose(found[..., 0], ramp * 255, atol=1)
+
+
+def test_the_first_frame_of_an_animation_is_used_and_said_so(tmp_path, capsys):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    found, _ = images.read_photograph(tmp_path / "a.gif")
+    assert found[0, 0].tolist() == [255, 0, 0]
+    assert "has 2 frames; the first is used" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_no_photograph(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    picture().save(tmp_path / "a.png")
+    assert images.list_images(tmp_path) == ["a.png"]
+    assert "1 .png" in capsys.readouterr().err

@@ -68,7 +68,11 @@ def test_what_is_transparent_is_background(tmp_path):
     np.testing.assert_array_equal(read(white, tmp_path, kind="GIF", transparency=0), CAR)
     black_car = np.zeros((20, 30, 4), np.uint8)
     black_car[..., 3] = CAR * 255
-    np.testing.assert_array_equal(read(Image.fromarray(black_car), tmp_path), CAR)
+    for colour, want in (("#000000", CAR), ("#ffffff", ~CAR & CAR)):
+        settings = dataclasses.replace(DATA, foreground=colour)
+        np.testing.assert_array_equal(read(Image.fromarray(black_car), tmp_path, settings), want)
+    with pytest.raises(CarvanaError, match=r"black and transparent pixels alone.*data\.foreground"):
+        read(Image.fromarray(black_car), tmp_path)
     half = Image.fromarray(np.full((4, 4, 4), 100, np.uint8))
     with pytest.raises(CarvanaError, match="has half-transparent pixels"):
         read(half, tmp_path)
@@ -84,6 +88,9 @@ def test_outside_of_a_gifs_frame_is_background(tmp_path):
     data[place + 1 : place + 5] = (6).to_bytes(2, "little") + (4).to_bytes(2, "little")
     path.write_bytes(data)
     np.testing.assert_array_equal(masks.read_mask(path, DATA), CAR)
+    black = data.replace(bytes(WHITE), bytes(BLACK), 1)  # the whole frame: no car in it
+    path.write_bytes(black)
+    assert not masks.read_mask(path, DATA).any()
 
 
 def test_a_named_foreground(tmp_path):
@@ -106,9 +113,9 @@ def test_what_is_not_a_mask_is_named(tmp_path):
     car = Image.fromarray(CAR.astype(np.uint8) * 255)
     with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, which does not keep"):
         read(car, tmp_path, kind="JPEG")
-    with pytest.raises(CarvanaError, match=r"has \d+ pixels of \d+ more colours than the two"):
+    with pytest.raises(CarvanaError, match=r"has \d+ pixels of \d+ more colours? than the two"):
         read(car.resize((47, 33), Image.Resampling.BILINEAR), tmp_path)
-    with pytest.raises(CarvanaError, match=r"has \d+ pixels of 1 more colours than the two"):
+    with pytest.raises(CarvanaError, match=r"has \d+ pixels of 1 more colour than the two"):
         read(palette((BLACK, WHITE, BLUE), CAR + np.eye(20, 30)), tmp_path)
     with pytest.raises(CarvanaError, match="has 2 frames; a mask has one"):
         read(car, tmp_path, kind="GIF", save_all=True, append_images=[Image.new("L", (30, 20), 9)])
@@ -182,3 +189,27 @@ def test_real_masks_are_read_as_pillow_reads_them(real, tmp_path):
     labels = masks.read_mask(tmp_path / "m.gif", load_recipe("blog").data)
     assert labels.shape == (1280, 1918)
     np.testing.assert_array_equal(labels, np.asarray(Image.open(tmp_path / "m.gif")) > 0)
+
+
+def test_one_bit_masks_have_the_colours_people_see(tmp_path):
+    picture = Image.fromarray(CAR)
+    assert picture.mode == "1"
+    white = dataclasses.replace(DATA, foreground="#ffffff")
+    np.testing.assert_array_equal(read(picture, tmp_path, white), CAR)
+    colours = dataclasses.replace(DATA, classes={"background": "#000000", "car": "#ffffff"})
+    np.testing.assert_array_equal(read(picture, tmp_path, colours), CAR)
+    wide = Image.fromarray(CAR.astype(np.uint16) * 65535)
+    np.testing.assert_array_equal(read(wide, tmp_path, white), CAR)
+
+
+def test_transparent_pixels_need_a_background_class(tmp_path):
+    rgba = np.zeros((20, 30, 4), np.uint8)
+    rgba[CAR] = (255, 0, 0, 255)
+    classes = {"background": "#00ff00", "car": "#ff0000"}
+    with_background = dataclasses.replace(DATA, classes=classes)
+    np.testing.assert_array_equal(read(Image.fromarray(rgba), tmp_path, with_background), CAR)
+    without = dataclasses.replace(DATA, classes={"sky": "#00ff00", "car": "#ff0000"})
+    with pytest.raises(CarvanaError, match='transparent pixels, and no class is called "backg'):
+        read(Image.fromarray(rgba), tmp_path, without)
+    ignoring = dataclasses.replace(without, ignore="#0000ff")
+    assert (read(Image.fromarray(rgba), tmp_path, ignoring) == np.where(CAR, 1, 255)).all()

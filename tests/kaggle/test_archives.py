@@ -197,7 +197,7 @@ def test_a_folder_is_completed_and_what_else_is_in_it_stays(archive, tmp_path):
     assert (folder / ".DS_Store").read_bytes() == b"macOS"
     second.write_bytes(b"x" * len(whole) + b"another")
     first.unlink()
-    with pytest.raises(CarvanaError, match="is another file than the archive's .*move"):
+    with pytest.raises(CarvanaError, match="is another file than the one to unpack .*move"):
         archives.unpack(archive, folder)
     assert second.read_bytes().endswith(b"another")
     assert not first.exists()  # it was found before anything was unpacked
@@ -216,3 +216,42 @@ def test_links_are_followed(archive, tmp_path):
     (data / "test").write_text("a file")
     with pytest.raises(CarvanaError, match="test: is a file, and a folder belongs there"):
         archives.unpack(archive, data / "test")
+
+
+def test_what_file_managers_add_and_a_folder_within_itself(tmp_path):
+    members = {
+        "train/train/": b"",
+        "train/train/a.jpg": b"a",
+        "desktop.ini": b"x",
+        ".DS_Store": b"",
+    }
+    archive = write_zip(tmp_path / "train.zip", members)
+    archives.unpack(archive, tmp_path / "train")
+    assert os.listdir(tmp_path / "train") == ["a.jpg"]
+
+
+def test_a_windows_zip_may_list_its_folder(tmp_path):
+    archive = write_zip(tmp_path / "train.zip", {"train\\": b"", "train\\a.jpg": b"a"})
+    archives.unpack(archive, tmp_path / "train")
+    assert os.listdir(tmp_path / "train") == ["a.jpg"]
+
+
+def test_unpacking_stays_within_a_folder_that_is_there(archive, tmp_path, monkeypatch):
+    target = tmp_path / "train"  # which may be a disk of its own: nothing can be renamed to it
+    target.mkdir()
+    replace = os.replace
+
+    def on_one_disk(source, place):
+        assert target in source.parents
+        replace(source, place)
+
+    monkeypatch.setattr(archives.os, "replace", on_one_disk)
+    archives.unpack(archive, target)
+    assert sorted(os.listdir(target)) == ["a.jpg", "b.jpg"]
+
+
+def test_a_link_to_itself_is_named(archive, tmp_path):
+    target = tmp_path / "train"
+    target.symlink_to(target)
+    with pytest.raises(CarvanaError, match=r"train: is a link to .*which does not exist"):
+        archives.unpack(archive, target)

@@ -347,3 +347,24 @@ def test_what_is_in_the_way_is_found_before_anything_is_fetched(sandbox, paths):
     with pytest.raises(CarvanaError, match="train: is a file, and a folder belongs there"):
         download(paths, "train")
     assert server.log == []
+
+
+def test_the_users_edited_files_are_not_overwritten(served, paths, tmp_path):
+    source = Paths(tmp_path / "unpacked")
+    download(source, "train", served)
+    download(paths, "train", source.root)
+    edited = next(paths.train.iterdir())
+    edited.write_bytes(b"edited")
+    with pytest.raises(CarvanaError, match="is another file than the one to unpack"):
+        download(paths, "train", source.root)
+    assert edited.read_bytes() == b"edited"
+
+
+def test_a_file_given_as_source_is_named_and_kept(served, paths, tmp_path):
+    with pytest.raises(UsageError, match=r"train\.zip: give the folder that holds it"):
+        download(paths, "train", served / "train.zip")
+    holiday = tmp_path / "holiday.zip"
+    shutil.copy(served / "train.zip", holiday)
+    with pytest.raises(CarvanaError, match=r"holds no train\.zip; give the folder") as told:
+        download(paths, "train", holiday)
+    assert "delete" not in str(told.value)

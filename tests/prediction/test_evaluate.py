@@ -2,10 +2,13 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
+from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError
 from carvana.prediction import evaluate
-from carvana.prediction.evaluate import score_validation
+from carvana.prediction.evaluate import score_folders, score_validation
+from conftest import DATA
 
 
 def test_validation_split_is_scored_at_full_resolution(trained, tmp_path):
@@ -46,3 +49,29 @@ def test_a_score_that_cannot_be_recorded_is_still_returned(trained, monkeypatch,
     result = evaluate.score_validation(folder, paths)
     assert result.count == 4
     assert "(the score was not recorded)" in capsys.readouterr().err
+
+
+def test_a_mask_replaced_by_one_of_another_size_is_named(trained, tmp_path):
+    paths, run = (
+        shutil.copytree(path, tmp_path / path.name) for path in (trained[0].root, trained[1])
+    )
+    for mask in Paths(paths).train_masks.iterdir():
+        Image.new("1", (30, 20)).save(mask, "GIF")
+    with pytest.raises(CarvanaError, match=r"is 30x20, its photograph 150x100"):
+        score_validation(run, Paths(paths))
+
+
+def test_folders_of_masks_are_compared_by_name(tmp_path, capsys):
+    found, truth = tmp_path / "found", tmp_path / "truth"
+    for folder in (found, truth):
+        folder.mkdir()
+        Image.new("L", (8, 8), 255).save(folder / "e\u0301.png")
+    (truth / "e\u0301.png").rename(truth / "\u00e9.png")  # another Unicode form
+    Image.new("L", (8, 8)).save(found / "more.png")
+    assert score_folders(found, truth, DATA).mean == 1
+    assert "passing over 1 mask that" in capsys.readouterr().err
+    Image.new("L", (8, 8)).save(found / "more.gif")
+    with pytest.raises(CarvanaError, match=r"holds more\.gif and more\.png; leave one"):
+        score_folders(found, truth, DATA)
+    with pytest.raises(CarvanaError, match="no such folder; `carvana predict --masks`"):
+        score_folders(tmp_path / "absent", truth, DATA)

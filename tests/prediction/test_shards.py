@@ -21,7 +21,7 @@ from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction import predict, shards
 from carvana.prediction.certainty import review_of
-from carvana.prediction.shards import write_submission
+from carvana.prediction.shards import write_masks, write_submission
 from conftest import HEIGHT, WIDTH
 
 
@@ -245,3 +245,10 @@ def test_what_cannot_be_predicted_is_named(trained, model, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(CarvanaError, match="none: holds no photograph"):
         write_submission(model, tmp_path / "none", tmp_path / "s.csv")
+
+
+def test_two_photographs_never_make_one_label_map(trained, model, tmp_path):
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (30, 20)).save(tmp_path / name)
+    with pytest.raises(UsageError, match=r"a\.jpg and a\.png would both write"):
+        write_masks(model, tmp_path, tmp_path / "maps")

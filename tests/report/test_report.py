@@ -31,7 +31,7 @@ def test_samples_show_what_augmentation_changes(tmp_path, tiny):
     image, augmented, again = np.split(np.asarray(Image.open(tmp_path / "look.png")), 3, axis=1)
     assert np.abs(image.astype(int) - augmented).mean() > 5
     np.testing.assert_array_equal(mask, again)
-    with pytest.raises(UsageError, match=r"look\.jpg: a picture's name ends in \.png"):
+    with pytest.raises(UsageError, match=r"look\.jpg: is drawn as PNG"):
         draw_samples(recipe, tiny, 2, tmp_path / "look.jpg")
 
 

@@ -65,13 +65,23 @@ def test_dice_by_class_by_hand_ignores_what_is_of_no_class():
     metric = ClassDice([1, 2])
     metric.update_state(SHARES, CLASSES)
     assert float(metric.result()) == pytest.approx((want[1] + want[2]) / 2)
+    # Over an epoch all pixels count alike, and a class that does not occur does not count.
+    metric.update_state(SHARES, CLASSES)
+    twice = (2 * 2 * 0.75 * 0.4 + 1) / (2 * (0.75 + 0.1 + 0.2 + 0.4) + 1)
+    first = ClassDice([1])
+    first.update_state(np.concatenate([SHARES, SHARES]), np.concatenate([CLASSES, CLASSES]))
+    assert float(first.result()) == pytest.approx(twice)
+    absent = ClassDice([1, 2])
+    absent.update_state(SHARES * np.array([1, 1, 0], np.float32), CLASSES)
+    only = (2 * 0.75 * 0.4 + 1) / (0.75 + 0.1 + 0.4 + 1)
+    assert float(absent.result()) == pytest.approx(only)
     accuracy = CountedAccuracy()
     accuracy.update_state(SHARES, CLASSES)
     assert float(accuracy.result()) == pytest.approx(2 / 3)
 
 
 def test_crossentropy_of_classes_by_hand():
-    pixels = [-np.log(0.8), -np.log(0.6), -0.25 * np.log(0.5) - 0.75 * np.log(0.4), 0]
+    pixels = [-np.log(0.8), -np.log(0.6), -0.25 * np.log(0.5) - 0.75 * np.log(0.4)]  # one ignored
     assert float(CountedCrossentropy()(SHARES, CLASSES)) == pytest.approx(np.mean(pixels), rel=1e-4)
     dices = np.mean(dice_by_class(SHARES, CLASSES))
     found = float(CategoricalCrossentropyDice()(SHARES, CLASSES))
@@ -86,5 +96,5 @@ def test_an_ignored_pixel_moves_no_logit():
         loss = CountedCrossentropy()(SHARES, layer(logits))
     gradient = tape.gradient(loss, logits).numpy().reshape(4, 3)
     np.testing.assert_allclose(gradient[3], 0, atol=1e-7)
-    want = (CLASSES - SHARES).reshape(4, 3) / 4
+    want = (CLASSES - SHARES).reshape(4, 3) / 3  # of the mean over those that count
     np.testing.assert_allclose(gradient[:3], want[:3], atol=1e-6)

@@ -14,7 +14,9 @@ import numpy as np
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, view_of
 from carvana.competition.submission import (
+    EXCEL_CELL,
     HEADER,
+    header_fault,
     open_csv,
     read_rows,
     row_offsets,
@@ -22,6 +24,7 @@ from carvana.competition.submission import (
 )
 from carvana.errors import CarvanaError
 
+CUT_NOTE = f"the longest cells have {EXCEL_CELL:,} characters: did Excel cut them?"
 SHIFTS_LOOKED_AT = 200  # of the first masks, to tell a file whose masks are all one pixel off
 
 
@@ -39,7 +42,13 @@ class Score:
 
 
 def mean_by_view(scored: Iterable[tuple[float, str]]) -> dict[str, float]:
-    """Average Dice over the photographs of each view; pairs of (dice, image)."""
+    """Average Dice over the photographs of each view; pairs of (dice, image).
+
+    Empty where names have no views, as those of other data.
+    """
+    scored = list(scored)
+    if not all(view_of(name).isdecimal() for _, name in scored):
+        return {}
     views: dict[str, list[float]] = {}
     for value, name in scored:
         views.setdefault(view_of(name), []).append(value)
@@ -91,10 +100,12 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
     sums: dict[str, list] = {}
     scored: list[tuple[float, str]] = []
     shifts: list[int] = []
+    longest = 0  # cell
     with _Truth(truth) as true_rows:
         rows = read_rows(submission)
-        if without_mark(next(rows, (0, []))[1]) != HEADER:
-            raise CarvanaError(f"{submission}: does not begin with {','.join(HEADER)}")
+        header = without_mark(next(rows, (0, []))[1])
+        if header != HEADER:
+            raise CarvanaError(header_fault(submission, header))
         for line, cells in rows:
             name = cells[0]
             if len(cells) != 2 or name in seen or name not in true_rows:
@@ -107,6 +118,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
             runs, usage = true_rows[name]
             if usage == "Ignored":
                 continue
+            longest = max(longest, len(cells[1]))
             masks = _parse(cells[1], submission, name), _parse(runs, truth, name)
             value = dice(*masks)
             sums.setdefault(usage, []).append(value)
@@ -127,7 +139,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
         parts={usage: float(np.mean(part)) for usage, part in sums.items() if usage},
         worst=heapq.nsmallest(worst, scored),
         views=mean_by_view(scored),
-        note=_shift_note(shifts),
+        note=CUT_NOTE if longest == EXCEL_CELL else _shift_note(shifts),
     )
 
 
@@ -155,7 +167,9 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
     try:
         pairs = rle.parse(runs)
     except ValueError as error:
-        raise CarvanaError(f"{path}: {name}: {error}; see `carvana validate`") from error
+        if len(runs) == EXCEL_CELL:
+            error = f"{error} in {EXCEL_CELL:,} characters: did Excel cut it?"
+        raise CarvanaError(f"{path}: {name}: {error}; see `carvana validate`") from None
     if (pairs[1:, 0] < pairs[:-1].sum(axis=1)).any():
         raise CarvanaError(f"{path}: {name}: runs overlap or do not ascend; see `carvana validate`")
     if pairs.size and (pairs[0, 0] < 1 or pairs[-1].sum() > HEIGHT * WIDTH + 1):
@@ -204,7 +218,7 @@ class _Truth:
             self.file = stack.enter_context(_temporary_copy(self.path))
             self.columns = without_mark(next(csv.reader([self.file.readline()]), []))
             if self.columns[:2] != HEADER:
-                raise CarvanaError(f"{self.path}: does not begin with {','.join(HEADER)}")
+                raise CarvanaError(header_fault(self.path, self.columns))
             self.offsets = {}
             for name, offset in row_offsets(self.file):
                 if name in self.offsets:

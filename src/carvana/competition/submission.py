@@ -77,6 +77,19 @@ def row_offsets(file: TextIO) -> Iterator[tuple[str, int]]:
             yield next(csv.reader([line]))[0], offset
 
 
+def _by_semicolons(cells: list[str]) -> list[str]:
+    """Split a row at semicolons, as spreadsheets write it in much of Europe."""
+    row = ",".join(without_mark(cells)).replace('"', "")
+    return row.removesuffix(";").split(";") if ";" in row else []
+
+
+def header_fault(path: Path, header: list[str]) -> str:
+    """Say what is wrong with a first line that is not `img,rle_mask`."""
+    if _by_semicolons(header) == HEADER:
+        return f"{path}: has semicolons between its cells; save it with commas"
+    return f"{path}: does not begin with {','.join(HEADER)}"
+
+
 def without_mark(header: list[str]) -> list[str]:
     """Remove the byte order mark that some programs put before a CSV's first cell."""
     return [cell.removeprefix("\ufeff") for cell in header]
@@ -140,9 +153,9 @@ def validate(
     seen = {}  # name -> line
     rows = read_rows(submission)
     line, header = next(rows, (1, []))
-    if header == [";".join(HEADER)]:
-        result.add("semicolons between the cells instead of commas", line, header[0])
-        rows = ((number, ",".join(cells).split(";")) for number, cells in rows)
+    if _by_semicolons(header) == HEADER:
+        result.add("semicolons between the cells instead of commas", line, header[0][:60])
+        rows = ((number, _by_semicolons(cells)) for number, cells in rows)
     elif header != HEADER:
         result.add("wrong header", line, f"{','.join(header)[:60]!r}, not {','.join(HEADER)!r}")
     other_forms = {unicodedata.normalize("NFC", name): name for name in expected}

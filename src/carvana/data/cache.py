@@ -7,14 +7,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from carvana.backend import tf
-from carvana.data.dataset import Pair
-from carvana.data.images import photograph_size, read_photograph
+from carvana.data.dataset import Pair, size_fault
+from carvana.data.images import read_photograph
 from carvana.data.masks import label_name, read_mask, to_targets
 from carvana.data.resize import resize
-from carvana.errors import CarvanaError, list_faults
+from carvana.errors import CarvanaError, list_faults, plural
 from carvana.files import (
     LONGEST_NAME,
     cannot_write,
@@ -44,25 +45,17 @@ def _read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     picture, size = read_photograph(pair.image, recipe.input)
     labels = read_mask(pair.mask, recipe.data)
     if labels.shape != tuple(size):
-        raise CarvanaError(_size_fault(pair, labels.shape))
+        raise CarvanaError(size_fault(pair, labels.shape))
     return picture, labels
 
 
 def _resize_pair(
     picture: np.ndarray, labels: np.ndarray, recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray]:
-    return resize(picture, recipe.input), resize(to_targets(labels, recipe.data), recipe.input)
-
-
-def _size_fault(pair: Pair, size: tuple[int, int]) -> str:
-    height, width, orientation = photograph_size(pair.image)
-    fault = f"{pair.mask}: is {size[1]}x{size[0]}, its photograph {width}x{height}"
-    if size == (width, height) and orientation > 4:
-        return (
-            f"{fault} when upright (its EXIF orientation tag is {orientation}, so it is shown on "
-            "its other side); rotate the mask the same way, or remove the tag"
-        )
-    return f"{fault}; make a mask of the photograph's size"
+    # Cubic enlarging would let the shares of several classes add up to more than a pixel.
+    enlarge = cv2.INTER_LINEAR if recipe.data.classes else cv2.INTER_CUBIC
+    targets = to_targets(labels, recipe.data)
+    return resize(picture, recipe.input), resize(targets, recipe.input, enlarge)
 
 
 def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
@@ -84,7 +77,7 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
             cannot be written.
     """
     folder = cache / _recipe_key(recipe)
-    files = [folder / _file_name(pair) for pair in pairs]
+    files = [folder / _file_name(pair, cache) for pair in pairs]
     if not any(_missing(files, recipe)):
         return files
     try:
@@ -97,15 +90,15 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
         summary = f"{len(faults)} of {len(pairs)} pairs cannot be used:"
         raise CarvanaError(list_faults(summary, faults))
     current = {file.name for file in files}
-    stems = {file.stem for file in files}
+    pictures = {file.stem for file in files}
     for file in folder.iterdir():
-        if file.name not in current and file.stem in stems:  # of a photograph since changed
+        if file.name not in current and file.stem in pictures:  # of a photograph since changed
             file.unlink(missing_ok=True)
     return files
 
 
 def _remedy(cache: Path) -> str:
-    return f"free some space in {cache}, or name a cache folder elsewhere (--cache)"
+    return f"name a cache folder elsewhere (--cache), or free some space in {cache}"
 
 
 def _missing(files: list[Path], recipe: Recipe) -> list[bool]:
@@ -147,7 +140,8 @@ def _prepare_missing(
         results = pool.map(lambda item: make(*item), todo)
         faults = [fault for fault in progress(results, "decoding", len(todo)) if fault]
     for name, masks in plain.items():
-        print(f"{len(masks)} mask(s) are {name} alone (first: {min(masks)})", file=sys.stderr)
+        what = f"{plural(len(masks), 'mask')} with nothing but {name}"
+        print(f"{what} (first: {min(masks)})", file=sys.stderr)
     return faults
 
 
@@ -173,14 +167,22 @@ def _recipe_key(recipe: Recipe) -> str:
     """Name the folder of all recipes that prepare pairs alike."""
     data = recipe.data
     values = (list(data.classes.values()), data.foreground, data.ignore)
-    made_by = (recipe.input, values, tf.__version__, "6")  # the last: the version of this code
+    made_by = (recipe.input, values, tf.__version__, "7")  # the last: the version of this code
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 
-def _file_name(pair: Pair) -> str:
-    """Name the file of a prepared pair after its photograph, and the two files' states."""
+def _file_name(pair: Pair, cache: Path) -> str:
+    """Name the file of a prepared pair after its photograph, its place, and the files' states.
+
+    The place is relative to the cache: a data folder can be moved with the cache in it, and a cache
+    can serve several data folders.
+    """
     stem = Path(pair.name).stem
-    if len(os.fsencode(stem)) > LONGEST_NAME - 40:  # room for the rest, also of a temporary name
-        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
-    stamps = f"{stamp(pair.image)} {stamp(pair.mask)}"
-    return f"{stem}.{hashlib.sha256(stamps.encode()).hexdigest()[:12]}"
+    if len(os.fsencode(stem)) > LONGEST_NAME - 50:  # room for the rest, also of a temporary name
+        stem = _digest(stem)
+    place = _digest(f"{os.path.relpath(pair.image, cache)} {os.path.relpath(pair.mask, cache)}")
+    return f"{stem}-{place[:8]}.{_digest(f'{stamp(pair.image)} {stamp(pair.mask)}')[:12]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import os
 import re
+import sys
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from carvana.competition.facts import car_of
-from carvana.data.images import list_images
+from carvana.data.images import list_files, list_images, photograph_size
 from carvana.data.masks import ENDINGS as MASK_ENDINGS
-from carvana.errors import CarvanaError, list_faults
+from carvana.errors import CarvanaError, list_faults, plural
 from carvana.files import write_text
 from carvana.recipe import Data
 
@@ -65,18 +67,29 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
         CarvanaError: a folder is absent or empty.
     """
     images, masks = root / settings.images, root / settings.masks
+    for folder, key in ((images, "data.images"), (masks, "data.masks")):
+        if not folder.is_dir():
+            raise CarvanaError(
+                f"{folder}: no such folder; run `make download`, or for pictures of your own name "
+                f"it in a recipe ({key}; see own.toml)"
+            )
     names = list_images(images)
-    if not masks.is_dir():
-        raise CarvanaError(
-            f"{masks}: no such folder; run `make download`, or say in data.masks where they are"
-        )
+    together = os.path.realpath(images) == os.path.realpath(masks)
+    files, others = list_files(masks, MASK_ENDINGS)
+    if others and not together:
+        print(f"{masks}: passing over what is no mask: {others}", file=sys.stderr)
     by_key: dict[str, list[Path]] = {}
-    for path in sorted(masks.iterdir()):
-        if path.suffix.lower() in MASK_ENDINGS and not path.name.startswith("."):
-            by_key.setdefault(_key(path.stem), []).append(path)
+    for name in files:
+        by_key.setdefault(_key(Path(name).stem), []).append(masks / name)
     wanted = {name: _key(settings.mask_names.replace("{name}", Path(name).stem)) for name in names}
-    if images.resolve() == masks.resolve():  # then the masks are among the photographs
-        wanted = {n: key for n, key in wanted.items() if _key(Path(n).stem) not in wanted.values()}
+    if together:  # then the masks are among the photographs
+        if settings.mask_names == "{name}":
+            raise CarvanaError(
+                f"{images}: holds photographs and masks of the same names; move the masks to a "
+                "folder of their own (data.masks), or name them otherwise (data.mask_names)"
+            )
+        keys = set(wanted.values())
+        wanted = {n: key for n, key in wanted.items() if _key(Path(n).stem) not in keys}
     pairs, faults, owners = [], [], {}
     for name, key in wanted.items():
         candidates = [path for path in by_key.get(key, ()) if path != images / name]
@@ -92,15 +105,29 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
         else:
             owners[candidates[0]] = name
             pairs.append(Pair(name, images / name, candidates[0]))
-    if images.resolve() != masks.resolve():
+    if not together:
         for key in by_key.keys() - set(wanted.values()):
             faults += [f"{path}: no photograph" for path in by_key[key]]
+    if not pairs and not faults:
+        faults.append(f"{images}: no photograph has a mask")
     return sorted(pairs), sorted(faults)
 
 
 def _key(stem: str) -> str:
     """Return a name as it is compared: two Unicode forms of one letter are the same."""
     return unicodedata.normalize("NFC", stem)
+
+
+def size_fault(pair: Pair, size: tuple[int, int]) -> str:
+    """Say what is wrong with a mask whose (height, width) is not its photograph's."""
+    height, width, orientation = photograph_size(pair.image)
+    fault = f"{pair.mask}: is {size[1]}x{size[0]}, its photograph {width}x{height}"
+    if size == (width, height) and orientation > 4:
+        return (
+            f"{fault} when upright (its EXIF orientation tag is {orientation}, so it is shown on "
+            "its other side); rotate the mask the same way, or remove the tag"
+        )
+    return f"{fault}; make a mask of the photograph's size"
 
 
 def draw_split(pairs: list[Pair], settings: Data) -> Split:
@@ -119,9 +146,9 @@ def draw_split(pairs: list[Pair], settings: Data) -> Split:
     drawn = sorted(set(units.values()))
     count = round(len(drawn) * settings.validation)
     if not 0 < count < len(drawn):
-        what = "photograph" if settings.split == "image" else "group of photographs"
+        what = "photograph" if settings.split == "image" else "subject"
         raise CarvanaError(
-            f"{len(drawn)} {what}(s) cannot be split with data.validation = "
+            f"{plural(len(drawn), what)} cannot be split with data.validation = "
             f"{settings.validation}; add photographs, or change data.validation, data.group or "
             'data.split ("image")'
         )
@@ -135,8 +162,9 @@ def draw_split(pairs: list[Pair], settings: Data) -> Split:
 def _group(pairs: list[Pair], pattern: str) -> dict[str, str]:
     """Return what each photograph belongs to: a pattern's first group, or its car."""
     if not pattern:
-        units = {pair.name: car_of(pair.name) for pair in pairs}
-        if len(set(units.values())) > 1:
+        units = {pair.name: car_of(pair.name) or Path(pair.name).stem for pair in pairs}
+        several = {pair.name for pair in pairs if car_of(pair.name)}
+        if several and len(set(units.values())) > 1:
             return units
         print(
             "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each is "

@@ -6,14 +6,15 @@ upright by its EXIF orientation, 8-bit sRGB, what is transparent on white.
 
 import contextlib
 import io
+import os
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from carvana.backend import tf
@@ -26,7 +27,26 @@ ENDINGS = (
     *(".gif", ".heic", ".heif"),
 )
 ORIENTATION = 0x0112  # the EXIF tag
-SOFTWARE = "carvana"  # what the pictures we write name as their maker
+SOFTWARE = "carvana"  # what the pictures we write name as their maker, and what they are
+_TRANSPOSE = {  # what turns a picture of an EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DISGUISES = {  # how files begin that are often named like photographs and are none
+    b"<!doctype": "a web page; fetch the picture itself",
+    b"<html": "a web page; fetch the picture itself",
+    b"%pdf": "a PDF; export its pictures",
+    b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
+}
+
+
+class _Unsupported(ValueError):
+    """A picture is whole, but of a kind that is not read; the message says what to do."""
 
 
 def list_images(folder: Path) -> list[str]:
@@ -42,28 +62,43 @@ def list_images(folder: Path) -> list[str]:
         raise CarvanaError(f"{folder}: is a file; give the folder that holds it")
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; run `make download` or unzip it there")
-    names, others = [], Counter()
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            others["folder"] += 1
-        elif path.suffix.lower() in ENDINGS:
-            names.append(path.name)
-        else:
-            others[path.suffix.lower() or "no ending"] += 1
-    passed_over = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
+    names, others = list_files(folder, ENDINGS)
     if not names:
         raise CarvanaError(
             f"{folder}: holds no photograph ({', '.join(ENDINGS)}); run `make download` or put "
-            f"the photographs straight into it{f' (there: {passed_over})' if others else ''}"
+            f"the photographs straight into it{f' (there: {others})' if others else ''}"
         )
+    if others:
+        print(f"{folder}: passing over what is no picture: {others}", file=sys.stderr)
+    return names
+
+
+def list_files(folder: Path, endings: Collection[str]) -> tuple[list[str], str]:
+    """Return the sorted names of a folder's files with these endings, and what else is in it.
+
+    Raises:
+        CarvanaError: the folder cannot be read, or a name cannot be written to a CSV.
+    """
+    names, others = [], Counter()
+    try:
+        for entry in os.scandir(folder):
+            suffix = Path(entry.name).suffix.lower()
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                others["folder"] += 1
+            elif suffix in endings and (entry.is_file() or entry.is_symlink()):
+                names.append(entry.name)
+            else:
+                others[suffix or "no ending"] += 1
+    except OSError as error:
+        raise CarvanaError(
+            f"{folder}: cannot be read ({error.strerror}); change its permissions"
+        ) from error
     for name in names:
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
             raise CarvanaError(f"{folder}/{name!a}: has an unreadable name; rename it")
-    if others:
-        print(f"{folder}: passing over what is no picture: {passed_over}", file=sys.stderr)
-    return sorted(names)
+    return sorted(names), ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -103,6 +138,9 @@ def decode_photograph(
     with readable(path):
         with _open(data, path) as picture:
             if not _is_plain_jpeg(picture):
+                frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+                if frames > 1:
+                    print(f"{path}: has {frames} frames; the first is used", file=sys.stderr)
                 whole = np.asarray(_on_white(_upright(picture)))
                 return whole, whole.shape[:2]
             orientation, (width, height) = _orientation(picture), picture.size
@@ -181,16 +219,35 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise CarvanaError(f"{path}: no such {kind}; check the name") from error
+    except PermissionError as error:
+        raise CarvanaError(
+            f"{path}: cannot be read ({error.strerror}); change its permissions"
+        ) from error
+    except _Unsupported as error:
+        raise CarvanaError(f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise CarvanaError(
             f"{path}: is too large ({str(error).split(',')[0].lower()}); make it smaller"
         ) from error
     except Exception as error:
+        if disguise := _disguise(path):
+            raise CarvanaError(f"{path}: is not a {kind} but {disguise}") from error
         reason = getattr(error, "strerror", None) or "cut short or broken"
         raise CarvanaError(
             f"{path}: is not a readable {kind} ({reason}); replace or remove it and run the same "
             "command again: what was made so far is kept"
         ) from error
+
+
+def _disguise(path: Path) -> str:
+    """Say what a file is that only its name calls a picture; "" where that is not known."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start = file.read(64).lower()
+        if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+            return "HEIC under another name; rename it to .heic, or convert it to JPEG"
+        text = start.lstrip()
+        return next((what for magic, what in _DISGUISES.items() if text.startswith(magic)), "")
+    return ""
 
 
 def _open(source: bytes | Path, path: Path) -> Image.Image:
@@ -207,18 +264,30 @@ def _open(source: bytes | Path, path: Path) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def our_mark() -> PngInfo:
-    """Return what marks a PNG as ours, so that it may be replaced."""
+def our_mark(kind: str) -> PngInfo:
+    """Return what marks a PNG as ours and as of a kind, so that it may be replaced."""
     mark = PngInfo()
-    mark.add_text("Software", SOFTWARE)
+    mark.add_text("Software", f"{SOFTWARE} {kind}")
     return mark
 
 
-def is_ours(path: Path) -> bool:
-    """Tell whether a picture carries our mark."""
+def check_sheet(path: Path) -> None:
+    """Make sure that a sheet of pictures may be written.
+
+    Raises:
+        UsageError: its name does not end in .png, or it would replace another picture.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: is drawn as PNG; choose a name that ends in .png")
+    if path.exists() and not is_ours(path, "sheet"):
+        raise UsageError(f"{path}: would be replaced, and was not drawn by the kit; choose another")
+
+
+def is_ours(path: Path, kind: str) -> bool:
+    """Tell whether a picture carries our mark of a kind."""
     try:
         with Image.open(path) as picture:
-            return picture.info.get("Software") == SOFTWARE
+            return picture.info.get("Software") == f"{SOFTWARE} {kind}"
     except (OSError, ValueError):
         return False
 
@@ -240,14 +309,23 @@ def _orientation(picture: Image.Image) -> int:
 
     Decoders of TIFF and HEIC turn pictures themselves.
     """
-    if picture.format not in ("JPEG", "MPO", "PNG", "WEBP", "AVIF"):
+    if picture.format not in (None, "JPEG", "MPO", "PNG", "WEBP", "AVIF"):
         return 1
-    orientation = picture.getexif().get(ORIENTATION, 1)
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # of broken EXIF data; Pillow raises whatever the broken part raised
+        return 1
     return orientation if orientation in range(1, 9) else 1
 
 
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says."""
+    orientation = _orientation(picture)
+    return picture if orientation == 1 else picture.transpose(_TRANSPOSE[orientation])
+
+
 def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an array upright, as `ImageOps.exif_transpose` turns a PIL image."""
+    """Turn an array upright, as `turn_upright` turns a PIL image."""
     if orientation in (5, 6, 7, 8):
         picture = picture.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -260,7 +338,7 @@ def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
 def _upright(picture: Image.Image) -> Image.Image:
     """Bring a picture to 8-bit sRGB, upright: RGB, or RGBA where it has transparency."""
     profile = _profile(picture)
-    picture = _eight_bits(ImageOps.exif_transpose(picture))
+    picture = _eight_bits(turn_upright(picture))
     transparent = picture.has_transparency_data
     alpha = picture.convert("RGBA").getchannel("A") if transparent else None
     if picture.mode in ("P", "PA"):
@@ -292,13 +370,20 @@ def _profile(picture: Image.Image) -> io.BytesIO | None:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Scale grey values of 16 bits to 8; Pillow itself scales colours."""
+    """Scale grey values of 16 bits, or floats in [0, 1], to 8; Pillow itself scales colours."""
     if not picture.mode.startswith(("I", "F")):
         return picture
     values = np.asarray(picture)
-    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError("neither 8 nor 16 bits")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    low, high = float(values.min()), float(values.max())
+    if picture.mode == "F" and low >= 0 and high <= 1:
+        scale = 255.0
+    elif picture.mode != "F" and low >= 0 and high <= 65535:
+        scale = 1.0 if picture.mode == "I" and high <= 255 else 1 / 257
+    else:
+        raise _Unsupported(
+            f"has pixels of 32 bits, from {low:g} to {high:g}; save it with 8 or 16 bits"
+        )
+    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from carvana.data.dataset import Pair, match_pairs
-from carvana.data.images import open_photograph, read_photograph
+from carvana.data.dataset import Pair, size_fault
+from carvana.data.images import open_photograph, our_mark, read_photograph
 from carvana.data.masks import IGNORED, label_name, read_mask, to_picture
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, plural
 from carvana.files import replacing
 from carvana.progress import progress
 from carvana.recipe import Data
@@ -31,17 +31,14 @@ class Inspection:
     faults: list[str]  # pairs that cannot be used
 
 
-def inspect(root: Path, settings: Data) -> Inspection:
+def inspect(pairs: list[Pair], faults: list[str], settings: Data) -> Inspection:
     """Read every photograph and mask of a data folder.
 
     Args:
-        root: the data folder.
-        settings: the recipe's folders, names and classes.
-
-    Raises:
-        CarvanaError: a folder is absent or empty.
+        pairs, faults: what `match_pairs` found.
+        settings: the recipe's classes.
     """
-    pairs, faults = match_pairs(root, settings)
+    faults = list(faults)
     sizes, formats, pixels, plain = Counter(), Counter(), Counter(), Counter()
     with ThreadPoolExecutor() as pool:
         results = pool.map(lambda pair: _inspect_pair(pair, settings), pairs)
@@ -63,7 +60,7 @@ def inspect(root: Path, settings: Data) -> Inspection:
         dict(sizes.most_common()),
         dict(formats.most_common()),
         {name: pixels[name] / total if total else 0.0 for name in names},
-        [f"{count} mask(s) are {name} alone" for name, count in plain.items()],
+        [f"{plural(count, 'mask')} with nothing but {name}" for name, count in plain.items()],
         faults,
     )
 
@@ -75,19 +72,16 @@ def _inspect_pair(pair: Pair, settings: Data) -> tuple[str, np.ndarray] | str:
     except CarvanaError as error:
         return str(error)
     if labels.shape != (height, width):
-        return (
-            f"{pair.mask}: is {labels.shape[1]}x{labels.shape[0]}, its photograph {width}x{height}"
-        )
+        return size_fault(pair, labels.shape)
     return f"{width}x{height}", np.bincount(labels.ravel(), minlength=IGNORED + 1)
 
 
-def draw_sheet(root: Path, settings: Data, out: Path, count: int = 12) -> None:
-    """Save a picture of photographs and their masks side by side, from all over the data.
+def draw_sheet(pairs: list[Pair], settings: Data, out: Path, count: int = 12) -> None:
+    """Save a PNG of photographs and their masks side by side, from all over the data.
 
     Raises:
-        CarvanaError: there are no pairs, or the picture cannot be written.
+        CarvanaError: there are no pairs to draw, or the picture cannot be written.
     """
-    pairs, _ = match_pairs(root, settings)
     pairs = pairs[:: max(len(pairs) // count, 1)][:count]
     tiles = []
     for pair in pairs:
@@ -102,7 +96,7 @@ def draw_sheet(root: Path, settings: Data, out: Path, count: int = 12) -> None:
         tile.paste(mask.resize(photograph.size, Image.Resampling.NEAREST), (TILE, 0))
         tiles.append(tile)
     if not tiles:
-        raise CarvanaError(f"{root}: no pair can be drawn; see the faults")
+        raise CarvanaError(f"{out}: no pair can be drawn; see the faults")
     columns = min(3, len(tiles))
     height = max(tile.height for tile in tiles)
     rows = -(-len(tiles) // columns)
@@ -110,4 +104,4 @@ def draw_sheet(root: Path, settings: Data, out: Path, count: int = 12) -> None:
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * 2 * TILE, number // columns * height))
     with replacing(out) as temporary:
-        sheet.save(temporary)
+        sheet.save(temporary, "PNG", pnginfo=our_mark("sheet"))

@@ -1,15 +1,16 @@
 """Read masks, whatever their format, as labels: which class each pixel is of."""
 
 import io
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from carvana.data.images import ORIENTATION, readable
-from carvana.errors import CarvanaError
+from carvana.data.images import readable, turn_upright
+from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
 FORMATS = ("GIF", "PNG", "BMP", "TIFF", "WEBP")  # those that can keep every pixel's value
@@ -32,6 +33,7 @@ class _Value:
     colour: str  # #rrggbb
     alpha: int
     count: int  # of its pixels
+    outside: bool = False  # of a GIF's frame
 
 
 def read_mask(path: Path, settings: Data) -> np.ndarray:
@@ -62,9 +64,7 @@ def read_mask(path: Path, settings: Data) -> np.ndarray:
         if frames != 1:
             raise CarvanaError(f"{path}: has {frames} frames; a mask has one")
         frame = picture.tile[0][1] if picture.format == "GIF" else None
-        if picture.getexif().get(ORIENTATION, 1) != 1:
-            picture = ImageOps.exif_transpose(picture)
-        places, values = _values(picture)
+        places, values = _values(turn_upright(picture))
     if frame is not None and frame != (0, 0, *places.shape[::-1]):
         places, values = _clear_outside(places, values, frame)
     try:
@@ -128,17 +128,23 @@ def _colours(settings: Data) -> list[list[int]]:
 
 def _values(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
     """Return the place of each pixel's value, (height, width) integers, and the values."""
-    if picture.mode == "1":
-        picture = picture.convert("L").point(lambda value: value and 1)
+    if picture.mode == "1":  # white is number 1
+        places = np.asarray(picture).astype(np.uint8)
+        counts = np.bincount(places.ravel(), minlength=2)
+        values = [_Value(0, 0, "#000000", 255, int(counts[0]))]
+        values.append(_Value(1, 1, "#ffffff", 255, int(counts[1])))
+        return places, [value for value in values if value.count]
     if picture.mode in ("L", "P"):
         return np.asarray(picture), _values_of_bytes(picture)
     if picture.mode.startswith("I"):
         numbers, places, counts = np.unique(
             np.asarray(picture), return_inverse=True, return_counts=True
         )
+        scale = 1 if numbers[-1] <= 255 else 257  # of greys with 16 bits
+        greys = np.clip(np.rint(numbers / scale), 0, 255).astype(int)
         values = [
-            _Value(place, int(number), f"#{min(int(number), 2**24 - 1):06x}", 255, int(count))
-            for place, (number, count) in enumerate(zip(numbers, counts, strict=True))
+            _Value(place, int(number), f"#{grey:02x}{grey:02x}{grey:02x}", 255, int(count))
+            for place, (number, grey, count) in enumerate(zip(numbers, greys, counts, strict=True))
         ]
         return places.reshape(picture.size[::-1]), values
     pixels = np.ascontiguousarray(picture.convert("RGBA")).view("<u4")[..., 0]
@@ -179,7 +185,7 @@ def _clear_outside(
     cleared[top:bottom, left:right] = inside
     counts = np.bincount(inside.ravel(), minlength=outside)
     values = [replace(value, count=int(counts[value.place])) for value in values]
-    values.append(_Value(outside, None, "#000000", 0, places.size - inside.size))
+    values.append(_Value(outside, None, "#000000", 0, places.size - inside.size, outside=True))
     return cleared, [value for value in values if value.count]
 
 
@@ -204,13 +210,16 @@ def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
             "has half-transparent pixels; save it without smoothing, as black and white"
         )
     opaque = [value for value in values if value.alpha]
-    colours = list(dict.fromkeys(value.colour for value in opaque))
+    counts = Counter()
+    for value in opaque:
+        counts[value.colour] += value.count
+    colours = list(counts)
     if len(colours) > 2:
-        *others, _, _ = sorted(value.count for value in opaque)
+        *others, _, _ = sorted(counts.values())
         raise ValueError(
-            f"has {sum(others)} pixels of {len(others)} more colours than the two of a mask; was "
-            "it a JPEG, or resized with smoothing? Save it again as PNG; more classes go into "
-            "data.classes"
+            f"has {plural(sum(others), 'pixel')} of {plural(len(others), 'more colour')} than the "
+            "two of a mask; was it a JPEG, or resized with smoothing? Save it again as PNG; more "
+            "classes go into data.classes"
         )
     car = {colour for colour in colours if colour != "#000000"}
     if settings.foreground:
@@ -220,8 +229,11 @@ def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
                 f"has the colours {' and '.join(colours)}, and data.foreground = "
                 f"{settings.foreground} is neither"
             )
-    elif len(colours) == 1 and len(opaque) < len(values):
-        car = set(colours)  # black too: the rest is transparent
+    elif colours == ["#000000"] and any(not v.alpha and not v.outside for v in values):
+        raise ValueError(
+            "has black and transparent pixels alone; set data.foreground to #000000 if black is "
+            "not the background, to #ffffff if it is"
+        )
     elif len(car) == 2:
         raise ValueError(
             f"has the colours {' and '.join(colours)}, and neither is black; name the one that is "
@@ -231,12 +243,20 @@ def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
 
 
 def _label_classes(values: list[_Value], settings: Data) -> list[int]:
-    """Return the label of each value by the recipe's classes; transparent pixels are class 0."""
+    """Return the label of each value by the recipe's classes; transparent ones are background."""
     labels = {wanted: label for label, wanted in enumerate(settings.classes.values())}
     if settings.ignore != "":
         labels[settings.ignore] = IGNORED
     by_number = isinstance(next(iter(settings.classes.values())), int)
     keys = [value.number if by_number else value.colour for value in values]
+    clear = settings.background
+    if clear is None and settings.ignore != "":
+        clear = IGNORED
+    if clear is None and any(not value.alpha for value in values):
+        raise ValueError(
+            'has transparent pixels, and no class is called "background"; fill them, or set '
+            "data.ignore"
+        )
     unknown = [v for v, key in zip(values, keys, strict=True) if v.alpha and key not in labels]
     if by_number and any(value.number is None for value in unknown):
         raise ValueError("is in colours, but data.classes gives numbers; give colours there")
@@ -248,4 +268,4 @@ def _label_classes(values: list[_Value], settings: Data) -> list[int]:
             f"not name ({shown}); add them, set data.ignore, or save the mask again as PNG without "
             "smoothing"
         )
-    return [labels[k] if v.alpha else 0 for v, k in zip(values, keys, strict=True)]
+    return [labels[k] if v.alpha else clear for v, k in zip(values, keys, strict=True)]

@@ -25,12 +25,13 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
-def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
+def resize(picture: np.ndarray, settings: Input, enlarge: int = cv2.INTER_CUBIC) -> np.ndarray:
     """Resize to the recipe's size, aspect ratio not kept, and scale to [0, 1].
 
     Args:
         picture: (height, width, channels) uint8.
         settings: the recipe's size, and how pixels are averaged.
+        enlarge: OpenCV's interpolation of pictures that are smaller, where areas are averaged.
 
     Returns:
         (settings.height, settings.width, channels) float32.
@@ -40,7 +41,7 @@ def resize(picture: np.ndarray, settings: Input) -> np.ndarray:
         return _bilinear(picture, size)
     grows = picture.shape[0] < size[0] and picture.shape[1] < size[1]
     if settings.method == "area" and grows:  # areas would repeat pixels
-        larger = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC)
+        larger = cv2.resize(picture, size[::-1], interpolation=enlarge)
         return larger.reshape(*size, -1) / white
     resized = tf.image.resize(picture, size, settings.method, antialias=settings.antialias)
     # Sums of many shares miss 1 by a rounding error, which accuracy would count as an error.

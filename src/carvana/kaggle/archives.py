@@ -1,13 +1,15 @@
 """Check and unpack the competition's zip archives without trusting their contents."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from carvana.errors import CarvanaError
 from carvana.files import cannot_write, replacing
@@ -16,7 +18,7 @@ from carvana.progress import progress
 MOST_RATIO = 100  # unpacked to packed; photographs have 1, a CSV of run lengths 10 at most
 SMALL = 16 * 2**20  # bytes below which a high ratio does no harm
 _CHUNK = 2**20
-_MACINTOSH = "__MACOSX"  # a folder that macOS adds
+_JUNK = ("__MACOSX", "desktop.ini", "thumbs.db")  # what macOS and Windows add
 
 
 class BrokenArchive(CarvanaError):
@@ -88,12 +90,15 @@ def unpack(archive: Path, target: Path) -> None:
     """
     real = follow(target)
     with _opened(archive) as opened:
-        files = _files(opened, archive, target.name)
-        todo = files
+        todo = _files(opened, archive, target.name)
         if not target.suffix:
-            todo = {name: e for name, e in files.items() if not _is_whole(real / name, opened, e)}
-        require_room(real.parent, sum(entry.file_size for entry in todo.values()), archive.name)
-        with temporary_beside(real) as temporary:
+            todo = {
+                name: entry
+                for name, entry in todo.items()
+                if not is_whole(real / name, entry.file_size, lambda e=entry: opened.open(e))
+            }
+        require_room(real, sum(entry.file_size for entry in todo.values()), archive.name)
+        with temporary_for(real) as temporary:
             items = progress(todo.items(), f"unpacking {archive.name}", len(todo), unit="file")
             for name, entry in items:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
@@ -109,15 +114,18 @@ def extract(whole: Path, names: list[str], folder: Path) -> None:
     """Take archives out of a zip of archives; those that lie in the folder already stay.
 
     Raises:
-        BrokenArchive: it is damaged or not safe, or holds none of an archive.
-        CarvanaError: the disk is full or cannot be written.
+        BrokenArchive: it is damaged or not safe.
+        CarvanaError: it lacks an archive, or the disk is full or cannot be written.
     """
     with _opened(whole) as opened:
         entries = {PurePosixPath(_path(entry)).name: entry for entry in _entries(opened, whole)}
         wanted = [name for name in names if not (folder / name).is_file()]
         absent = [name for name in wanted if name not in entries]
         if absent:
-            raise BrokenArchive(whole, f"holds no {absent[0]}")
+            raise CarvanaError(
+                f"{whole}: holds no {absent[0]}; give the folder with the competition's archives, "
+                "or the one zip that holds them all"
+            )
         require_room(folder, 2 * sum(entries[name].file_size for name in wanted), whole.name)
         for name in progress(wanted, f"unpacking {whole.name}", len(wanted), unit="file"):
             with (
@@ -134,22 +142,22 @@ def follow(target: Path) -> Path:
     Raises:
         CarvanaError: it is a broken link, or a file where a folder belongs.
     """
-    real = target.resolve()
+    real = Path(os.path.realpath(target))
     if target.is_symlink() and not real.exists():
         raise CarvanaError(f"{target}: is a link to {real}, which does not exist; make that folder")
     if not target.suffix and real.exists() and not real.is_dir():
         raise CarvanaError(f"{target}: is a file, and a folder belongs there; move it elsewhere")
-    if not os.access(next(p for p in (real, *real.parents) if p.exists()), os.W_OK):
-        raise CarvanaError(
-            f"{target}: cannot be written (Permission denied); change its permissions or choose "
-            "another folder, then run the same command again"
-        )
+    existing = next(p for p in (real, *real.parents) if p.exists())
+    if not os.access(existing, os.W_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(existing).f_flag & os.ST_RDONLY
+        reason = errno.EROFS if read_only else errno.EACCES
+        raise cannot_write(target, OSError(reason, os.strerror(reason)))
     return real
 
 
 def move_into(temporary: Path, folder: Path) -> None:
-    """Put the files of a temporary folder into another; at once where that has none."""
-    if not folder.exists() or not any(folder.iterdir()):
+    """Put the files of a temporary folder into another; at once where that does not exist."""
+    if not folder.exists():
         os.replace(temporary, folder)
         return
     for path in sorted(temporary.rglob("*")):
@@ -160,24 +168,29 @@ def move_into(temporary: Path, folder: Path) -> None:
             os.replace(path, place)
 
 
-def _is_whole(path: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+def is_whole(path: Path, wanted: int, open_origin: Callable[[], BinaryIO]) -> bool:
     """Tell whether a file is in place already; False where it is absent or cut short.
+
+    Args:
+        path: the file.
+        wanted: its size in bytes.
+        open_origin: opens what it is made from.
 
     Raises:
         CarvanaError: another file stands there.
     """
     if not path.exists():
         return False
-    size = path.stat().st_size if path.is_file() else entry.file_size + 1
-    if size == entry.file_size:
+    size = path.stat().st_size if path.is_file() else wanted + 1
+    if size == wanted:
         return True
-    if size < entry.file_size:
-        with opened.open(entry) as packed:
-            if packed.read(size) == path.read_bytes():
+    if size < wanted:
+        with open_origin() as origin:
+            if origin.read(size) == path.read_bytes():
                 return False
     raise CarvanaError(
-        f"{path}: is another file than the archive's ({size} bytes, not {entry.file_size}); move "
-        "it elsewhere, then run the same command again"
+        f"{path}: is another file than the one to unpack ({size} bytes, not {wanted}); move it "
+        "elsewhere, then run the same command again"
     )
 
 
@@ -187,7 +200,7 @@ def _files(opened: zipfile.ZipFile, archive: Path, folder: str) -> dict[str, zip
     Raises:
         BrokenArchive: it is not safe, or holds something else.
     """
-    entries = [e for e in _entries(opened, archive) if not e.is_dir() and _top(e) != _MACINTOSH]
+    entries = [entry for entry in _entries(opened, archive) if not _is_junk(_path(entry))]
     paths = [PurePosixPath(_path(entry)) for entry in entries]
     if all(len(path.parts) == 1 for path in paths):  # the folder was left out
         names = [path.name for path in paths]
@@ -196,6 +209,8 @@ def _files(opened: zipfile.ZipFile, archive: Path, folder: str) -> dict[str, zip
         strays = [str(path) for path in paths if path.parts[0] != folder]
         if strays:
             raise BrokenArchive(archive, f"holds {strays[0]!r}, not {folder}")
+    if names and all(name.startswith(f"{folder}/") for name in names):  # the folder in itself
+        names = [name.removeprefix(f"{folder}/") for name in names]
     if not names or (PurePosixPath(folder).suffix and names != [folder]):
         content = repr(names[0]) if names else "nothing"
         raise BrokenArchive(archive, f"holds {content}, not {folder}")
@@ -203,13 +218,16 @@ def _files(opened: zipfile.ZipFile, archive: Path, folder: str) -> dict[str, zip
 
 
 @contextlib.contextmanager
-def temporary_beside(target: Path) -> Iterator[Path]:
-    """Yield a fresh folder on the disk of `target`, for what is to be renamed to it.
+def temporary_for(target: Path) -> Iterator[Path]:
+    """Yield a fresh folder on the disk of `target`, for what is to be moved there.
+
+    It is in `target` where that is a folder, which may be a disk of its own, else beside it.
 
     Raises:
         CarvanaError: the disk is full or cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.unpacking")
+    inside = target.is_dir()
+    temporary = target / ".unpacking" if inside else target.with_name(f".{target.name}.unpacking")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
         temporary.mkdir(parents=True)
@@ -307,6 +325,7 @@ def _path(entry: zipfile.ZipInfo) -> str:
     return entry.filename.replace("\\", "/").removeprefix("./")
 
 
-def _top(entry: zipfile.ZipInfo) -> str:
-    """Return the first part of an entry's path."""
-    return _path(entry).split("/")[0]
+def _is_junk(path: str) -> bool:
+    """Tell whether an entry is a folder, or something that a file manager added."""
+    *_, name = parts = path.split("/")
+    return not name or parts[0] in _JUNK or name.lower() in _JUNK or name.startswith(".")

@@ -20,7 +20,7 @@ from carvana.kaggle.archives import BrokenArchive, disk_error, size_text
 from carvana.kaggle.client import PAGE, connect, say, with_retries
 from carvana.kaggle.local import (
     is_complete,
-    note_counts,
+    note_files,
     open_whole,
     size_of,
     take_all,
@@ -80,7 +80,7 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
                 take_all(missing, source, root)
             elif not _take_archives_here(missing, root):
                 _fetch_all(missing, root)
-            note_counts(missing, root)
+            note_files(missing, root)
     except OSError as error:
         raise disk_error(root, error) from error
     return [target_of(name, root) for name in missing]

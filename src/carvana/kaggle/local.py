@@ -1,6 +1,7 @@
 """The competition's files on this machine: what is in place, and taking it from a folder."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from carvana.kaggle.archives import BrokenArchive, size_text
 from carvana.kaggle.client import PAGE, say
 
 COUNTS = {"train": TRAIN_IMAGES, "train_masks": TRAIN_IMAGES, "test": TEST_IMAGES}
-NOTE = ".unpacked.json"  # in the data folder: how many files each folder was given
+NOTE = ".unpacked.json"  # in the data folder: which files each folder was given
 
 
 def target_of(name: str, root: Path) -> Path:
@@ -40,7 +41,8 @@ def is_complete(name: str, root: Path, source: Path | None) -> bool:
                 else archives.sizes(origin, target.name)
             )
             return all(size_of(target / file) == size for file, size in sizes.items())
-    return _count(target) in (COUNTS.get(target.name), _noted_counts(root).get(target.name))
+    noted = _noted(root).get(target.name)
+    return noted == _listing(target) if noted else _count(target) == COUNTS.get(target.name)
 
 
 def _count(folder: Path) -> int:
@@ -48,16 +50,24 @@ def _count(folder: Path) -> int:
     return sum(file.suffix.lower() in (".jpg", ".gif") for file in folder.iterdir())
 
 
-def note_counts(names: list[str], root: Path) -> None:
-    """Write down how many files were unpacked, so that archives may be deleted."""
+def _listing(folder: Path) -> str:
+    """Return a digest of the names of a folder's photographs or masks."""
+    names = sorted(
+        file.name for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".gif")
+    )
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def note_files(names: list[str], root: Path) -> None:
+    """Write down which files were unpacked, so that archives may be deleted."""
     folders = [target_of(name, root) for name in names if not target_of(name, root).suffix]
-    counts = _noted_counts(root) | {folder.name: _count(folder) for folder in folders}
-    write_text(root / NOTE, json.dumps(counts) + "\n")
+    noted = _noted(root) | {folder.name: _listing(folder) for folder in folders}
+    write_text(root / NOTE, json.dumps(noted) + "\n")
 
 
-def _noted_counts(root: Path) -> dict[str, int]:
+def _noted(root: Path) -> dict[str, str]:
     try:
-        return dict(json.loads((root / NOTE).read_text()))
+        return dict(json.loads((root / NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -69,6 +79,8 @@ def open_whole(source: Path | None, names: list[str], root: Path) -> Path | None
         The folder they are in now, or the source as it was.
     """
     whole = source
+    if source is not None and source.name in names:
+        raise UsageError(f"--from {source}: give the folder that holds it, {source.parent}")
     if source is None or source.is_dir():
         folder = source or root
         whole = folder / f"{SLUG}.zip"
@@ -123,16 +135,20 @@ def _size_of_all(origin: Path) -> int:
 def _copy(origin: Path, target: Path) -> None:
     """Copy a file, or what a folder lacks."""
     real = archives.follow(target)
-    with archives.temporary_beside(real) as temporary:
+    files = {file.relative_to(origin): file for file in origin.rglob("*") if file.is_file()}
+    todo = {
+        name: file
+        for name, file in files.items()
+        if not archives.is_whole(real / name, size_of(file), lambda f=file: f.open("rb"))
+    }
+    with archives.temporary_for(real) as temporary:
         if not origin.is_dir():
             shutil.copy2(origin, temporary / target.name)
             os.replace(temporary / target.name, real)
             return
-        for file in origin.rglob("*"):
-            name = file.relative_to(origin)
-            if file.is_file() and size_of(real / name) != size_of(file):
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, temporary / name)
+        for name, file in todo.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, temporary / name)
         archives.move_into(temporary, real)
 
 

@@ -32,6 +32,12 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
         CarvanaError: a photograph cannot be read, or a file cannot be written. Those before it
             are written.
     """
+    background = model.recipe.data.background
+    if background is None:
+        raise UsageError(
+            'the model has no class called "background", so nothing can be cut out; use '
+            "`carvana predict --masks`"
+        )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --out")
     targets: dict[Path, Path] = {}
@@ -42,7 +48,7 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
         other = targets.setdefault(target, photo)
         if other != photo:
             raise UsageError(f"{other} and {photo} would both write {target}; rename one")
-        if target.exists() and not is_ours(target):
+        if target.exists() and not is_ours(target, "cutout"):
             raise UsageError(
                 f"{target}: would be replaced, and is not a cutout of ours; choose another --out"
             )
@@ -57,13 +63,13 @@ def cut_out(model: Model, photos: Sequence[Path], out: Path) -> list[Path]:
             )
         picture = open_photograph(photo)
         if probability.ndim == 3:
-            probability = 1 - probability[..., 0]  # of several classes, all but the background
+            probability = 1 - probability[..., background]  # of several classes, the others
         alpha = Image.fromarray(np.rint(probability * 255).astype(np.uint8))
         if picture.mode == "RGBA":  # what was transparent stays so
             alpha = ImageChops.multiply(alpha, picture.getchannel("A"))
         picture.putalpha(alpha)
         with replacing(target) as temporary:
-            picture.save(temporary, pnginfo=our_mark())
+            picture.save(temporary, pnginfo=our_mark("cutout"))
         return target
 
     unique = list(dict.fromkeys(photos))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import numpy as np
 
 from carvana.competition.facts import Paths
 from carvana.competition.score import Score, mean_by_view
-from carvana.data.dataset import find_pairs, read_split
-from carvana.data.images import list_images
-from carvana.data.masks import IGNORED, read_mask
-from carvana.errors import CarvanaError
+from carvana.data.dataset import find_pairs, read_split, size_fault
+from carvana.data.images import list_files
+from carvana.data.masks import ENDINGS, IGNORED, read_mask
+from carvana.errors import CarvanaError, plural
 from carvana.files import write_text
 from carvana.prediction.predict import load
 from carvana.progress import progress
@@ -37,10 +38,12 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     metrics, settings = folder / METRICS, model.recipe.data
     kept = _read_metrics(metrics)
     pairs = read_split(folder / SPLIT, find_pairs(paths.root, settings)).validation
-    masks = {pair.image: pair.mask for pair in pairs}
+    masks = {pair.image: pair for pair in pairs}
 
     def compare(path: Path, probability: np.ndarray) -> tuple[list[float], str]:
-        truth = read_mask(masks[path], settings)
+        truth = read_mask(masks[path].mask, settings)
+        if truth.shape != probability.shape[:2]:
+            raise CarvanaError(size_fault(masks[path], truth.shape))
         return dice_by_class(model.decide(probability), truth, settings), path.name
 
     scored = progress(model.predict(masks, compare), "scoring", len(masks))
@@ -55,7 +58,7 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
 
 def _read_metrics(path: Path) -> dict:
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(metrics, dict):
             return metrics
         error = None
@@ -79,8 +82,13 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
         CarvanaError: a folder is absent or empty, a mask cannot be read, has another size, or is
             missing.
     """
-    found = {Path(name).stem: masks / name for name in list_images(masks)}
-    wanted = {Path(name).stem: truth / name for name in list_images(truth)}
+    found, wanted = _by_stem(masks), _by_stem(truth)
+    if extra := sorted(found.keys() - wanted.keys()):
+        print(
+            f"{masks}: passing over {plural(len(extra), 'mask')} that {truth} does not hold "
+            f"(first: {extra[0]})",
+            file=sys.stderr,
+        )
     missing = sorted(wanted.keys() - found.keys())
     if missing:
         raise CarvanaError(
@@ -96,6 +104,27 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
         return dice_by_class(*pair, settings), wanted[stem].name
 
     return _summary(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return a folder's masks by their names without endings, in one Unicode form.
+
+    Raises:
+        CarvanaError: the folder is absent or holds no mask, or two masks have one name.
+    """
+    if not folder.is_dir():
+        raise CarvanaError(f"{folder}: no such folder; `carvana predict --masks` writes one")
+    names, others = list_files(folder, ENDINGS)
+    if not names:
+        there = f" (there: {others})" if others else ""
+        raise CarvanaError(f"{folder}: holds no mask{there}; give the folder they are in")
+    masks: dict[str, Path] = {}
+    for name in names:
+        stem = unicodedata.normalize("NFC", Path(name).stem)
+        if stem in masks:
+            raise CarvanaError(f"{folder}: holds {masks[stem].name} and {name}; leave one")
+        masks[stem] = folder / name
+    return masks
 
 
 def dice_by_class(labels: np.ndarray, truth: np.ndarray, settings: Data) -> list[float]:

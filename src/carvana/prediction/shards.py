@@ -96,18 +96,26 @@ def write_masks(
     def target(path: Path) -> Path:
         return out / f"{settings.mask_names.replace('{name}', path.stem)}.png"
 
-    targets = [target(Path(name)) for name in list_images(images)]
-    foreign = next((path for path in targets if path.exists() and not is_ours(path)), None)
-    if foreign:
-        raise UsageError(
-            f"{foreign}: would be replaced, and is not a label map of ours; choose another --masks"
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    if threshold is not None and settings.classes:
+        raise UsageError("--threshold goes with masks of two colours, this model has classes")
+    targets: dict[Path, str] = {}
+    for name in list_images(images):
+        path = target(Path(name))
+        if (other := targets.setdefault(path, name)) != name:
+            raise UsageError(f"{other} and {name} would both write {path}; rename one")
+        if path.exists() and not is_ours(path, "label map"):
+            raise UsageError(
+                f"{path}: would be replaced, and is not a label map of ours; choose another --masks"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
 
     def write(path: Path, probability: np.ndarray) -> str:
         picture = to_picture(model.decide(probability, threshold), settings)
         with replacing(target(path)) as temporary:
-            picture.save(temporary, "PNG", pnginfo=our_mark())
+            picture.save(temporary, "PNG", pnginfo=our_mark("label map"))
         return ""
 
     def is_there(name: str) -> bool:

@@ -15,9 +15,9 @@ from carvana.competition.facts import Paths
 from carvana.data.augment import augment
 from carvana.data.cache import load_pair
 from carvana.data.dataset import find_pairs
-from carvana.data.images import open_photograph
+from carvana.data.images import check_sheet, open_photograph, our_mark
 from carvana.data.masks import IGNORED, paint, read_mask, to_picture
-from carvana.errors import CarvanaError, UsageError
+from carvana.errors import CarvanaError
 from carvana.files import replacing, write_text
 from carvana.prediction.evaluate import score_validation
 from carvana.prediction.predict import Model, load
@@ -54,10 +54,9 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
 
     Raises:
         CarvanaError: a pair cannot be used, or the picture cannot be written.
-        UsageError: `out` does not end in .png.
+        UsageError: `out` does not end in .png, or is another picture.
     """
-    if out.suffix != ".png":
-        raise UsageError(f"{out}: a picture's name ends in .png")
+    check_sheet(out)
     pairs = find_pairs(paths.root, recipe.data)
     rows = []
     for number, pair in enumerate(pairs[:: max(len(pairs) // count, 1)][:count]):
@@ -67,7 +66,7 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
         rows.append(np.hstack((image, augmented, paint(mask, recipe.data))))
     picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
     with replacing(out) as temporary:
-        picture.save(temporary)
+        picture.save(temporary, "PNG", pnginfo=our_mark("sheet"))
 
 
 def write_report(folder: Path, paths: Paths, worst: int = 10) -> Path:

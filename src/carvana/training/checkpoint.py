@@ -216,7 +216,7 @@ def read_history(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
         return pd.DataFrame(columns=expected)
     fault = f"{path}: does not fit the model beside it; restore it or start another run"
     try:
-        text = path.read_text() if path.exists() else ",".join(expected) + "\n"
+        text = path.read_text(encoding="utf-8") if path.exists() else ",".join(expected) + "\n"
         history = pd.read_csv(io.StringIO(text))
         history = history.apply(pd.to_numeric)
     except (OSError, ValueError, TypeError) as error:
@@ -232,7 +232,7 @@ def read_history(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
 def read_metrics(run: Path) -> dict | None:
     """Read `metrics.json`; None where training is not finished."""
     try:
-        metrics = json.loads((run / METRICS).read_text())
+        metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     whole = isinstance(metrics, dict) and {"epochs", "steps", *COLUMNS[-3:]} <= metrics.keys()

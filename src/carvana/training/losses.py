@@ -57,13 +57,16 @@ class BinaryCrossentropyDice(keras.losses.Loss):
 def crossentropy_of_classes(masks, probabilities):
     """Compute each pixel's categorical cross-entropy: (batch, height, width); 0 where ignored.
 
-    Keras's own takes it that the shares of a pixel add up to 1: its gradient is wrong elsewhere.
+    Scaled so that Keras's mean over all pixels is the mean over those that count. Keras's own
+    takes it that the shares of a pixel add up to 1: its gradient is wrong elsewhere.
     """
     ops = keras.ops
     masks = ops.cast(masks, "float32")
     counted = ops.sum(masks, axis=-1, keepdims=True)
     shares = ops.where(counted > 0, masks / ops.maximum(counted, 1e-6), 1 / masks.shape[-1])
-    return keras.losses.categorical_crossentropy(shares, probabilities) * counted[..., 0]
+    counted = counted[..., 0]
+    crossentropy = keras.losses.categorical_crossentropy(shares, probabilities)
+    return crossentropy * counted / ops.maximum(ops.mean(counted), 1e-6)
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -90,8 +93,8 @@ class CategoricalCrossentropyDice(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="carvana")
-class ClassDice(keras.metrics.Mean):
-    """Dice of some classes: the mean of theirs in each batch, averaged over the batches.
+class ClassDice(keras.metrics.Metric):
+    """Dice of some classes over all pixels of an epoch: the mean of those that occur.
 
     Args:
         places: of the classes among the outputs.
@@ -100,10 +103,25 @@ class ClassDice(keras.metrics.Mean):
     def __init__(self, places: list[int], name: str = "dice", dtype=None):
         super().__init__(name=name, dtype=dtype)
         self.places = list(places)
+        shape = (len(self.places),)
+        self.both = self.add_weight(shape=shape, initializer="zeros", name="both")
+        self.true = self.add_weight(shape=shape, initializer="zeros", name="true")
+        self.predicted = self.add_weight(shape=shape, initializer="zeros", name="predicted")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        by_class = keras.ops.take(dice_by_class(y_true, y_pred), self.places)
-        super().update_state(keras.ops.mean(by_class))
+        ops = keras.ops
+        masks, probabilities = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        probabilities *= ops.sum(masks, axis=-1, keepdims=True)  # of ignored pixels none
+        masks, probabilities = (ops.take(x, self.places, axis=-1) for x in (masks, probabilities))
+        self.both.assign_add(ops.sum(masks * probabilities, axis=(0, 1, 2)))
+        self.true.assign_add(ops.sum(masks, axis=(0, 1, 2)))
+        self.predicted.assign_add(ops.sum(probabilities, axis=(0, 1, 2)))
+
+    def result(self):
+        ops = keras.ops
+        dice = (2.0 * self.both + SMOOTH) / (self.true + self.predicted + SMOOTH)
+        occurs = ops.cast(self.true > 0, "float32")
+        return ops.sum(dice * occurs) / ops.maximum(ops.sum(occurs), 1.0)
 
     def get_config(self):
         return {**super().get_config(), "places": self.places}
