@@ -91,7 +91,8 @@ def _add_training_commands(commands) -> None:
     _option(added, "--out", Path("look.png"), "the picture")
     _option(added, "--count", 4, "how many photographs", type=_count)
 
-    added = _command(commands, "report", "report on a run, or compare several, in one HTML file", True)
+    help = "report on a run, or compare several, in one HTML file"
+    added = _command(commands, "report", help, True)
     added.add_argument(
         "--run",
         type=Path,

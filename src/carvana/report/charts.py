@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 38  # margins, for the axes' numbers and names
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 38  # margins, for the axes' numbers and names
 
 
 @dataclass

@@ -113,7 +113,7 @@ def _figures(
         column |= {
             "network": recipe.model.network,
             "parameters": f"{metrics.get('parameters', 0):,}",
-            "input": f"{recipe.input.width} × {recipe.input.height}",
+            "input": f"{recipe.input.width} by {recipe.input.height}",
             "epochs": str(metrics.get("epochs", "")),
             "training": duration(metrics.get("seconds") or 0),
             "photographs a second": f"{metrics.get('images_per_second') or 0:.3g}",
@@ -164,7 +164,7 @@ def _differences(left: str, right: str, gain: np.ndarray) -> Chart:
         (0.0, float(len(gain))),
         limits([0.0, *gain]),
         x_label="photographs, by difference",
-        y_label=f"{right} − {left}",
+        y_label=f"{right} less {left}",
         x_ticks=[],
     )
     for number, value in enumerate(gain):

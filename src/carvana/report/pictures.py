@@ -120,7 +120,7 @@ def _layer(labels: np.ndarray, settings: Data) -> str:
 
 
 def _errors(kinds: np.ndarray) -> str:
-    return _palette_png(kinds, {kind: (*rgb, 255) for kind, rgb in ERROR_COLOURS.items()})
+    return _palette_png(kinds, {kind: (*rgb, 215) for kind, rgb in ERROR_COLOURS.items()})
 
 
 def _palette_png(values: np.ndarray, table: dict[int, tuple[int, int, int, int]]) -> str:

@@ -14,10 +14,8 @@ from carvana.errors import CarvanaError
 from carvana.files import write_text
 from carvana.prediction.evaluate import read_metrics
 from carvana.recipe import Recipe, load_recipe
-from carvana.report import charts
 from carvana.report.examine import examine_run
-from carvana.report.pictures import ERROR_COLOURS
-from carvana.report.sections import curves, validation
+from carvana.report.sections import curves, subject_of, validation
 from carvana.report.words import describe, duration, is_the_articles
 from carvana.run import HISTORY, METRICS, RECIPE, REPORT, SPLIT
 from carvana.training.plot import read_rows
@@ -67,6 +65,7 @@ def write_report(folder: Path, paths: Paths, worst: int = WORST) -> Path:
         validation=shown,
         seconds=seconds,
         classes=recipe.data.classes,
+        subject=subject_of(recipe.data),
     )
     write_text(folder / REPORT, page)
     return folder / REPORT
@@ -88,14 +87,9 @@ def render(template: str, **values) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("carvana.report", "assets"),
         autoescape=True,
-        trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(duration=duration, asdict=dataclasses.asdict)
-    environment.globals.update(
-        chart=charts,
-        version=__version__,
-        error_colours=["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in ERROR_COLOURS.values()],
-    )
+    environment.globals["version"] = __version__
     return environment.get_template(template).render(values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def curves(history: pd.DataFrame, recipe: Recipe, reported: bool) -> list[Chart]
         chart = Chart(
             {"dice": "Dice"}.get(name, name.capitalize()),
             (0.5, max(len(epochs), 2) + 0.5) if len(epochs) < 12 else (1, len(epochs)),
-            limits([*values, *([level] if level else [])], top),
+            limits([*values, *([level] if level else []), *([0.0] if name == "loss" else [])], top),
             x_label="epoch",
         )
         if level:
@@ -75,6 +76,7 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
     shown = {one.name: one for one in [*ranked[:worst], *evenly(ranked, FAIR)]}
     place = {name: number for number, name in enumerate(shown)}
     views, subjects = _by_view(ranked), _by_subject(ranked, settings)
+    subject = subject_of(settings)
     by_class = np.mean([one.by_class for one in ranked], axis=0).tolist()
     thresholds, best = _thresholds(ranked, recipe)
     errors = np.sum([one.errors for one in ranked], axis=0)  # (kinds, bands)
@@ -87,7 +89,7 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
         worst=dices[0],
         distribution=histogram("Dice of the validation photographs", {"": dices})[0],
         by_view=spread("Dice by view", views, "view", True) if views else None,
-        by_subject=spread("Dice by subject", subjects, "cars or subjects, the worst first", False)
+        by_subject=spread(f"Dice by {subject}", subjects, f"{subject}s, the worst first", False)
         if subjects
         else None,
         subjects=len(subjects),
@@ -102,6 +104,11 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
         near=float(errors[:, :2].sum() / total),
         wrong=float(errors.sum() / pixels.sum()),
     )
+
+
+def subject_of(settings: Data) -> str:
+    """Name what several photographs may show."""
+    return "subject" if settings.group or settings.classes else "car"
 
 
 def evenly(ranked: Sequence[Examined], count: int) -> list[Examined]:
@@ -138,9 +145,7 @@ def _by_subject(ranked: list[Examined], settings: Data) -> dict[str, list[float]
     return dict(sorted(subjects.items(), key=lambda item: np.mean(item[1])))
 
 
-def _thresholds(
-    ranked: list[Examined], recipe: Recipe
-) -> tuple[Chart | None, tuple[float, float]]:
+def _thresholds(ranked: list[Examined], recipe: Recipe) -> tuple[Chart | None, tuple[float, float]]:
     if recipe.data.classes:
         return None, (0.0, 0.0)
     means = np.mean([one.at_thresholds for one in ranked], axis=0)
@@ -164,7 +169,7 @@ def _thresholds(
 def _distances(shares: np.ndarray) -> Chart:
     """Draw the share of wrong pixels, (kinds, bands), by distance from the true edge."""
     names = ["1", "2"]
-    names += [f"{low + 1}-{high}" for low, high in zip(BANDS[1:], BANDS[2:], strict=False)]
+    names += [f"{low + 1}-{high}" for low, high in pairwise(BANDS[1:])]
     names += [f">{BANDS[-1]}"]
     percent = shares * 100
     chart = Chart(

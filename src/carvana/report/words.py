@@ -10,7 +10,7 @@ _NOT_THE_ARTICLES = (  # keys in which a recipe may differ and still be the arti
 _OPTIMIZERS = {"rmsprop": "RMSprop", "adamw": "AdamW", "muon": "Muon"}
 _LOSSES = {
     "binary_crossentropy": "cross-entropy",
-    "bce_dice": "cross-entropy plus 1 − Dice",
+    "bce_dice": "cross-entropy plus 1 - Dice",
 }
 _SIZES = {1: "the full size", 2: "half the size", 4: "a quarter of the size"}
 
@@ -68,7 +68,7 @@ def _input(recipe: Recipe) -> str:
     how = {"area": "by averaging areas", "bilinear": "bilinearly"}[settings.method]
     if settings.method == "bilinear":
         how += " and with antialiasing" if settings.antialias else ", without antialiasing"
-    text = f"The network sees {settings.width} × {settings.height} pixels, resized {how}."
+    text = f"The network sees {settings.width} by {settings.height} pixels, resized {how}."
     changes = _augmentations(recipe)
     if not changes:
         return text + " Training photographs are not changed otherwise."
