@@ -17,8 +17,7 @@ from carvana.report.examine import CONFUSED, EXTRA, MISSED, RIGHT, Examined, err
 ERROR_COLOURS = {MISSED: (43, 127, 255), EXTRA: (230, 119, 0), CONFUSED: (214, 51, 132)}
 _VEIL = (16, 18, 22, 165)  # what lies over the background: colour and opacity
 _TINT = 110  # opacity of a class's colour
-_LONGEST_SIDE = 2048  # of a photograph in the page; pixels
-_BYTES = 400_000  # of a photograph in the page
+_BYTES = 400_000  # of a photograph in the page, at most
 _THUMBNAIL = 320  # pixels wide
 _FIGURE = 480  # pixels wide
 _CELL = 64  # pixels a side: errors in one of these count as one place
@@ -135,10 +134,10 @@ def _palette_png(values: np.ndarray, table: dict[int, tuple[int, int, int, int]]
 
 
 def _jpeg(photograph: np.ndarray) -> str:
-    """Return a photograph as a JPEG of a size that fits the page."""
-    picture = Image.fromarray(photograph)
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BOX, reducing_gap=None)
-    for quality in (88, 75, 60, 40):
+    """Return a photograph as a JPEG of no more than _BYTES: as large and good as that allows."""
+    for side, quality in ((2048, 88), (2048, 75), (2048, 55), (1024, 75), (512, 75)):
+        picture = Image.fromarray(photograph)
+        picture.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
         url = _url(picture, "JPEG", quality=quality, optimize=True)
         if len(url) * 3 / 4 <= _BYTES:
             break
