@@ -165,7 +165,7 @@ def spread(title: str, groups: Mapping[str, Sequence[float]], x_label: str, tick
         chart.span(number, min(values), max(values), "plain")
         mean = float(np.mean(values))
         says = f"{name}: mean {mean:.4f}, lowest {min(values):.4f}, {len(values)} photographs"
-        chart.dot(number, mean, "plain", says)
+        chart.dot(number, mean, "plain" if len(groups) <= 40 else "small", says)
     return chart
 
 

@@ -17,8 +17,8 @@ WIDTH = 256  # of each of a row's pictures, at most; pixels
 class MaskImages(keras.callbacks.Callback):
     """Write rows of photograph, true mask and prediction after each epoch.
 
-    An epoch takes as much longer as validating three photographs more does, and the logs grow by
-    about 300 KB. Nothing of the training changes: no random number is drawn.
+    It costs about a second an epoch on two cores, of `blog` and `sharp` alike, and 130 to 400 KB
+    of logs. Nothing of the training changes: no random number is drawn.
 
     Args:
         logs: the folder for TensorBoard.
