@@ -91,8 +91,15 @@ def _add_training_commands(commands) -> None:
     _option(added, "--out", Path("look.png"), "the picture")
     _option(added, "--count", 4, "how many photographs", type=_count)
 
-    added = _command(commands, "report", "report on a run in one HTML file", True)
-    added.add_argument("--run", type=Path, required=True, help="the run's folder")
+    help = "report on a run, or compare several, in one HTML file"
+    added = _command(commands, "report", help, True)
+    added.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        help="the run's folder; several: compare them",
+    )
     _option(added, "--data", Path("data"), "the competition's files, for the pictures")
 
     added = _command(commands, "weights", "write a run's weights to a small file", True)

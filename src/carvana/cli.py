@@ -168,9 +168,12 @@ def _score(options) -> None:
 
 
 def _report(options) -> None:
+    from carvana.report.compare import compare_runs
     from carvana.report.report import write_report
 
-    print(write_report(options.run, Paths(options.data)))
+    paths = Paths(options.data)
+    several = len(options.run) > 1
+    print(compare_runs(options.run, paths) if several else write_report(options.run[0], paths))
 
 
 def _submit(options) -> None:
@@ -206,7 +209,7 @@ def _render(options) -> None:
 
 def _look(options) -> None:
     from carvana.recipe import load_recipe
-    from carvana.report.report import draw_samples
+    from carvana.report.samples import draw_samples
 
     recipe = load_recipe(options.recipe, options.set)
     draw_samples(recipe, Paths(options.data), options.count, options.out)

@@ -76,7 +76,9 @@ def _check_layout(folder: Path) -> dict:
     marker = folder / MARKER
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-        layout, _ = content["layout"], content["precision"]
+        layout = content["layout"]
+        if layout == LAYOUT and "precision" not in content:
+            raise ValueError("no precision")
     except FileNotFoundError as error:
         raise CarvanaError(
             f"{folder}: has no {MARKER}, so this version of the kit did not make it; train again "

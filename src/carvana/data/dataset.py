@@ -142,7 +142,12 @@ def draw_split(pairs: list[Pair], settings: Data) -> Split:
     """
     units = {pair.name: pair.name for pair in pairs}
     if settings.split == "car":
-        units = _group(pairs, settings.group)
+        units = group_pairs(pairs, settings.group)
+        if not settings.group and all(name == unit for name, unit in units.items()):
+            print(
+                "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each "
+                "is split on its own; data.group can give a pattern"
+            )
     drawn = sorted(set(units.values()))
     count = round(len(drawn) * settings.validation)
     if not 0 < count < len(drawn):
@@ -159,18 +164,18 @@ def draw_split(pairs: list[Pair], settings: Data) -> Split:
     )
 
 
-def _group(pairs: list[Pair], pattern: str) -> dict[str, str]:
-    """Return what each photograph belongs to: a pattern's first group, or its car."""
+def group_pairs(pairs: list[Pair], pattern: str) -> dict[str, str]:
+    """Return what each photograph, by its name, belongs to: a pattern's first group, or its car.
+
+    Photographs whose names tell no cars apart are each on their own.
+
+    Raises:
+        CarvanaError: the pattern does not match a name.
+    """
     if not pattern:
         units = {pair.name: car_of(pair.name) or Path(pair.name).stem for pair in pairs}
-        several = {pair.name for pair in pairs if car_of(pair.name)}
-        if several and len(set(units.values())) > 1:
-            return units
-        print(
-            "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each is "
-            "split on its own; data.group can give a pattern"
-        )
-        return {pair.name: pair.name for pair in pairs}
+        apart = any(car_of(name) for name in units) and len(set(units.values())) > 1
+        return units if apart else {name: name for name in units}
     matches = {pair.name: re.search(pattern, pair.name) for pair in pairs}
     unmatched = [name for name, match in matches.items() if not (match and match.group(1))]
     if unmatched:
@@ -198,11 +203,7 @@ def read_split(path: Path, pairs: list[Pair]) -> Split:
     Raises:
         CarvanaError: unreadable, or its images are not just those of `pairs`.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["img"], row["subset"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise CarvanaError(f"{path}: is not a split (img,subset); start another run") from error
+    rows = _read_rows(path)
     by_name = {pair.name: pair for pair in pairs}
     gone = sorted({img for img, _ in rows} - by_name.keys())
     new = sorted(by_name.keys() - {img for img, _ in rows})
@@ -218,3 +219,27 @@ def read_split(path: Path, pairs: list[Pair]) -> Split:
     if not all(sides.values()) or sum(map(len, sides.values())) != len(rows):
         raise CarvanaError(f"{path}: a side is empty or misnamed; start another run")
     return Split(**sides)
+
+
+def count_split(path: Path) -> tuple[int, int]:
+    """Return how many photographs a split has to train on, and to validate on."""
+    sides = [row[-1] for row in _read_rows(path)]
+    return sides.count("train"), sides.count("validation")
+
+
+def validation_names(path: Path) -> set[str]:
+    """Return the names of a split's validation photographs."""
+    return {name for name, side in _read_rows(path) if side == "validation"}
+
+
+def _read_rows(path: Path) -> list[tuple[str, str]]:
+    """Read a split's rows: a photograph and its side.
+
+    Raises:
+        CarvanaError: it is not a split.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [(row["img"], row["subset"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise CarvanaError(f"{path}: is not a split (img,subset); start another run") from error

@@ -95,7 +95,7 @@ def to_picture(labels: np.ndarray, settings: Data) -> Image.Image:
     if settings.ignore != "":
         values.append(settings.ignore)
     table, palette = np.zeros(256, np.uint8), np.zeros((256, 3), np.uint8)
-    for place, (value, colour) in enumerate(zip(values, _colours(settings), strict=False)):
+    for place, (value, colour) in enumerate(zip(values, colours(settings), strict=False)):
         label = IGNORED if place == len(settings.class_names) else place
         table[label] = value if isinstance(value, int) else place
         palette[table[label]] = colour
@@ -113,12 +113,12 @@ def paint(mask: np.ndarray, settings: Data) -> np.ndarray:
     """
     if mask.shape[-1] == 1:
         return np.repeat(mask, 3, axis=-1)
-    colours = np.array(_colours(settings)[: mask.shape[-1]], np.float32) / 255
-    return np.clip(mask @ colours, 0, 1)
+    shades = np.array(colours(settings)[: mask.shape[-1]], np.float32) / 255
+    return np.clip(mask @ shades, 0, 1)
 
 
-def _colours(settings: Data) -> list[list[int]]:
-    """Return the colour of each class, then of ignored pixels: the recipe's, or ours."""
+def colours(settings: Data) -> list[list[int]]:
+    """Return the colour, RGB, of each class, then of ignored pixels: the recipe's, or ours."""
     values = [*settings.classes.values(), settings.ignore]
     own = isinstance(values[0], str) and bool(settings.classes)
     count = len(settings.class_names)

@@ -11,6 +11,7 @@ Keras, and its builder. Settings have
 """
 
 import os
+import platform
 from pathlib import Path
 
 from carvana.backend import keras, tf
@@ -51,6 +52,12 @@ def precision_of(network: "keras.Model") -> str:
 
 
 def describe_device() -> str:
-    """Name what networks run on: `2 GPUs`, or `CPU, 2 cores`."""
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else f"CPU, {os.cpu_count()} cores"
+    """Name what networks run on: `2 GPUs (NVIDIA A100)`, or `CPU, 2 cores (AMD EPYC)`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "unknown")
+        return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} ({name})"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"CPU, {os.cpu_count()} cores ({next(names, platform.machine())})"

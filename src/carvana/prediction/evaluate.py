@@ -3,22 +3,25 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from carvana.competition.facts import Paths
 from carvana.competition.score import Score, mean_by_view
-from carvana.data.dataset import find_pairs, read_split, size_fault
+from carvana.data.dataset import Pair, find_pairs, read_split, size_fault
 from carvana.data.images import list_files
 from carvana.data.masks import ENDINGS, IGNORED, read_mask
 from carvana.errors import CarvanaError, plural
 from carvana.files import write_text
-from carvana.prediction.predict import load
+from carvana.prediction.predict import Model, load
 from carvana.progress import progress
 from carvana.recipe import Data
 from carvana.run import METRICS, SPLIT
+
+_Out = TypeVar("_Out")
 
 
 def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
@@ -35,28 +38,57 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
         CarvanaError: the run or its data are absent or broken, or training is not finished.
     """
     model = load(folder)
-    metrics, settings = folder / METRICS, model.recipe.data
-    kept = _read_metrics(metrics)
-    pairs = read_split(folder / SPLIT, find_pairs(paths.root, settings)).validation
-    masks = {pair.image: pair for pair in pairs}
+    read_metrics(folder)
+    settings = model.recipe.data
 
-    def compare(path: Path, probability: np.ndarray) -> tuple[list[float], str]:
-        truth = read_mask(masks[path].mask, settings)
-        if truth.shape != probability.shape[:2]:
-            raise CarvanaError(size_fault(masks[path], truth.shape))
-        return dice_by_class(model.decide(probability), truth, settings), path.name
+    def compare(pair: Pair, probability: np.ndarray, truth: np.ndarray) -> tuple[list[float], str]:
+        return dice_by_class(model.decide(probability), truth, settings), pair.name
 
-    scored = progress(model.predict(masks, compare), "scoring", len(masks))
-    result = _summary(scored, settings, worst)
-    try:
-        text = json.dumps({**kept, "full_resolution_dice": result.mean}, indent=2)
-        write_text(metrics, text + "\n")
-    except CarvanaError as error:  # the score itself is worth more than its record
-        print(f"{error} (the score was not recorded)", file=sys.stderr)
+    pairs = validation_pairs(folder, paths, settings)
+    result = summarise(predict_pairs(model, pairs, compare), settings, worst)
+    record_score(folder, result.mean)
     return result
 
 
-def _read_metrics(path: Path) -> dict:
+def validation_pairs(folder: Path, paths: Paths, settings: Data) -> list[Pair]:
+    """Return the photographs and masks that a run was validated on."""
+    return read_split(folder / SPLIT, find_pairs(paths.root, settings)).validation
+
+
+def predict_pairs(
+    model: Model,
+    pairs: list[Pair],
+    compare: Callable[[Pair, np.ndarray, np.ndarray], _Out],
+    what: str = "scoring",
+) -> Iterator[_Out]:
+    """Predict photographs once, in order, and compare each with its true mask.
+
+    Args:
+        model: what predicts.
+        pairs: the photographs and masks.
+        compare: called on a thread with the pair, the probability as `Model.predict` gives it and
+            the true labels, (height, width) uint8; what it returns is yielded.
+        what: the name of the work, for the progress shown.
+    """
+    by_path = {pair.image: pair for pair in pairs}
+
+    def finish(path: Path, probability: np.ndarray) -> _Out:
+        pair = by_path[path]
+        truth = read_mask(pair.mask, model.recipe.data)
+        if truth.shape != probability.shape[:2]:
+            raise CarvanaError(size_fault(pair, truth.shape))
+        return compare(pair, probability, truth)
+
+    return progress(model.predict(by_path, finish), what, len(pairs))
+
+
+def read_metrics(folder: Path) -> dict:
+    """Read the figures of a finished training.
+
+    Raises:
+        CarvanaError: they cannot be read, or training is not finished.
+    """
+    path = folder / METRICS
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(metrics, dict):
@@ -67,6 +99,15 @@ def _read_metrics(path: Path) -> dict:
     raise CarvanaError(
         f"{path}: cannot be read, or training is not finished; run `carvana train` again"
     ) from error
+
+
+def record_score(folder: Path, mean: float) -> None:
+    """Add the mean Dice of the validation photographs to a run's `metrics.json`."""
+    try:
+        text = json.dumps({**read_metrics(folder), "full_resolution_dice": mean}, indent=2)
+        write_text(folder / METRICS, text + "\n")
+    except CarvanaError as error:  # the score itself is worth more than its record
+        print(f"{error} (the score was not recorded)", file=sys.stderr)
 
 
 def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> Score:
@@ -103,7 +144,7 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
             raise CarvanaError(f"{found[stem]}: is {w}x{h}, the true mask {width}x{height}")
         return dice_by_class(*pair, settings), wanted[stem].name
 
-    return _summary(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
+    return summarise(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -151,20 +192,26 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
 
-def _summary(scored: Iterable[tuple[list[float], str]], settings: Data, worst: int) -> Score:
-    """Average over images; over classes too, but for one that is called "background"."""
-    by_class, names = [], []
+def mean_dice(by_class: Sequence[float], settings: Data) -> float:
+    """Average Dice over the classes, but for one that is called "background"."""
+    counted = [i for i, name in enumerate(settings.classes) if name != "background"] or [0]
+    return float(np.mean([by_class[i] for i in counted]))
+
+
+def summarise(
+    scored: Iterable[tuple[Sequence[float], str]], settings: Data, worst: int = 10
+) -> Score:
+    """Average over images: pairs of an image's Dice by class, and its name."""
+    by_class, listed = [], []
     for values, name in scored:
         by_class.append(values)
-        names.append(name)
-    values = np.array(by_class)  # (images, classes)
-    counted = [i for i, name in enumerate(settings.classes) if name != "background"] or [0]
-    each = values[:, counted].mean(axis=1)
-    listed = sorted(zip(each.tolist(), names, strict=True))
+        listed.append((mean_dice(values, settings), name))
+    listed.sort()
+    means = np.mean(by_class, axis=0).tolist()  # of each class
     return Score(
-        mean=float(each.mean()),
-        count=len(names),
+        mean=float(np.mean([dice for dice, _ in listed])),
+        count=len(listed),
         worst=listed[:worst],
         views={} if settings.classes else mean_by_view(listed),
-        classes=dict(zip(settings.classes, values.mean(axis=0).tolist(), strict=False)),
+        classes=dict(zip(settings.classes, means, strict=False)),
     )

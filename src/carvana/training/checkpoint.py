@@ -13,7 +13,7 @@ from carvana.backend import keras
 from carvana.data.dataset import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
-from carvana.networks import precision_of
+from carvana.networks import describe_device, precision_of
 from carvana.progress import LINE_SECONDS, on_terminal
 from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.run import (
@@ -267,6 +267,7 @@ def write_metrics(
         "images_per_second": round(epoch_images * len(timed) / seconds, 3) if seconds else None,
         "parameters": network.count_params(),
         "precision": precision_of(network),
+        "device": describe_device(),
     }
     if recipe.data.classes:
         by_class = {name: float(last[f"val_dice_{name}"]) for name in recipe.data.classes}

@@ -1,0 +1,41 @@
+"""Draw what a network is trained on."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from carvana.competition.facts import Paths
+from carvana.data.augment import augment
+from carvana.data.cache import load_pair
+from carvana.data.dataset import find_pairs
+from carvana.data.images import check_sheet, our_mark
+from carvana.data.masks import paint
+from carvana.files import replacing
+from carvana.recipe import Recipe
+
+
+def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
+    """Save a picture of training samples: a row each of image, augmented image, mask.
+
+    Args:
+        recipe: whose input and augmentation to show.
+        paths: the competition's data.
+        count: how many photographs, from all over the data.
+        out: the picture, `.png`.
+
+    Raises:
+        CarvanaError: a pair cannot be used, or the picture cannot be written.
+        UsageError: `out` does not end in .png, or is another picture.
+    """
+    check_sheet(out)
+    pairs = find_pairs(paths.root, recipe.data)
+    rows = []
+    for number, pair in enumerate(pairs[:: max(len(pairs) // count, 1)][:count]):
+        image, mask = load_pair(pair, recipe)
+        seed = (recipe.training.seed, number)
+        augmented, mask = augment(np.concatenate((image, mask), axis=-1), seed, recipe.augment)
+        rows.append(np.hstack((image, augmented, paint(mask, recipe.data))))
+    picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
+    with replacing(out) as temporary:
+        picture.save(temporary, "PNG", pnginfo=our_mark("sheet"))

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from carvana.data.dataset import Pair
+from carvana.prediction.evaluate import dice_by_class
+from carvana.recipe import load_recipe
+from carvana.report.examine import (
+    BANDS,
+    CONFUSED,
+    EXTRA,
+    MISSED,
+    RIGHT,
+    THRESHOLDS,
+    error_kinds,
+    examine,
+)
+from conftest import DATA
+
+CLASSES = load_recipe("own", ["data.classes={background=0, cat=1, dog=2}", "data.ignore=255"]).data
+
+
+def square(low, high, side=100):
+    """A mask with a square from `low` to `high`."""
+    mask = np.zeros((side, side), np.uint8)
+    mask[low:high, low:high] = 1
+    return mask
+
+
+def test_dice_at_each_threshold_is_that_of_the_mask_there(model):
+    rng = np.random.default_rng(1)
+    truth = square(20, 70)
+    probability = np.clip(truth * 0.4 + rng.uniform(0, 0.6, truth.shape), 0, 1).astype(np.float32)
+    probability[:3] = np.repeat(np.float32([[0, 0.5, 1]]), 100, axis=0).T[:3, :100]
+    result = examine(model, Pair("a.jpg", None, None), probability, truth)
+    wanted = [
+        dice_by_class(model.decide(probability, threshold), truth, DATA)[0]
+        for threshold in THRESHOLDS.astype(np.float32)
+    ]
+    assert result.at_thresholds == pytest.approx(wanted)
+    assert result.dice == dice_by_class(model.decide(probability), truth, DATA)[0]
+    empty = examine(model, Pair("a.jpg", None, None), np.zeros_like(probability), truth * 0)
+    assert (empty.at_thresholds == 1).all()
+
+
+def test_errors_are_counted_by_their_distance_from_the_true_edge(model):
+    truth = square(30, 70)
+    predicted = square(31, 70)  # misses a row and a column along the edge
+    predicted[50, 50] = 0  # 20 pixels inside
+    predicted[2, 50] = 1  # 28 pixels outside
+    result = examine(model, Pair("a.jpg", None, None), predicted.astype(np.float32), truth)
+    band = {distance: number for number, distance in enumerate(BANDS)}
+    wanted = np.zeros((3, len(BANDS) + 1), int)
+    wanted[MISSED - 1, band[1]] = 79
+    wanted[MISSED - 1, band[32]] = 1
+    wanted[EXTRA - 1, band[32]] = 1
+    np.testing.assert_array_equal(result.errors, wanted)
+    assert result.pixels.sum() == truth.size
+    assert result.pixels[0] == 4 * 39 + 4 * 40  # both sides of the edge
+    without_edge = examine(model, Pair("a.jpg", None, None), truth * np.float32(1), truth * 0)
+    assert without_edge.errors[EXTRA - 1].tolist() == [0] * len(BANDS) + [1600]
+
+
+def test_errors_of_several_classes_are_told_apart():
+    truth = np.array([[0, 0, 1, 1, 2, 255]], np.uint8)
+    labels = np.array([[0, 2, 0, 1, 1, 0]], np.uint8)
+    wanted = [[RIGHT, EXTRA, MISSED, RIGHT, CONFUSED, RIGHT]]
+    assert error_kinds(labels, truth, CLASSES).tolist() == wanted
+    nameless = load_recipe("own", ["data.classes={sky=0, cat=1, dog=2}"]).data
+    wanted = [[RIGHT, CONFUSED, CONFUSED, RIGHT, CONFUSED, RIGHT]]
+    assert error_kinds(labels, truth, nameless).tolist() == wanted
