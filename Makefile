@@ -31,10 +31,10 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup download train predict validate submit score report look cutout demo
-.PHONY: test bench lint clean clean-runs
+.PHONY: test test-oldest bench lint wheel clean clean-runs
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS)"
 
 setup: $(READY) ## make .venv and install the pinned dependencies
@@ -48,7 +48,8 @@ $(READY): requirements.txt pyproject.toml
 	elif [ -e .venv ]; then echo ".venv was not made by this Makefile; move it, then run make again" >&2; exit 2; fi
 	$(PYTHON) -m venv .venv
 	@touch .venv/python-$(VERSION)
-	$(BIN)/pip install --quiet --requirement requirements.txt --editable .
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
 download: $(READY) ## fetch the training data from Kaggle, check and unpack them (ONLY=train, test or all)
@@ -106,12 +107,37 @@ demo: $(READY) ## the whole pipeline without a Kaggle account, on rendered cars
 test: $(READY) ## run the tests, offline
 	$(BIN)/pytest $(ARGS)
 
+# The first version of each range in pyproject.toml. The oldest TensorFlow has none for Python 3.13.
+OLDEST  := .venv-oldest
+EARLIEST = sed -n '/^dependencies/,/^export/s/^ *"\([a-z-]*\)>=\([^",]*\)".*/\1==\2/p' pyproject.toml
+
+test-oldest: $(OLDEST)/ready ## run the tests on the oldest versions that pyproject.toml allows (Python 3.11 or 3.12)
+	$(OLDEST)/bin/python --version
+	$(EARLIEST)
+	$(OLDEST)/bin/pytest $(ARGS)
+
+$(OLDEST)/ready: pyproject.toml
+	@case "$(VERSION)" in 3.11|3.12) ;; \
+	*) echo "the oldest versions need Python 3.11 or 3.12: make test-oldest PYTHON=python3.11" >&2; exit 2;; esac
+	@if [ -e $(OLDEST) ] && [ ! -e $(OLDEST)/made-by-make ]; then \
+	echo "$(OLDEST) was not made by this Makefile; move it, then run make again" >&2; exit 2; fi
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	@touch $(OLDEST)/made-by-make
+	$(EARLIEST) > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable .[dev]
+	@touch $@
+
 bench: $(READY) ## measure speed, as ratios to the plain way (a quiet machine, minutes)
 	$(BIN)/python benchmarks/bench.py --data $(DATA) $(ARGS)
 
 lint: $(READY) ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+wheel: $(READY) ## build the package into dist/
+	rm -rf build dist/carvana-*.whl
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 HEX   := [0-9a-f]
 HEX12 := $(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)$(HEX)

@@ -1,6 +1,6 @@
 """Inference engines against TensorFlow on this processor: time of a batch, and what Dice it costs.
 
-    .venv/bin/pip install openvino onnxruntime onnx tf2onnx ai-edge-litert
+    .venv/bin/pip install --editable .[export]
     .venv/bin/python benchmarks/engines.py --data data
 
 Takes weights the kit ships. Engines are timed in turns on one batch, medians; Dice is against

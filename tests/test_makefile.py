@@ -1,16 +1,22 @@
 """The front door: what `make` checks before it installs, and what it deletes."""
 
+import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
 STUB = """#!/bin/sh
-# Stands for a Python: says its version, makes an empty environment.
+# Stands for a Python: says its version, makes an environment of programs that write down a call.
 case "$1" in
 -c) echo {version} ;;
--m) mkdir -p .venv/bin; printf '#!/bin/sh\\n' > .venv/bin/pip; chmod +x .venv/bin/pip ;;
+-m) mkdir -p "$3/bin"
+    for name in pip pytest python; do
+        printf '#!/bin/sh\\necho "$0 $*" >> calls\\n' > "$3/bin/$name"
+        chmod +x "$3/bin/$name"
+    done ;;
 esac
 """
 
@@ -65,6 +71,54 @@ def test_an_environment_of_the_users_is_left_alone(project):
     assert done.returncode == 2
     assert ".venv was not made by this Makefile; move it" in done.stderr
     assert (project / ".venv" / "mine").exists()
+
+
+def test_setup_installs_the_pins_and_leaves_them_alone(project):
+    assert make(project, "setup").returncode == 0
+    assert (project / "calls").read_text().splitlines() == [
+        ".venv/bin/pip install --quiet --requirement requirements.txt",
+        ".venv/bin/pip install --quiet --no-deps --editable .",
+    ]
+
+
+def test_the_oldest_versions_are_the_first_of_each_range(project):
+    shutil.copy(MAKEFILE.with_name("pyproject.toml"), project)
+    done = make(project, "test-oldest", "ARGS=tests/test_run.py", version="3.11")
+    assert done.returncode == 0, done.stderr
+    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    wanted = [*table["dependencies"], *table["optional-dependencies"]["dev"]]
+    constraints = (project / ".venv-oldest" / "constraints.txt").read_text().splitlines()
+    assert constraints == [line.replace(">=", "==") for line in wanted if ">=" in line]
+    install, version, tests = (project / "calls").read_text().splitlines()
+    assert "--constraint .venv-oldest/constraints.txt --editable .[dev]" in install
+    assert "python --version" in version
+    assert tests == ".venv-oldest/bin/pytest tests/test_run.py"
+    assert not (project / ".venv").exists()
+
+
+def test_the_oldest_versions_need_a_python_they_run_on_and_an_environment_of_their_own(project):
+    done = make(project, "test-oldest", version="3.13")
+    assert done.returncode == 2
+    assert "the oldest versions need Python 3.11 or 3.12" in done.stderr
+    (project / ".venv-oldest").mkdir()
+    (project / ".venv-oldest" / "mine").touch()
+    done = make(project, "test-oldest", version="3.11")
+    assert done.returncode == 2
+    assert ".venv-oldest was not made by this Makefile; move it" in done.stderr
+    assert (project / ".venv-oldest" / "mine").exists()
+
+
+def test_the_wheel_is_built_afresh(project):
+    for name in ("build/lib/carvana/gone.py", "dist/carvana-0.1.0.whl", "dist/mine.txt"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    assert make(project, "wheel").returncode == 0
+    assert (project / "calls").read_text().splitlines()[-1] == (
+        ".venv/bin/pip wheel --quiet --no-deps --wheel-dir dist ."
+    )
+    assert [path.name for path in project.glob("*/*") if path.parent.name in ("build", "dist")] == [
+        "mine.txt"
+    ]
 
 
 def test_clean_keeps_runs_submissions_and_what_is_the_users(project):

@@ -55,7 +55,7 @@ def test_weights_written_and_read_predict_the_same(run, tmp_path):
     assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.networks[0].get_weights())
 
 
-def test_a_pretrained_encoders_weights_stay_in_their_package(tmp_path):
+def test_a_pretrained_encoders_weights_stay_in_their_file(tmp_path):
     run = fresh(ENCODED)
     path = tmp_path / "w.npz"
     run.save_weights(path)

@@ -38,8 +38,15 @@ else:
 
 _lock = threading.RLock()
 _users = 0  # of `keras_settings` at this moment, over all threads
-_outside: tuple | None = None  # Keras's settings before the first of them
-_OURS = ("float32", "channels_last", 1e-7, None, None)
+_outside: dict | None = None  # Keras's settings before the first of them
+_OURS = {
+    "floatx": "float32",
+    "image_data_format": "channels_last",
+    "epsilon": 1e-7,
+    # KERAS_MAX_EPOCHS would cut a training short, silently; Keras 3.8 has neither.
+    "max_epochs": None,
+    "max_steps_per_epoch": None,
+}
 
 
 def _import_keras() -> ModuleType:
@@ -89,11 +96,8 @@ def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
         policy = keras.config.dtype_policy()
         if _users == 0:
             config = keras.config
-            _outside = (
-                *(config.floatx(), config.image_data_format(), config.epsilon()),
-                *(config.max_epochs(), config.max_steps_per_epoch()),
-            )
-            _set_global(*_OURS)
+            _outside = {name: getattr(config, name)() for name in _OURS if hasattr(config, name)}
+            _set_global({name: _OURS[name] for name in _outside})
         _users += 1
     try:
         keras.config.set_dtype_policy(precision)
@@ -103,17 +107,12 @@ def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                _set_global(*_outside)
+                _set_global(_outside)
 
 
-def _set_global(
-    floatx: str, image_data_format: str, epsilon: float, epochs: int | None, steps: int | None
-) -> None:
-    keras.config.set_floatx(floatx)
-    keras.config.set_image_data_format(image_data_format)
-    keras.config.set_epsilon(epsilon)
-    keras.config.set_max_epochs(epochs)  # KERAS_MAX_EPOCHS would cut a training short, silently
-    keras.config.set_max_steps_per_epoch(steps)
+def _set_global(settings: dict) -> None:
+    for name, value in settings.items():
+        getattr(keras.config, f"set_{name}")(value)
 
 
 @contextlib.contextmanager

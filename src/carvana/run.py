@@ -219,7 +219,7 @@ class Run:
     def save_weights(self, path: Path) -> None:
         """Write the weights to a small file: convolutions as float16, the rest as float32.
 
-        Those of a pretrained encoder are left out, as its package holds them.
+        Those of a pretrained encoder are left out, as the kit ships them in one file of their own.
 
         Raises:
             UsageError: `path` does not end in .npz.

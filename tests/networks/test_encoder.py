@@ -1,12 +1,8 @@
-import collections
+import hashlib
 import io
-import pickle
-import zipfile
 
-import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from carvana.errors import CarvanaError
 from carvana.networks import encoder
@@ -16,9 +12,6 @@ from carvana.run import build_network, load_network
 from carvana.training.train import train
 from conftest import TINY_PYRAMID
 
-CARS = {  # of ImageNet's 1,000 classes, those that are cars
-    *(407, 436, 468, 511, 609, 627, 654, 656, 661, 675, 705, 717, 734, 751, 817, 864),
-}
 PRETRAINED = load_recipe(
     "sharper", [*TINY_PYRAMID, "input.width=64", "augment.repaint=0.0", "model.encoder_levels=2"]
 )
@@ -35,34 +28,18 @@ def test_features_are_at_four_strides_and_frozen():
         np.testing.assert_allclose(few, all_, atol=1e-4)
 
 
-def test_a_folded_convolution_is_the_convolution_and_its_batch_norm():
-    weights, x = read_weights(), np.random.default_rng(1).random((1, 8, 8, 3), np.float32)
-    inputs = keras.Input((8, 8, 3))
-    folded = keras.Model(inputs, encoder._convolve(inputs, weights, "_conv_stem", "_bn0", 2))
-    plain = keras.layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)
-    norm = keras.layers.BatchNormalization(epsilon=1e-3)
-    norm(plain(x))
-    plain.set_weights([weights["_conv_stem.weight"].transpose(2, 3, 1, 0)])
-    parts = ("weight", "bias", "running_mean", "running_var")
-    norm.set_weights([weights[f"_bn0.{part}"] for part in parts])
-    np.testing.assert_allclose(folded(x), norm(plain(x)), atol=1e-4)
+def test_features_are_those_of_the_original_weights():
+    picture = np.arange(64 * 96 * 3, dtype=np.float32).reshape(1, 64, 96, 3) * 0.37 % 1
+    means = [np.abs(feature).mean() for feature in imagenet_encoder((64, 96, 3))(picture)]
+    # As computed from the authors' file, before its batch norm was folded in.
+    np.testing.assert_allclose(means, [9.6730, 7.4866, 4.3778, 1.7186], rtol=1e-4)
 
 
-def test_it_knows_a_car_when_it_sees_one(real):
-    weights, model = read_weights(), imagenet_encoder((320, 480, 3))
-    gamma, beta, mean, variance = (
-        weights[f"_bn1.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    with zipfile.ZipFile(real / "test.zip") as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::16]
-        photographs = [Image.open(io.BytesIO(archive.read(name))) for name in names]
-    assert len(photographs) == 8
-    for photograph in photographs:
-        picture = photograph.resize((480, 320), Image.Resampling.BOX)
-        x = model(np.asarray(picture, np.float32)[None] / 255)[-1].numpy().reshape(-1, 352)
-        x = (x @ weights["_conv_head.weight"][:, :, 0, 0].T - mean) / np.sqrt(variance + 1e-3)
-        x = np.clip(x * gamma + beta, 0, 6).mean(0)
-        assert int((weights["_fc.weight"] @ x + weights["_fc.bias"]).argmax()) in CARS
+def test_the_card_names_the_file():
+    digest = hashlib.sha256(encoder.WEIGHTS.read_bytes()).hexdigest()
+    card = encoder.WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
+    assert f"| sha256 of `{encoder.WEIGHTS.name}` | `{digest}` |" in card
+    assert f"{sum(array.size for array in read_weights().values()):,} numbers" in card
 
 
 @pytest.mark.slow
@@ -79,19 +56,15 @@ def test_training_leaves_the_encoders_as_they_were(tiny, tmp_path):
     assert all(not np.array_equal(a, b) for a, b in changed)
 
 
-def test_weights_that_are_not_installed_or_broken(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "PACKAGE", "carvana_no_such_package")
-    with pytest.raises(CarvanaError, match=r"no_such_package is not installed.*make setup"):
-        build_network(PRETRAINED, "float32")
-    good = read_weights
-    monkeypatch.undo()
-    whole = next((encoder.resources.files(encoder.PACKAGE) / "models").glob("*.pth")).read_bytes()
-    monkeypatch.setattr(encoder.resources, "files", lambda package: tmp_path)
-    (tmp_path / "models").mkdir()
-    harm = pickle.dumps(print)  # anything but tensors is not unpickled
-    order = pickle.dumps(collections.OrderedDict(a=1))
-    for content in (None, b"", b"text", whole[:1000], whole[: len(whole) // 2], harm, order * 4):
+def test_weights_that_are_absent_or_broken_are_named(tmp_path, monkeypatch):
+    whole = encoder.WEIGHTS.read_bytes()
+    path = tmp_path / "w.npz"
+    monkeypatch.setattr(encoder, "WEIGHTS", path)
+    flipped = whole[:100_000] + bytes([whole[100_000] ^ 1]) + whole[100_001:]
+    pickled = io.BytesIO()
+    np.savez(pickled, a=np.array([print], object))  # anything but numbers is not unpickled
+    for content in (None, b"", b"text", whole[: len(whole) // 2], flipped, pickled.getvalue()):
         if content is not None:
-            (tmp_path / "models" / "w.pth").write_bytes(content)
-        with pytest.raises(CarvanaError, match="holds no readable weights"):
-            good()
+            path.write_bytes(content)
+        with pytest.raises(CarvanaError, match=r"w\.npz: cannot be read.* install the kit again"):
+            build_network(PRETRAINED, "float32")

@@ -6,12 +6,12 @@ from carvana.training.optimizers import ConvolutionMuon
 rng = np.random.default_rng(1)
 
 
-def step(shape, gradient, **settings):
-    """Take one step from zero; return the change."""
-    variable = keras.Variable(np.zeros(shape, np.float32))
+def step(shape, gradient, start=0.0, **settings):
+    """Take one step; return the change."""
+    variable = keras.Variable(np.full(shape, start, np.float32))
     optimizer = ConvolutionMuon(0.1, **settings)
     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-    return variable.numpy()
+    return variable.numpy() - np.float32(start)
 
 
 def test_a_kernels_update_is_near_orthogonal_and_of_adams_size():
@@ -23,12 +23,23 @@ def test_a_kernels_update_is_near_orthogonal_and_of_adams_size():
     assert (change * gradient.reshape(72, 32)).sum() < 0  # downhill
 
 
-def test_the_gram_matrix_gives_keras_own_iteration():
+def test_the_gram_matrix_gives_the_plain_iteration():
+    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al.'s
     for shape in ((90, 20), (20, 90), (20, 20)):
-        x = keras.ops.convert_to_tensor(rng.normal(size=shape).astype(np.float32))
-        want = keras.optimizers.Muon.zeropower_via_newtonschulz5(ConvolutionMuon(), x, 5)
-        got = ConvolutionMuon().zeropower_via_newtonschulz5(x, 5)
-        np.testing.assert_allclose(got, want, atol=1e-4)
+        x = rng.normal(size=shape).astype(np.float32)
+        got = ConvolutionMuon().orthogonalize(keras.ops.convert_to_tensor(x))
+        x = x / np.linalg.norm(x)
+        for _ in range(5):
+            square = x @ x.T
+            x = a * x + (b * square + c * square @ square) @ x
+        np.testing.assert_allclose(got, x, atol=1e-4)
+
+
+def test_only_the_kernels_of_muon_decay():
+    change = step((3, 3, 8, 32), np.zeros((3, 3, 8, 32), np.float32), start=1, weight_decay=0.01)
+    np.testing.assert_allclose(change, -0.1 * 0.01, rtol=1e-4)
+    for shape in ((5,), (1, 1, 8, 16)):
+        assert not step(shape, np.zeros(shape, np.float32), start=1, weight_decay=0.01).any()
 
 
 def test_all_else_is_adams():
@@ -52,3 +63,13 @@ def test_it_is_saved_and_loaded_with_the_model(tmp_path):
         one.fit(x, y, verbose=0, shuffle=False)
     for got, want in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_it_is_made_from_what_was_saved_when_it_was_a_subclass_of_keras_own():
+    former = {
+        **{"adam_beta_1": 0.9, "adam_beta_2": 0.999, "adam_weight_decay": None},
+        **{"exclude_embeddings": False, "exclude_layers": [], "momentum": 0.95, "muon_a": 3.4445},
+        **{"muon_b": -4.775, "muon_c": 2.0315, "nesterov": True, "ns_steps": 5, "rms_rate": 0.2},
+    }
+    config = ConvolutionMuon(0.02, weight_decay=0.01, epsilon=1e-8).get_config()
+    assert ConvolutionMuon.from_config({**config, **former}).get_config() == config

@@ -84,7 +84,7 @@ def pyramid_unet(
 
     Raises:
         ValueError: a size is not divisible.
-        CarvanaError: the encoder's weights are not installed.
+        CarvanaError: the encoder's file of weights is absent or broken.
     """
     step = pyramid_step(len(filters), len(fine_filters))
     for side, size in zip(("height", "width"), input_shape[:2], strict=True):

@@ -10,14 +10,16 @@ from carvana.training.losses import loss_of, metrics_of
 
 
 @keras.saving.register_keras_serializable(package="carvana")
-class ConvolutionMuon(keras.optimizers.Muon):
+class ConvolutionMuon(keras.optimizers.Optimizer):
     """Apply Muon to convolution kernels, Adam to everything else.
 
-    Keras's own handles matrices only. A kernel (height, width, inputs, outputs) is taken as the
-    matrix (height * width * inputs, outputs), as in Jordan et al., "Muon" (2024); its update is
-    scaled to the size of Adam's (Liu et al., 2025), so that learning rates are comparable.
-    Kernels with 16 outputs or fewer, the logits' among them, are trained by Adam. Train it
-    inside `exact_products`.
+    A kernel (height, width, inputs, outputs) is taken as the matrix (height * width * inputs,
+    outputs), as in Jordan et al., "Muon" (2024); its update is scaled to the size of Adam's (Liu
+    et al., 2025), so that learning rates are comparable. Kernels with 16 outputs or fewer, the
+    logits' among them, are trained by Adam. Train it inside `exact_products`.
+
+    Keras has a Muon of its own since 3.10, for matrices only. This one does not build on it, so
+    that Keras 3.8 will do.
 
     Args:
         learning_rate: of Muon; a schedule or a number.
@@ -26,40 +28,102 @@ class ConvolutionMuon(keras.optimizers.Muon):
         adam_lr_ratio: Adam's learning rate as a share of Muon's.
     """
 
-    def __init__(self, learning_rate=0.01, weight_decay=None, adam_lr_ratio=0.3, **settings):
-        settings = {"adam_weight_decay": None, "exclude_embeddings": False} | settings
-        super().__init__(
-            learning_rate, weight_decay=weight_decay, adam_lr_ratio=adam_lr_ratio, **settings
-        )
+    BETA_1, BETA_2 = 0.9, 0.999  # Adam's
+    MOMENTUM = 0.95
+    ITERATIONS = 5  # of Newton and Schulz, by the polynomial a x + b x^3 + c x^5
+    A, B, C = 3.4445, -4.7750, 2.0315
+    RMS = 0.2  # of an update's numbers, as large as Adam's are in practice
 
-    def _should_use_adamw(self, variable):
+    def __init__(
+        self, learning_rate=0.01, weight_decay=None, epsilon=1e-7, adam_lr_ratio=0.3, **settings
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **settings)
+        self.epsilon = epsilon
+        self.adam_lr_ratio = adam_lr_ratio
+
+    def build(self, variables):
+        """Make a momentum for each variable, and a velocity for those that Adam trains."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums, self.velocities = [], []
+        for variable in variables:
+            self.momentums.append(self.add_variable_from_reference(variable, name="momentum"))
+            velocity = None
+            if self._is_adams(variable):
+                velocity = self.add_variable_from_reference(variable, name="velocity")
+            self.velocities.append(velocity)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Change a variable by its gradient."""
+        index = self._get_variable_index(variable)
+        momentum, velocity = self.momentums[index], self.velocities[index]
+        if velocity is None:
+            self._muon_step(gradient, variable, learning_rate, momentum)
+        else:
+            rate = learning_rate * self.adam_lr_ratio
+            self._adam_step(gradient, variable, rate, momentum, velocity)
+
+    def get_config(self):
+        """Return what it is made again from."""
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "adam_lr_ratio": self.adam_lr_ratio,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make it again, also from what was saved while it was a subclass of Keras's Muon."""
+        constants = (
+            *("adam_beta_1", "adam_beta_2", "adam_weight_decay", "exclude_embeddings"),
+            *("exclude_layers", "momentum", "muon_a", "muon_b", "muon_c", "nesterov"),
+            *("ns_steps", "rms_rate"),
+        )
+        kept = {key: value for key, value in config.items() if key not in constants}
+        return super().from_config(kept, custom_objects)
+
+    def _is_adams(self, variable) -> bool:
         return len(variable.shape) != 4 or variable.shape[-1] <= 16
 
-    def _muon_update_step(self, gradient, variable, lr, m):
-        self.assign_add(m, keras.ops.add(gradient, m * (self.momentum - 1)))
-        if self.nesterov:
-            m = keras.ops.add(gradient, self.momentum * m)
+    def _use_weight_decay(self, variable) -> bool:
+        return not self._is_adams(variable)
+
+    def _adam_step(self, gradient, variable, rate, momentum, velocity):
+        rate = keras.ops.cast(rate, variable.dtype)
+        gradient = keras.ops.cast(gradient, variable.dtype)
+        steps = keras.ops.cast(self.iterations + 1, variable.dtype)
+        first = keras.ops.power(keras.ops.cast(self.BETA_1, variable.dtype), steps)
+        second = keras.ops.power(keras.ops.cast(self.BETA_2, variable.dtype), steps)
+        rate = rate * keras.ops.sqrt(1 - second) / (1 - first)
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.BETA_1))
+        self.assign_add(velocity, (keras.ops.square(gradient) - velocity) * (1 - self.BETA_2))
+        self.assign_sub(variable, momentum * rate / (keras.ops.sqrt(velocity) + self.epsilon))
+
+    def _muon_step(self, gradient, variable, rate, momentum):
+        self.assign_add(momentum, gradient + momentum * (self.MOMENTUM - 1))
+        gradient = gradient + self.MOMENTUM * momentum  # Nesterov's
         outputs = variable.shape[-1]
         rows = math.prod(variable.shape[:-1])
-        matrix = keras.ops.reshape(m, (rows, outputs))
-        update = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
-        self.assign_sub(variable, keras.ops.reshape(self.lr_adjust(lr * update), variable.shape))
+        matrix = keras.ops.reshape(gradient, (rows, outputs))
+        update = rate * self.orthogonalize(matrix)
+        update = update * keras.ops.sqrt(max(update.shape)) * self.RMS
+        self.assign_sub(variable, keras.ops.reshape(update, variable.shape))
 
-    def zeropower_via_newtonschulz5(self, x, steps: int):
-        """Bring a matrix's singular values close to 1, as Keras's method of this name does.
+    def orthogonalize(self, x):
+        """Bring a matrix's singular values close to 1 by the iteration of Newton and Schulz.
 
         Every iteration multiplies x by a polynomial in its Gram matrix. Here the iterations are
         done on that small square matrix alone, and x is multiplied once, at the end: two fifths of
         the arithmetic for a matrix nine times as high as wide.
         """
         if x.shape[0] < x.shape[1]:
-            transposed = self.zeropower_via_newtonschulz5(keras.ops.transpose(x), steps)
-            return keras.ops.transpose(transposed)
+            return keras.ops.transpose(self.orthogonalize(keras.ops.transpose(x)))
         x = x / (keras.ops.norm(x) + 1e-7)
         gram = keras.ops.transpose(x) @ x
         identity = product = keras.ops.eye(x.shape[1], dtype=x.dtype)
-        for _ in range(steps):
-            factor = self.muon_a * identity + self.muon_b * gram + self.muon_c * gram @ gram
+        for _ in range(self.ITERATIONS):
+            factor = self.A * identity + self.B * gram + self.C * gram @ gram
             product = product @ factor
             gram = gram @ (factor @ factor)
         return x @ product
