@@ -119,6 +119,26 @@ def _add_prediction_commands(commands) -> None:
     _model_options(added)
     added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
 
+    help = "write a run as a model other programs open: ONNX, LiteRT, OpenVINO, SavedModel"
+    added = _command(commands, "export", help, True)
+    _model_options(added)
+    formats = ("onnx", "litert", "openvino", "saved_model")
+    added.add_argument("--format", required=True, choices=formats, help="the format")
+    added.add_argument("--out", type=Path, required=True, help="the folder for the model")
+    _option(added, "--data", Path("data"), "the data folder, to check on; else rendered cars")
+    added.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average with the mirror image's mask (default: as the recipe predicts)",
+    )
+    added.add_argument(
+        "--scales", help="sizes to predict at, as 1.0,1.25 (default: as the recipe predicts)"
+    )
+    added.add_argument(
+        "--quantize", choices=("int8",), help="in 8-bit integers, calibrated on --data"
+    )
+    _option(added, "--count", 16, "photographs to check on, at most", type=_count)
+
 
 def _add_competition_commands(commands) -> None:
     help = "fetch the competition's files, check and unpack them"

@@ -96,6 +96,28 @@ def _weights(options) -> None:
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
 
 
+def _export(options) -> None:
+    from carvana.prediction.export import export, table
+
+    overrides = []
+    if options.flip is not None:
+        overrides.append(f"prediction.flip={str(options.flip).lower()}")
+    if options.scales is not None:
+        overrides.append(f"prediction.scales=[{options.scales}]")
+    rows = export(
+        options.run or options.weights,
+        options.out,
+        options.format,
+        options.data,
+        overrides,
+        options.quantize,
+        options.count,
+    )
+    for line in table(rows):
+        print(line)
+    print(f"{options.out}: written")
+
+
 def _load(options):
     """Load what --run or --weights names, and say what it runs on."""
     from carvana.networks import describe_device, precision_of
@@ -235,6 +257,7 @@ COMMANDS = {
     "weights": _weights,
     "predict": _predict,
     "cutout": _cutout,
+    "export": _export,
     "download": _download,
     "validate": _validate,
     "score": _score,
