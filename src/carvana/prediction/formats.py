@@ -121,11 +121,9 @@ def _quantize_openvino(model: "keras.Model", path: Path, photographs: Sequence[n
     quantized.unlink()
 
 
-def _write_litert(model: "keras.Model", path: Path, **settings) -> None:
+def _write_litert(model: "keras.Model", path: Path) -> None:
     with _quiet():
-        model.export(
-            path, format="litert", verbose=False, input_signature=_signature(model), **settings
-        )
+        model.export(path, format="litert", verbose=False, input_signature=_signature(model))
 
 
 def _open_litert(path: Path) -> Engine:
@@ -151,12 +149,28 @@ def _open_litert(path: Path) -> Engine:
 
 
 def _quantize_litert(model: "keras.Model", path: Path, photographs: Sequence[np.ndarray]) -> None:
-    _write_litert(
-        model,
-        path,
-        optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=lambda: ([photograph[None]] for photograph in photographs),
-    )
+    """Quantize the convolutions alone: the resizing counts pixels, which 8 bits do not hold."""
+
+    def converter() -> "tf.lite.TFLiteConverter":
+        return tf.lite.TFLiteConverter.from_saved_model(str(saved))
+
+    saved = path.with_name(".saved")
+    _write_saved_model(model, saved)
+    with _quiet():
+        plain = tf.lite.Interpreter(model_content=converter().convert())
+        operations = {each["op_name"] for each in plain._get_ops_details()}
+        quantizing = converter()
+        quantizing.optimizations = [tf.lite.Optimize.DEFAULT]
+        quantizing.representative_dataset = lambda: ([each[None]] for each in photographs)
+        quantized = tf.lite.experimental.QuantizationDebugger(
+            converter=quantizing,
+            debug_dataset=quantizing.representative_dataset,
+            debug_options=tf.lite.experimental.QuantizationDebugOptions(
+                denylisted_ops=sorted(operations - {"CONV_2D", "DEPTHWISE_CONV_2D"})
+            ),
+        ).get_nondebug_quantized_model()
+    path.write_bytes(quantized)
+    shutil.rmtree(saved)
 
 
 def _write_saved_model(model: "keras.Model", path: Path) -> None:
