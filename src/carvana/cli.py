@@ -83,10 +83,31 @@ def _predict(options) -> None:
 
 
 def _cutout(options) -> None:
-    from carvana.prediction.cutout import cut_out
+    from carvana.prediction import quick
+    from carvana.prediction.cutout import Style, cut_out
 
-    written = cut_out(_load(options), options.photo, options.out)
+    style = Style(options.background, options.crop, options.mask_only, options.format)
+    sources, count = options.run or [options.weights], len(options.photo)
+    engine, reason = quick.choose_engine(options.engine, sources, count)
+    if options.debug:
+        print(f"engine {engine}: {reason}")
+    folder = quick.cache_folder(sources) if engine == "litert" else None
+    if not options.debug and not (folder and quick.has_graph(folder)):
+        import_quietly()
+    if folder:
+        if not quick.has_graph(folder):
+            quick.keep_graph(sources, options.photo)
+        model = quick.QuickModel(folder)
+    else:
+        model = _load(options)
+    written = cut_out(model, options.photo, options.out, style)
     print(f"{options.out}: {len(written)} written")
+    if quick.will_keep(options.engine, engine, count):
+        print("preparing a quick start for the next cutouts (once; --engine tensorflow does not)")
+        try:
+            print(f"{quick.keep_graph(sources, options.photo)}: written")
+        except CarvanaError as error:  # the cutouts are there
+            print(f"{error} (cutouts are not affected)", file=sys.stderr)
 
 
 def _weights(options) -> None:

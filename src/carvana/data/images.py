@@ -9,7 +9,7 @@ import io
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -26,6 +26,7 @@ ENDINGS = (
     *(".gif", ".heic", ".heif"),
 )
 ORIENTATION = 0x0112  # the EXIF tag
+SOFTWARE_TAG = 0x0131  # the EXIF tag
 SOFTWARE = "carvana"  # what the pictures we write name as their maker
 
 
@@ -99,7 +100,10 @@ def read_photograph(
 
 
 def decode_photograph(
-    data: bytes, path: Path, settings: Input | None = None
+    data: bytes,
+    path: Path,
+    settings: Input | None = None,
+    decode_jpeg: Callable[[bytes, int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode the bytes of a photograph for the network.
 
@@ -108,6 +112,7 @@ def decode_photograph(
         path: what errors name.
         settings: the network's input. Where it averages areas, a JPEG is decoded at 1/2, 1/4 or
             1/8 of its size if that is whole and no smaller: the decoder computes fewer pixels.
+        decode_jpeg: decodes plain JPEGs, at one part in so many; TensorFlow when None.
 
     Returns:
         The picture, (height, width, 3) uint8, and the (height, width) of the whole photograph.
@@ -126,8 +131,12 @@ def decode_photograph(
         if settings and settings.method == "area":
             wanted = settings.height, settings.width
             ratio = _jpeg_ratio((height, width), wanted[::-1] if turned else wanted)
-        decoded = tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        decoded = (decode_jpeg or _decode_jpeg)(data, ratio)
         return _turn(decoded, orientation), (width, height) if turned else (height, width)
+
+
+def _decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
+    return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
 
 
 def open_photograph(path: Path) -> Image.Image:
@@ -229,11 +238,18 @@ def our_mark() -> PngInfo:
     return mark
 
 
+def our_exif() -> Image.Exif:
+    """Return what marks a JPEG or WebP as ours."""
+    mark = Image.Exif()
+    mark[SOFTWARE_TAG] = SOFTWARE
+    return mark
+
+
 def is_ours(path: Path) -> bool:
     """Tell whether a picture carries our mark."""
     try:
         with Image.open(path) as picture:
-            return picture.info.get("Software") == SOFTWARE
+            return SOFTWARE in (picture.info.get("Software"), picture.getexif().get(SOFTWARE_TAG))
     except (OSError, ValueError):
         return False
 

@@ -49,6 +49,7 @@ def export(
     overrides: list[str] | None = None,
     quantize: str | None = None,
     count: int = 16,
+    photographs: Sequence[Callable[[], np.ndarray]] = (),
 ) -> list[Measured]:
     """Write a run's whole prediction as a model, with what it needs to be used beside it.
 
@@ -61,6 +62,7 @@ def export(
         overrides: of the recipe's [prediction], as `prediction.flip=false`.
         quantize: "int8", or None for float32.
         count: how many photographs to check on, at most.
+        photographs: what reads others to check on, (height, width, 3) uint8 each.
 
     Returns:
         The kit's row of the table, float32's if the export is quantized, and the export's.
@@ -75,7 +77,9 @@ def export(
     _check_request(out, format, quantize, data)
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     run = mean_of([Run.load(each).rebuilt("float32", overrides) for each in sources], sources)
-    photographs, calibration = _choose_photographs(sources[0], run, data, count)
+    calibration = ()
+    if not photographs:
+        photographs, calibration = _choose_photographs(sources[0], run, data, count)
     check = Check(run, [read() for read in progress(photographs, "reading", len(photographs))])
     with replacing_folder(out) as folder:
         ways = (None, quantize) if quantize else (None,)

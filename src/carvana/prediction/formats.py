@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import shutil
 import warnings
@@ -131,7 +132,9 @@ def _open_litert(path: Path) -> Engine:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
         Interpreter = tf.lite.Interpreter
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    with warnings.catch_warnings(), _silent():
+        warnings.simplefilter("ignore")  # TensorFlow says that its own is deprecated
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     shape = None
 
@@ -140,7 +143,8 @@ def _open_litert(path: Path) -> Engine:
         if photographs.shape != shape:
             shape = photographs.shape
             interpreter.resize_tensor_input(inputs["index"], shape)
-            interpreter.allocate_tensors()
+            with _silent():  # it says which kernels it uses
+                interpreter.allocate_tensors()
         interpreter.set_tensor(inputs["index"], photographs)
         interpreter.invoke()
         return interpreter.get_tensor(outputs["index"])
@@ -192,9 +196,7 @@ def _signature(model: "keras.Model") -> list:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what converters print and log."""
-    import logging
-
+    """Hold back what converters print, log and warn of."""
     said, before = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -202,11 +204,29 @@ def _quiet() -> Iterator[None]:
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
             warnings.catch_warnings(),
+            _silent(),
         ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Hold back what a library in C++ writes to standard error."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
 
 
 FORMATS = {

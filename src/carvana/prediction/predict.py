@@ -146,9 +146,9 @@ class Model:
             ThreadPoolExecutor(workers) as finishers,
         ):
             load_one = functools.partial(_load, inputs=inputs, read=read)
-            loaded = _ahead(readers, load_one, photographs, max(2 * batch_size, workers))
+            loaded = ahead(readers, load_one, photographs, max(2 * batch_size, workers))
             predicted = self._predict_batches(_batches(loaded, batch_size))
-            yield from _ahead(finishers, finish_one, predicted, max(batch_size, workers))
+            yield from ahead(finishers, finish_one, predicted, max(batch_size, workers))
 
     def _predict_batches(self, batches: Iterator[list]) -> Iterator[tuple]:
         """Run the networks; yield each photograph, its size and its probabilities by scale."""
@@ -186,7 +186,7 @@ def _load(
     return photograph, size, [resize(picture, settings) for settings in inputs]
 
 
-def _ahead(
+def ahead(
     pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], depth: int
 ) -> Iterator[_Out]:
     """Map in order on a pool, at most `depth` items ahead of what has been taken.
