@@ -140,11 +140,16 @@ class Check:
     """
 
     def __init__(self, run: Run, photographs: Sequence[np.ndarray]):
-        self.model, self.photographs = Model(run), photographs
+        self.photographs, self.settings = photographs, run.recipe.data
         self.rows: list[Measured] = []
-        self.masks = [self.model.decide(self.model.probability(each)) for each in photographs]
-        size = 4 * run.networks[0].count_params() / 1e6
-        self._measure("the kit, TensorFlow float32", self.model.probability, size)
+        self.model = Model(run)
+        self.masks: list[np.ndarray] = []  # the kit's
+        self.labels: list[np.ndarray] = []  # the last row's masks
+        self.measure_model("the kit, TensorFlow float32", self.model)
+
+    def measure_model(self, name: str, model: Model) -> Measured:
+        """Add a row: the kit itself."""
+        return self._measure(name, model.probability, 4e-6 * model.run.networks[0].count_params())
 
     def measure(self, name: str, engine: Engine, folder: Path) -> Measured:
         """Add a row: an engine that has opened the model in a folder."""
@@ -157,15 +162,16 @@ class Check:
         return self._measure(name, probability, size)
 
     def _measure(self, name: str, probability: Callable, megabytes: float) -> Measured:
-        settings = self.model.recipe.data
         probability(self.photographs[0])  # what is done once is not timed
-        seconds, dice = [], []
-        pairs = zip(self.photographs, self.masks, strict=True)
-        for photograph, mask in progress(pairs, name, len(self.masks)):
+        seconds, labels = [], []
+        for photograph in progress(self.photographs, name, len(self.photographs)):
             begun = time.perf_counter()
-            found = probability(photograph)
+            probabilities = probability(photograph)
             seconds.append(time.perf_counter() - begun)
-            dice.append(np.mean(dice_by_class(self.model.decide(found), mask, settings)))
+            labels.append(self.model.decide(probabilities))
+        self.labels, self.masks = labels, self.masks or labels
+        pairs = zip(labels, self.masks, strict=True)
+        dice = [np.mean(dice_by_class(*pair, self.settings)) for pair in pairs]
         median = 1e3 * statistics.median(seconds)
         self.rows.append(Measured(name, megabytes, median, float(np.mean(dice)), float(min(dice))))
         return self.rows[-1]
@@ -218,7 +224,7 @@ def _choose_photographs(
         shots = [(seed, view) for seed in (1, 2) for view in range(1, 17)]
         return [
             functools.partial(lambda *shot: render(*shot)[0], *shot)
-            for shot in _spread(shots, count)
+            for shot in spread(shots, count)
         ], []
     settings = run.recipe.data
     if (Path(source) / SPLIT).is_file():
@@ -228,7 +234,7 @@ def _choose_photographs(
         folder = data / settings.images
         check = train = [folder / name for name in list_images(folder)]
     return tuple(
-        [functools.partial(_read, path) for path in _spread(paths, wanted)]
+        [functools.partial(_read, path) for path in spread(paths, wanted)]
         for paths, wanted in ((check, count), (train, CALIBRATION))
     )
 
@@ -237,7 +243,7 @@ def _read(path: Path) -> np.ndarray:
     return read_photograph(path)[0]
 
 
-def _spread(items: Sequence, count: int) -> list:
+def spread(items: Sequence, count: int) -> list:
     """Return at most `count` items, evenly spread."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[place] for place in places]
