@@ -120,11 +120,50 @@ def _add_prediction_commands(commands) -> None:
     )
     added.add_argument("--workers", type=_workers, help="decoding threads (default: one per core)")
 
-    help = "cut cars out: PNGs with a transparent background"
-    added = _command(commands, "cutout", help, True)
+    help = "cut cars out, onto transparency, a colour or a picture"
+    added = _command(commands, "cutout", help)
     added.add_argument("photo", type=Path, nargs="+", help="a picture of any common format")
     _model_options(added)
-    added.add_argument("--out", type=Path, required=True, help="the folder for the PNGs")
+    added.add_argument("--out", type=Path, required=True, help="the folder for the cutouts")
+    added.add_argument(
+        "--background",
+        metavar="COLOUR|IMAGE",
+        help="behind the car: white, #rrggbb, a path",
+    )
+    added.add_argument("--crop", action="store_true", help="cut the picture to the car")
+    added.add_argument("--mask-only", action="store_true", help="write the masks in grey instead")
+    added.add_argument(
+        "--format",
+        default="png",
+        choices=("png", "jpg", "webp"),
+        help="of the files; jpg and webp need --background or --mask-only (default: png)",
+    )
+    added.add_argument(
+        "--engine",
+        default="auto",
+        choices=("auto", "litert", "tensorflow"),
+        help="what predicts (default: litert for 16 photographs or fewer, where it is installed)",
+    )
+
+    help = "write a run as a model other programs open: ONNX, LiteRT, OpenVINO, SavedModel"
+    added = _command(commands, "export", help, True)
+    _model_options(added)
+    formats = ("onnx", "litert", "openvino", "saved_model")
+    added.add_argument("--format", required=True, choices=formats, help="the format")
+    added.add_argument("--out", type=Path, required=True, help="the folder for the model")
+    _option(added, "--data", Path("data"), "the data folder, to check on; else rendered cars")
+    added.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average with the mirror image's mask (default: as the recipe predicts)",
+    )
+    added.add_argument(
+        "--scales", help="sizes to predict at, as 1.0,1.25 (default: as the recipe predicts)"
+    )
+    added.add_argument(
+        "--quantize", choices=("int8",), help="in 8-bit integers, calibrated on --data"
+    )
+    _option(added, "--count", 16, "photographs to check on, at most", type=_count)
 
 
 def _add_competition_commands(commands) -> None:

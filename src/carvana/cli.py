@@ -87,10 +87,31 @@ def _predict(options) -> None:
 
 
 def _cutout(options) -> None:
-    from carvana.prediction.cutout import cut_out
+    from carvana.prediction import quick
+    from carvana.prediction.cutout import Style, cut_out
 
-    written = cut_out(_load(options), options.photo, options.out)
+    style = Style(options.background, options.crop, options.mask_only, options.format)
+    sources, count = options.run or [options.weights], len(options.photo)
+    engine, reason = quick.choose_engine(options.engine, sources, count)
+    if options.debug:
+        print(f"engine {engine}: {reason}")
+    folder = quick.cache_folder(sources) if engine == "litert" else None
+    if not options.debug and not (folder and quick.has_graph(folder)):
+        import_quietly()
+    if folder:
+        if not quick.has_graph(folder):
+            quick.keep_graph(sources, options.photo)
+        model = quick.QuickModel(folder)
+    else:
+        model = _load(options)
+    written = cut_out(model, options.photo, options.out, style)
     print(f"{options.out}: {len(written)} written")
+    if quick.will_keep(options.engine, engine, count):
+        print("preparing a quick start for the next cutouts (once; --engine tensorflow does not)")
+        try:
+            print(f"{quick.keep_graph(sources, options.photo)}: written")
+        except CarvanaError as error:  # the cutouts are there
+            print(f"{error} (cutouts are not affected)", file=sys.stderr)
 
 
 def _weights(options) -> None:
@@ -98,6 +119,28 @@ def _weights(options) -> None:
 
     Run.load(options.run).save_weights(options.out)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
+
+
+def _export(options) -> None:
+    from carvana.prediction.export import export, table
+
+    overrides = []
+    if options.flip is not None:
+        overrides.append(f"prediction.flip={str(options.flip).lower()}")
+    if options.scales is not None:
+        overrides.append(f"prediction.scales=[{options.scales}]")
+    rows = export(
+        options.run or options.weights,
+        options.out,
+        options.format,
+        options.data,
+        overrides,
+        options.quantize,
+        options.count,
+    )
+    for line in table(rows):
+        print(line)
+    print(f"{options.out}: written")
 
 
 def _load(options):
@@ -218,8 +261,8 @@ def _look(options) -> None:
 
 def _inspect(options) -> int:
     from carvana.data.dataset import match_pairs
-    from carvana.data.images import check_sheet
     from carvana.data.inspect import draw_sheet, inspect
+    from carvana.data.marks import check_sheet
     from carvana.recipe import load_recipe
 
     settings = load_recipe(options.recipe, options.set).data
@@ -257,6 +300,7 @@ COMMANDS = {
     "weights": _weights,
     "predict": _predict,
     "cutout": _cutout,
+    "export": _export,
     "download": _download,
     "validate": _validate,
     "score": _score,

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -130,6 +131,52 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; put it in place of what is there if the block succeeds.
+
+    Args:
+        path: the folder to write; whoever calls knows that what it holds may be replaced.
+
+    Raises:
+        CarvanaError: it cannot be written.
+    """
+    path = Path(path)
+    temporary, old = (beside(path, f"{name}{os.getpid()}") for name in ("tmp", "old"))
+    try:
+        for left in path.parent.glob(".*.tmp*"):
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.tmp\d+", left.name):
+                _remove_if_dead(left)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except CarvanaError:
+        raise
+    except Exception as error:  # libraries in C++ raise errors of their own
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_if_dead(temporary: Path) -> None:
+    """Delete the folder that a killed process left; its number is at the end of the name."""
+    try:
+        os.kill(int(temporary.name.rpartition(".tmp")[2]), 0)
+    except (ProcessLookupError, OverflowError):
+        shutil.rmtree(temporary, ignore_errors=True)
+    except PermissionError:  # it lives, and is another user's
+        pass
 
 
 @contextlib.contextmanager

@@ -172,27 +172,7 @@ class Run:
     def _load_mean(cls, sources: Sequence[str | Path]) -> "Run":
         if not sources:
             raise UsageError("an empty list cannot be loaded; name one run or more")
-        runs = [cls.load(source) for source in sources]
-        first = runs[0]
-        if len(runs) == 1:
-            return first
-        for run, source in zip(runs, sources, strict=True):
-            if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
-                raise UsageError(
-                    f"{source}: resizes photographs differently from {sources[0]}; average runs "
-                    "of one recipe"
-                )
-        means = []
-        for networks in zip(*(run.networks for run in runs), strict=True):
-            for number, network in enumerate(networks):
-                network.name = f"run_{number}"  # unique within the mean
-            with keras_settings("float32"):
-                inputs = keras.Input(networks[0].input_shape[1:])
-                mean = keras.layers.Average()([network(inputs) for network in networks])
-                means.append(keras.Model(inputs, mean))
-        paths = tuple(path for run in runs for path in run.paths)
-        known = [run.val_dice for run in runs if run.val_dice is not None]
-        return cls(first.recipe, tuple(means), paths, min(known, default=None))
+        return mean_of([cls.load(source) for source in sources], sources)
 
     @classmethod
     def _load_weights(cls, path: Path) -> "Run":
@@ -215,6 +195,29 @@ class Run:
                 f"{path}: is not a weights file, is cut short, or belongs to another version of "
                 "the kit; fetch it again"
             ) from error
+
+    def rebuilt(self, precision: str, overrides: list[str] | None = None) -> "Run":
+        """Return the same weights in networks of another precision or prediction.
+
+        Args:
+            precision: a Keras dtype policy.
+            overrides: of the recipe's [prediction], as `prediction.flip=false`.
+
+        Raises:
+            UsageError: an override is wrong.
+            CarvanaError: the network is not the recipe's.
+        """
+        recipe = parse_recipe(to_toml(self.recipe), str(self.paths[0]), overrides)
+        networks = []
+        for pictures in recipe.prediction_inputs:
+            networks.append(build_network(recipe, precision, pictures))
+            try:
+                networks[-1].set_weights(self.networks[0].get_weights())
+            except ValueError as error:
+                raise CarvanaError(
+                    f"{self.paths[0]}: does not match its recipe; restore it or train again"
+                ) from error
+        return Run(recipe, tuple(networks), self.paths, self.val_dice)
 
     def save_weights(self, path: Path) -> None:
         """Write the weights to a small file: convolutions as float16, the rest as float32.
@@ -259,6 +262,38 @@ def _val_dice(metrics: Path) -> float | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return float(json.loads(metrics.read_text(encoding="utf-8"))["val_dice"])
     return None
+
+
+def mean_of(runs: Sequence[Run], sources: Sequence[str | Path]) -> Run:
+    """Return the run that predicts the mean of several; the first one's recipe decides how.
+
+    Args:
+        runs: one or more.
+        sources: what errors name, one a run.
+
+    Raises:
+        UsageError: they resize photographs differently.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for run, source in zip(runs, sources, strict=True):
+        if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
+            raise UsageError(
+                f"{source}: resizes photographs differently from {sources[0]}; average runs "
+                "of one recipe"
+            )
+    means = []
+    for networks in zip(*(run.networks for run in runs), strict=True):
+        for number, network in enumerate(networks):
+            network.name = f"run_{number}"  # unique within the mean
+        with keras_settings("float32"):
+            inputs = keras.Input(networks[0].input_shape[1:])
+            mean = keras.layers.Average()([network(inputs) for network in networks])
+            means.append(keras.Model(inputs, mean))
+    paths = tuple(path for run in runs for path in run.paths)
+    known = [run.val_dice for run in runs if run.val_dice is not None]
+    return Run(first.recipe, tuple(means), paths, min(known, default=None))
 
 
 def shipped_names() -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageCms, features
 
-from carvana.data import images
+from carvana.data import folders, images
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
@@ -239,5 +239,5 @@ def test_the_first_frame_of_an_animation_is_used_and_said_so(tmp_path, capsys):
 def test_a_pipe_is_no_photograph(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     picture().save(tmp_path / "a.png")
-    assert images.list_images(tmp_path) == ["a.png"]
+    assert folders.list_images(tmp_path) == ["a.png"]
     assert "1 .png" in capsys.readouterr().err

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from carvana.competition.facts import car_of
-from carvana.data.images import list_files, list_images, photograph_size
-from carvana.data.masks import ENDINGS as MASK_ENDINGS
+from carvana.data.folders import MASKS, list_files, list_images
+from carvana.data.images import photograph_size
 from carvana.errors import CarvanaError, list_faults, plural
 from carvana.files import write_text
 from carvana.recipe import Data
@@ -75,7 +75,7 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
             )
     names = list_images(images)
     together = os.path.realpath(images) == os.path.realpath(masks)
-    files, others = list_files(masks, MASK_ENDINGS)
+    files, others = list_files(masks, MASKS)
     if others and not together:
         print(f"{masks}: passing over what is no mask: {others}", file=sys.stderr)
     by_key: dict[str, list[Path]] = {}

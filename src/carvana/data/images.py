@@ -6,28 +6,19 @@ upright by its EXIF orientation, 8-bit sRGB, what is transparent on white.
 
 import contextlib
 import io
-import os
 import sys
-import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms
-from PIL.PngImagePlugin import PngInfo
 
 from carvana.backend import tf
 from carvana.data.resize import memory_errors
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input
 
-ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff"),
-    *(".gif", ".heic", ".heif"),
-)
 ORIENTATION = 0x0112  # the EXIF tag
-SOFTWARE = "carvana"  # what the pictures we write name as their maker, and what they are
 _TRANSPOSE = {  # what turns a picture of an EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,58 +40,6 @@ class _Unsupported(ValueError):
     """A picture is whole, but of a kind that is not read; the message says what to do."""
 
 
-def list_images(folder: Path) -> list[str]:
-    """Return the sorted names of the pictures in a folder; say what else is in it.
-
-    Hidden files are passed over silently, other files and folders in one line on standard error.
-
-    Raises:
-        CarvanaError: the folder is absent, not a folder, or holds no picture; a name cannot be
-            written to a CSV.
-    """
-    if folder.is_file():
-        raise CarvanaError(f"{folder}: is a file; give the folder that holds it")
-    if not folder.is_dir():
-        raise CarvanaError(f"{folder}: no such folder; run `make download` or unzip it there")
-    names, others = list_files(folder, ENDINGS)
-    if not names:
-        raise CarvanaError(
-            f"{folder}: holds no photograph ({', '.join(ENDINGS)}); run `make download` or put "
-            f"the photographs straight into it{f' (there: {others})' if others else ''}"
-        )
-    if others:
-        print(f"{folder}: passing over what is no picture: {others}", file=sys.stderr)
-    return names
-
-
-def list_files(folder: Path, endings: Collection[str]) -> tuple[list[str], str]:
-    """Return the sorted names of a folder's files with these endings, and what else is in it.
-
-    Raises:
-        CarvanaError: the folder cannot be read, or a name cannot be written to a CSV.
-    """
-    names, others = [], Counter()
-    try:
-        for entry in os.scandir(folder):
-            suffix = Path(entry.name).suffix.lower()
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                others["folder"] += 1
-            elif suffix in endings and (entry.is_file() or entry.is_symlink()):
-                names.append(entry.name)
-            else:
-                others[suffix or "no ending"] += 1
-    except OSError as error:
-        raise CarvanaError(
-            f"{folder}: cannot be read ({error.strerror}); change its permissions"
-        ) from error
-    for name in names:
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-            raise CarvanaError(f"{folder}/{name!a}: has an unreadable name; rename it")
-    return sorted(names), ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
-
-
 def read_bytes(path: Path) -> bytes:
     """Read a photograph's file.
 
@@ -119,7 +58,10 @@ def read_photograph(
 
 
 def decode_photograph(
-    data: bytes, path: Path, settings: Input | None = None
+    data: bytes,
+    path: Path,
+    settings: Input | None = None,
+    decode_jpeg: Callable[[bytes, int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode the bytes of a photograph for the network.
 
@@ -128,6 +70,7 @@ def decode_photograph(
         path: what errors name.
         settings: the network's input. Where it averages areas, a JPEG is decoded at 1/2, 1/4 or
             1/8 of its size if that is whole and no smaller: the decoder computes fewer pixels.
+        decode_jpeg: decodes plain JPEGs, at one part in so many; TensorFlow when None.
 
     Returns:
         The picture, (height, width, 3) uint8, and the (height, width) of the whole photograph.
@@ -149,8 +92,12 @@ def decode_photograph(
         if settings and settings.method == "area":
             wanted = settings.height, settings.width
             ratio = _jpeg_ratio((height, width), wanted[::-1] if turned else wanted)
-        decoded = tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        decoded = (decode_jpeg or _decode_jpeg)(data, ratio)
         return _turn(decoded, orientation), (width, height) if turned else (height, width)
+
+
+def _decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
+    return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
 
 
 def open_photograph(path: Path) -> Image.Image:
@@ -262,34 +209,6 @@ def _open(source: bytes | Path, path: Path) -> Image.Image:
             ) from error
         pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-
-
-def our_mark(kind: str) -> PngInfo:
-    """Return what marks a PNG as ours and as of a kind, so that it may be replaced."""
-    mark = PngInfo()
-    mark.add_text("Software", f"{SOFTWARE} {kind}")
-    return mark
-
-
-def check_sheet(path: Path) -> None:
-    """Make sure that a sheet of pictures may be written.
-
-    Raises:
-        UsageError: its name does not end in .png, or it would replace another picture.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"{path}: is drawn as PNG; choose a name that ends in .png")
-    if path.exists() and not is_ours(path, "sheet"):
-        raise UsageError(f"{path}: would be replaced, and was not drawn by the kit; choose another")
-
-
-def is_ours(path: Path, kind: str) -> bool:
-    """Tell whether a picture carries our mark of a kind."""
-    try:
-        with Image.open(path) as picture:
-            return picture.info.get("Software") == f"{SOFTWARE} {kind}"
-    except (OSError, ValueError):
-        return False
 
 
 def _is_plain_jpeg(picture: Image.Image) -> bool:

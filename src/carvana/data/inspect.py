@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from carvana.data.dataset import Pair, size_fault
-from carvana.data.images import open_photograph, our_mark, read_photograph
+from carvana.data.images import open_photograph, read_photograph
+from carvana.data.marks import png_mark
 from carvana.data.masks import IGNORED, label_name, read_mask, to_picture
 from carvana.errors import CarvanaError, plural
 from carvana.files import replacing
@@ -104,4 +105,4 @@ def draw_sheet(pairs: list[Pair], settings: Data, out: Path, count: int = 12) ->
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * 2 * TILE, number // columns * height))
     with replacing(out) as temporary:
-        sheet.save(temporary, "PNG", pnginfo=our_mark("sheet"))
+        sheet.save(temporary, "PNG", pnginfo=png_mark("sheet"))

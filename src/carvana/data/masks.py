@@ -14,7 +14,6 @@ from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
 FORMATS = ("GIF", "PNG", "BMP", "TIFF", "WEBP")  # those that can keep every pixel's value
-ENDINGS = (".gif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")  # JPEG: to refuse it
 # Colours of label maps whose recipe numbers its classes.
 PALETTE = (
     *("#000000", "#ffffff", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4"),

@@ -12,8 +12,8 @@ import numpy as np
 from carvana.competition.facts import Paths
 from carvana.competition.score import Score, mean_by_view
 from carvana.data.dataset import Pair, find_pairs, read_split, size_fault
-from carvana.data.images import list_files
-from carvana.data.masks import ENDINGS, IGNORED, read_mask
+from carvana.data.folders import MASKS, list_files
+from carvana.data.masks import IGNORED, read_mask
 from carvana.errors import CarvanaError, plural
 from carvana.files import write_text
 from carvana.prediction.predict import Model, load
@@ -155,7 +155,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; `carvana predict --masks` writes one")
-    names, others = list_files(folder, ENDINGS)
+    names, others = list_files(folder, MASKS)
     if not names:
         there = f" (there: {others})" if others else ""
         raise CarvanaError(f"{folder}: holds no mask{there}; give the folder they are in")

@@ -61,6 +61,16 @@ class Model:
         """The recipe it was trained by."""
         return self.run.recipe
 
+    @property
+    def background(self) -> int | None:
+        """The label of the background; None if no class is called that."""
+        return self.recipe.data.background
+
+    @property
+    def val_dice(self) -> float | None:
+        """The soft dice of the validation photographs, where it is known."""
+        return self.run.val_dice
+
     def mask(self, photograph: Photograph) -> np.ndarray:
         """Return where the car is, or of several classes which one each pixel is of.
 
@@ -147,9 +157,9 @@ class Model:
             ThreadPoolExecutor(workers) as finishers,
         ):
             load_one = functools.partial(_load, inputs=inputs, read=read)
-            loaded = _ahead(readers, load_one, photographs, max(2 * batch_size, workers))
+            loaded = ahead(readers, load_one, photographs, max(2 * batch_size, workers))
             predicted = self._predict_batches(_batches(loaded, batch_size))
-            yield from _ahead(finishers, finish_one, predicted, max(batch_size, workers))
+            yield from ahead(finishers, finish_one, predicted, max(batch_size, workers))
 
     def _predict_batches(self, batches: Iterator[list]) -> Iterator[tuple]:
         """Run the networks; yield each photograph, its size and its probabilities by scale."""
@@ -187,7 +197,7 @@ def _load(
     return photograph, size, [resize(picture, settings) for settings in inputs]
 
 
-def _ahead(
+def ahead(
     pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], depth: int
 ) -> Iterator[_Out]:
     """Map in order on a pool, at most `depth` items ahead of what has been taken.

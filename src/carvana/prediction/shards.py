@@ -14,7 +14,9 @@ import numpy as np
 
 from carvana.competition import rle
 from carvana.competition.submission import HEADER, row_offsets
-from carvana.data.images import decode_photograph, is_ours, list_images, our_mark, read_bytes
+from carvana.data.folders import list_images
+from carvana.data.images import decode_photograph, read_bytes
+from carvana.data.marks import is_ours, png_mark
 from carvana.data.masks import to_picture
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, beside, cannot_write, replacing
@@ -62,7 +64,7 @@ def write_submission(
 
     with _rows(model, images, out, encode, threshold, workers) as rows:
         expected = _write_csv(out, rows)
-        write_review(review_of(out), expected, model.run.val_dice)
+        write_review(review_of(out), expected, model.val_dice)
 
 
 def write_masks(
@@ -115,7 +117,7 @@ def write_masks(
     def write(path: Path, probability: np.ndarray) -> str:
         picture = to_picture(model.decide(probability, threshold), settings)
         with replacing(target(path)) as temporary:
-            picture.save(temporary, "PNG", pnginfo=our_mark("label map"))
+            picture.save(temporary, "PNG", pnginfo=png_mark("label map"))
         return ""
 
     def is_there(name: str) -> bool:
@@ -123,7 +125,7 @@ def write_masks(
 
     with _rows(model, images, out / "masks", write, threshold, workers, is_there) as rows:
         expected = [(name, value) for name, value, _ in rows]
-        write_review(review_of(out), expected, model.run.val_dice)
+        write_review(review_of(out), expected, model.val_dice)
 
 
 @contextlib.contextmanager

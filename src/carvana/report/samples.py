@@ -9,7 +9,7 @@ from carvana.competition.facts import Paths
 from carvana.data.augment import augment
 from carvana.data.cache import load_pair
 from carvana.data.dataset import find_pairs
-from carvana.data.images import check_sheet, our_mark
+from carvana.data.marks import check_sheet, png_mark
 from carvana.data.masks import paint
 from carvana.files import replacing
 from carvana.recipe import Recipe
@@ -38,4 +38,4 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
         rows.append(np.hstack((image, augmented, paint(mask, recipe.data))))
     picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
     with replacing(out) as temporary:
-        picture.save(temporary, "PNG", pnginfo=our_mark("sheet"))
+        picture.save(temporary, "PNG", pnginfo=png_mark("sheet"))

@@ -1,0 +1,264 @@
+"""The formats a graph is written in, and the engines that run them."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from carvana.backend import keras, tf
+from carvana.errors import UsageError
+
+Engine = Callable[[np.ndarray], np.ndarray]
+"""Photographs (batch, height, width, 3) uint8 -> probabilities (batch, height, width, outputs)."""
+
+SIGNATURE = (None, None, None, 3)  # photographs of any number and size
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a graph.
+
+    `write(model, path)` writes a `keras.Model`; `open(path)` returns the engine on all cores;
+    `quantize(model, path, photographs)` writes int8, calibrated on photographs (height, width, 3).
+    """
+
+    file: str  # the model's name in its folder
+    engine: str
+    needs: tuple[str, ...]  # modules beyond TensorFlow, to write it and run it
+    write: Callable[["keras.Model", Path], None]
+    open: Callable[[Path], Engine]
+    quantize: Callable[["keras.Model", Path, Sequence[np.ndarray]], None] | None = None
+
+
+def check_installed(name: str) -> None:
+    """Make sure that what a format needs is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    missing = [need for need in FORMATS[name].needs if importlib.util.find_spec(need) is None]
+    if missing:
+        raise UsageError(
+            f"--format {name}: {' and '.join(missing)} not installed; pip install 'carvana[export]'"
+        )
+
+
+def _write_onnx(model: "keras.Model", path: Path) -> None:
+    with _quiet():
+        model.export(str(path), format="onnx", verbose=False, input_signature=_signature(model))
+
+
+def _open_onnx(path: Path) -> Engine:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (inputs,) = session.get_inputs()
+    return lambda photographs: session.run(None, {inputs.name: photographs})[0]
+
+
+def _quantize_onnx(model: "keras.Model", path: Path, photographs: Sequence[np.ndarray]) -> None:
+    """Quantize the convolutions; what resizes and averages stays in float32."""
+    from onnxruntime.quantization import QuantFormat, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    plain, prepared = (path.with_name(f".{part}.onnx") for part in ("plain", "prepared"))
+    _write_onnx(model, plain)
+    with _quiet():
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            path,
+            _Calibration(prepared, photographs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "ConvTranspose"],
+            per_channel=True,
+        )
+    for left in (plain, prepared):
+        left.unlink()
+
+
+class _Calibration:
+    """What ONNX Runtime's quantizer reads photographs from."""
+
+    def __init__(self, path: Path, photographs: Sequence[np.ndarray]):
+        import onnx
+
+        self.name = onnx.load(path, load_external_data=False).graph.input[0].name
+        self.photographs = iter(photographs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        photograph = next(self.photographs, None)
+        return None if photograph is None else {self.name: photograph[None]}
+
+
+def _write_openvino(model: "keras.Model", path: Path) -> None:
+    with _quiet():
+        model.export(str(path), format="openvino", verbose=False, input_signature=_signature(model))
+
+
+def _open_openvino(path: Path) -> Engine:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda photographs: compiled(photographs)[0]
+
+
+def _quantize_openvino(model: "keras.Model", path: Path, photographs: Sequence[np.ndarray]) -> None:
+    """Convert ONNX Runtime's quantized graph, whose form OpenVINO reads."""
+    import openvino
+
+    quantized = path.with_name(".int8.onnx")
+    _quantize_onnx(model, quantized, photographs)
+    openvino.save_model(openvino.convert_model(quantized), path, compress_to_fp16=False)
+    quantized.unlink()
+
+
+def _write_litert(model: "keras.Model", path: Path) -> None:
+    with _quiet():
+        model.export(path, format="litert", verbose=False, input_signature=_signature(model))
+
+
+def _open_litert(path: Path) -> Engine:
+    try:  # starts in 0.1 s; TensorFlow has the same one in it
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError:
+        Interpreter = tf.lite.Interpreter
+    with warnings.catch_warnings(), _silent():
+        warnings.simplefilter("ignore")  # TensorFlow says that its own is deprecated
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
+    shape = None
+
+    def run(photographs: np.ndarray) -> np.ndarray:
+        nonlocal shape
+        if photographs.shape != shape:
+            shape = photographs.shape
+            interpreter.resize_tensor_input(inputs["index"], shape)
+            with _silent():  # it says which kernels it uses
+                interpreter.allocate_tensors()
+        interpreter.set_tensor(inputs["index"], photographs)
+        interpreter.invoke()
+        return interpreter.get_tensor(outputs["index"])
+
+    return run
+
+
+def _quantize_litert(model: "keras.Model", path: Path, photographs: Sequence[np.ndarray]) -> None:
+    """Quantize the convolutions alone: the resizing counts pixels, which 8 bits do not hold."""
+
+    def converter() -> "tf.lite.TFLiteConverter":
+        return tf.lite.TFLiteConverter.from_saved_model(str(saved))
+
+    saved = path.with_name(".saved")
+    _write_saved_model(model, saved)
+    with _quiet():
+        plain = tf.lite.Interpreter(model_content=converter().convert())
+        operations = {each["op_name"] for each in plain._get_ops_details()}
+        quantizing = converter()
+        quantizing.optimizations = [tf.lite.Optimize.DEFAULT]
+        quantizing.representative_dataset = lambda: ([each[None]] for each in photographs)
+        quantized = tf.lite.experimental.QuantizationDebugger(
+            converter=quantizing,
+            debug_dataset=quantizing.representative_dataset,
+            debug_options=tf.lite.experimental.QuantizationDebugOptions(
+                denylisted_ops=sorted(operations - {"CONV_2D", "DEPTHWISE_CONV_2D"})
+            ),
+        ).get_nondebug_quantized_model()
+    path.write_bytes(quantized)
+    shutil.rmtree(saved)
+
+
+def _write_saved_model(model: "keras.Model", path: Path) -> None:
+    with _quiet():
+        model.export(
+            path, format="tf_saved_model", verbose=False, input_signature=_signature(model)
+        )
+    shutil.rmtree(path / "assets", ignore_errors=True)  # empty
+
+
+def _open_saved_model(path: Path) -> Engine:
+    loaded = tf.saved_model.load(str(path))
+    return lambda photographs: loaded.serve(photographs).numpy()
+
+
+def _signature(model: "keras.Model") -> list:
+    return [tf.TensorSpec(SIGNATURE, tf.uint8, name=model.input.name)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what converters print, log and warn of."""
+    said, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            warnings.catch_warnings(),
+            _silent(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Hold back what a library in C++ writes to standard error."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+
+FORMATS = {
+    "onnx": Format(
+        file="model.onnx",
+        engine="ONNX Runtime",
+        needs=("tf2onnx", "onnxruntime"),
+        write=_write_onnx,
+        open=_open_onnx,
+        quantize=_quantize_onnx,
+    ),
+    "litert": Format(
+        file="model.tflite",
+        engine="LiteRT",
+        needs=(),
+        write=_write_litert,
+        open=_open_litert,
+        quantize=_quantize_litert,
+    ),
+    "openvino": Format(
+        file="model.xml",
+        engine="OpenVINO",
+        needs=("openvino",),
+        write=_write_openvino,
+        open=_open_openvino,
+        quantize=_quantize_openvino,
+    ),
+    "saved_model": Format(
+        file="saved_model",
+        engine="TensorFlow",
+        needs=(),
+        write=_write_saved_model,
+        open=_open_saved_model,
+    ),
+}

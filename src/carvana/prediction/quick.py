@@ -1,0 +1,196 @@
+"""Predict without TensorFlow: a graph kept in the user's cache, run by LiteRT.
+
+TensorFlow takes three seconds to import, before the first photograph is read. LiteRT takes a tenth
+of one. The graph of a run is written once, after its first cutout, into `~/.cache/carvana` (or
+`$XDG_CACHE_HOME/carvana`), under a checksum of the run's files. The folder is safe to delete.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from carvana import __version__
+from carvana.data.images import decode_photograph, read_bytes
+from carvana.data.resize import upsample
+from carvana.errors import CarvanaError, UsageError
+from carvana.prediction.formats import FORMATS
+from carvana.prediction.predict import ahead
+from carvana.recipe import Input
+from carvana.run import MODEL, RECIPE, SHIPPED, shipped_names
+
+_Out = TypeVar("_Out")
+ENGINES = ("auto", "litert", "tensorflow")
+NEEDS = {"ai_edge_litert": "ai-edge-litert", "simplejpeg": "simplejpeg"}  # modules, packages
+FEW = 16  # photographs; for more TensorFlow's start is repaid by its speed
+ABOUT = "model.json"
+
+
+class QuickModel:
+    """A run's graph in LiteRT; predicts what `Model` predicts in float32.
+
+    Args:
+        folder: an export in LiteRT.
+
+    Raises:
+        CarvanaError: it is not one, or is broken.
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            about = json.loads((folder / ABOUT).read_text("utf-8"))
+            self._engine = FORMATS["litert"].open(folder / about["file"])
+            height, width = max(about["inside"]["network_sizes"])
+            method = about["inside"]["method"]
+            names = about["classes"]
+            self.background = names.index("background") if "background" in names else None
+            self.val_dice = about["val_dice"]
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise CarvanaError(f"{folder}: is not a readable export; delete it") from error
+        self._largest = Input(height=height, width=width, method=method, antialias=False)
+
+    def predict(
+        self,
+        photographs: Iterable[Path],
+        finish: Callable[[Path, np.ndarray], _Out] = lambda *result: result,
+    ) -> Iterator[_Out]:
+        """Predict photographs in order, as `Model.predict` does; reading and finishing overlap.
+
+        Raises:
+            CarvanaError: a photograph cannot be read.
+        """
+
+        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(2) as finishers:
+            loaded = ahead(readers, self._load, photographs, 1)
+            results = map(self._predict_one, loaded)
+            yield from ahead(finishers, lambda result: finish(*result), results, 1)
+
+    def _predict_one(self, loaded: tuple) -> tuple[Path, np.ndarray]:
+        path, picture, size = loaded
+        probabilities = self._engine(picture[None])[0]
+        if picture.shape[:2] != size:  # it was decoded at a part of its size
+            return path, upsample(probabilities, *size)
+        return path, probabilities[..., 0] if probabilities.shape[-1] == 1 else probabilities
+
+    def _load(self, path: Path) -> tuple[Path, np.ndarray, tuple[int, int]]:
+        picture, size = decode_photograph(read_bytes(path), path, self._largest, decode_jpeg)
+        return path, picture, size
+
+
+def decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
+    """Decode a JPEG at one part in `ratio`, to the very pixels that TensorFlow decodes."""
+    import simplejpeg
+
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    least = {"min_height": height // ratio, "min_width": width // ratio, "min_factor": ratio}
+    return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, **(least if ratio > 1 else {}))
+
+
+def choose_engine(wanted: str, sources: Sequence[str | Path], count: int) -> tuple[str, str]:
+    """Choose what predicts a few photographs, and say why.
+
+    LiteRT where it is installed, the run's graph is in the cache and there are 16 photographs or
+    fewer; else TensorFlow.
+
+    Args:
+        wanted: "auto", "litert" or "tensorflow".
+        sources: the runs or weights, as `carvana.load` takes.
+        count: how many photographs.
+
+    Returns:
+        "litert" or "tensorflow", and the reason.
+
+    Raises:
+        UsageError: LiteRT is wanted and not installed.
+    """
+    if wanted == "tensorflow":
+        return wanted, "--engine names it"
+    missing = [NEEDS[name] for name in NEEDS if importlib.util.find_spec(name) is None]
+    if wanted == "litert":
+        if missing:
+            raise UsageError(
+                f"--engine litert: {' and '.join(missing)} not installed; "
+                "pip install 'carvana[export]'"
+            )
+        return wanted, "--engine names it"
+    if missing:
+        return "tensorflow", f"{' and '.join(missing)} not installed: carvana[export]"
+    if count > FEW:
+        return "tensorflow", f"{count} photographs, more than {FEW}, repay its start"
+    folder = cache_folder(sources)
+    if not has_graph(folder):
+        return "tensorflow", f"{folder} holds no graph yet"
+    return "litert", f"{folder} holds the graph"
+
+
+def has_graph(folder: Path) -> bool:
+    """Tell whether a folder of the cache is complete and unbroken."""
+    try:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        data = (folder / about["file"]).read_bytes()
+        return hashlib.sha256(data).hexdigest() == about["files"][about["file"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def will_keep(wanted: str, engine: str, count: int) -> bool:
+    """Tell whether TensorFlow was used only because there is no graph yet."""
+    installed = all(importlib.util.find_spec(name) for name in NEEDS)
+    return (wanted, engine) == ("auto", "tensorflow") and count <= FEW and installed
+
+
+def cache_folder(sources: Sequence[str | Path]) -> Path:
+    """Return where the graph of runs or weights is kept, by a checksum of their files.
+
+    Raises:
+        CarvanaError: a file is absent or cannot be read.
+    """
+    digest = hashlib.sha256(f"{__version__} {importlib.metadata.version('keras')}".encode())
+    for source in sources:
+        for path in _files_of(source):
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise CarvanaError(
+                    f"{path}: cannot be read ({error.strerror}); name a run or weights"
+                ) from error
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "carvana" / digest.hexdigest()[:32]
+
+
+def _files_of(source: str | Path) -> list[Path]:
+    path = Path(source)
+    if isinstance(source, Path) and path.is_dir():
+        return [path / MODEL, path / RECIPE]
+    if path.suffix != ".npz" and str(source) in shipped_names():
+        return [SHIPPED / f"{source}.npz"]
+    return [path] if path.suffix == ".npz" else [path / MODEL, path / RECIPE]
+
+
+def keep_graph(sources: Sequence[str | Path], photographs: Sequence[Path]) -> Path:
+    """Write the graph of runs or weights into the cache, checked on photographs.
+
+    Raises:
+        CarvanaError: it cannot be written, or its masks differ from the kit's.
+    """
+    from carvana.prediction.export import export
+
+    folder = cache_folder(sources)
+    shutil.rmtree(folder, ignore_errors=True)  # a broken one
+    reads = [functools.partial(_read_whole, path) for path in photographs[:4]]
+    export(list(sources), folder, "litert", photographs=reads)
+    return folder
+
+
+def _read_whole(path: Path) -> np.ndarray:
+    return decode_photograph(read_bytes(path), path)[0]
