@@ -21,8 +21,8 @@ from carvana.report.report import write_report
 from carvana.report.words import describe, duration, is_the_articles
 
 
-def examined(name, dice, settings_classes=1):
-    return Examined(Pair(name, None, None), dice, [dice] * settings_classes, None, None, None, b"")
+def examined(name, dice):
+    return Examined(Pair(name, None, None), dice, [dice], None, None, None, b"")
 
 
 def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):

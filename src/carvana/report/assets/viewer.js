@@ -7,7 +7,7 @@ function startViewer(viewer) {
   const state = viewer.querySelector("output"), sides = viewer.querySelectorAll(".side");
   const layers = ["photograph", "left", "right", "left_errors", "right_errors"];
   const most = 32; // canvas pixels for a pixel of the photograph
-  let picture = pictures[0], images = {}, place = -1, queued = false;
+  let picture = pictures[0], images = {}, place = -1, queued = false, asked = 0;
   let scale = 1, x = 0, y = 0; // CSS pixels a pixel; the photograph's pixel in the upper left corner
   const size = () => [canvas.clientWidth, canvas.clientHeight];
   const whole = () => Math.min(size()[0] / picture.width, size()[1] / picture.height);
@@ -70,6 +70,7 @@ function startViewer(viewer) {
     settle();
   }
   async function show(number) {
+    const turn = ++asked; // the last one asked for is shown, whichever is decoded first
     const chosen = pictures[number], loaded = {};
     for (const button of viewer.querySelectorAll("[data-picture]"))
       button.setAttribute("aria-pressed", String(+button.dataset.picture === number));
@@ -79,6 +80,7 @@ function startViewer(viewer) {
       await image.decode();
       loaded[name] = image;
     }));
+    if (turn !== asked) return;
     picture = chosen; images = loaded; place = -1; scale = 0;
     canvas.style.aspectRatio = `${picture.width} / ${picture.height}`;
     settle();
