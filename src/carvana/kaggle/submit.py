@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
 
 POLL_SECONDS = 5.0  # between two checks of a pending submission
-NOT_UPLOADED = "Could not submit to competition"  # the client's word for a failed upload
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
             f"{submission}: the connection was lost while submitting; check at {PAGE}/submissions "
             "whether it arrived before you submit it again"
         ) from error
-    if response.message == NOT_UPLOADED:
+    if response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
         raise KaggleError(
             f"{submission}: the upload failed, nothing was submitted; see {STATUS_PAGE}, then "
             "run the same command again"
