@@ -99,6 +99,12 @@ def run_out_of_memory(*_) -> None:
     cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory) -> None:
+    """Keep the user's cache out of the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def tiny(tmp_path) -> Paths:
     return write_competition(tmp_path / "data")

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from carvana.errors import CarvanaError, UsageError
-from carvana.prediction.cutout import cut_out
+from carvana.prediction.cutout import Style, cut_out, estimate_foreground
 from carvana.prediction.predict import Model
 from carvana.recipe import load_recipe
 from carvana.run import Run, build_network
@@ -17,14 +17,109 @@ def fresh():
     return Model(Run(recipe, (build_network(recipe, "float32"),), ()))
 
 
-def test_background_is_transparent_and_the_photograph_untouched(fresh, tmp_path):
+class Disc:
+    """Predicts a disc with a soft edge in the middle of any photograph."""
+
+    def predict(self, photographs, finish):
+        for path in photographs:
+            with Image.open(path) as picture:
+                yield finish(path, disc(*picture.size))
+
+
+def disc(width, height):
+    y, x = np.mgrid[:height, :width] + 0.5
+    distance = np.hypot(x - width / 2, y - height / 2)
+    return np.clip((min(width, height) / 4 - distance) / 4 + 0.5, 0, 1).astype(np.float32)
+
+
+@pytest.fixture
+def red_on_grey(tmp_path):
+    """A red disc in front of grey, its edge a mixture of both; and the share of red."""
+    share = disc(120, 80)[..., None]
+    picture = share * np.array([200, 30, 40]) + (1 - share) * np.array([180, 180, 185])
+    path = tmp_path / "red.png"
+    Image.fromarray(np.rint(picture).astype(np.uint8)).save(path)
+    return path, share[..., 0]
+
+
+def test_the_edge_loses_the_backgrounds_colour(red_on_grey, tmp_path):
+    path, share = red_on_grey
+    picture = np.asarray(Image.open(path))
+    (out,) = cut_out(Disc(), [path], tmp_path / "out")
+    cut = np.asarray(Image.open(out))
+    edge = (share > 0.1) & (share < 0.9)
+    before, after = (abs(each[edge, :3] - [200.0, 30, 40]).mean() for each in (picture, cut))
+    assert before > 30 and after < 6
+    whole = (cut[..., 3] == 0) | (cut[..., 3] == 255)
+    np.testing.assert_array_equal(cut[whole, :3], picture[whole])
+    np.testing.assert_allclose(cut[..., 3], 255 * share, atol=0.51)
+    opaque = np.full(share.shape, 255, np.uint8)
+    assert estimate_foreground(picture, opaque) is picture
+
+
+def test_backgrounds(red_on_grey, tmp_path):
+    path, share = red_on_grey
+    picture = tmp_path / "behind.jpg"
+    Image.new("RGB", (30, 80), (10, 200, 60)).save(picture, quality=100, subsampling=0)
+    colours = {"white": (255, 255, 255), "#0000ff": (0, 0, 255), str(picture): (10, 200, 60)}
+    for background, colour in colours.items():
+        (out,) = cut_out(Disc(), [path], tmp_path / "out", Style(background))
+        cut = Image.open(out)
+        assert (cut.mode, cut.size) == ("RGB", (120, 80))
+        want = share[..., None] * [200, 30, 40] + (1 - share[..., None]) * colour
+        assert abs(np.asarray(cut) - want).mean() < 1
+        assert abs(np.asarray(cut) - want).max() < 25
+
+
+def test_crops_and_masks(red_on_grey, tmp_path):
+    path, share = red_on_grey
+    (out,) = cut_out(Disc(), [path], tmp_path / "out", Style(crop=True))
+    assert Image.open(out).size == (42, 42)  # the disc, 40 wide, and a margin
+    (out,) = cut_out(Disc(), [path], tmp_path / "masks", Style(mask_only=True))
+    mask = Image.open(out)
+    assert mask.mode == "L"
+    np.testing.assert_allclose(np.asarray(mask), 255 * share, atol=0.51)
+
+    class Nothing(Disc):
+        def predict(self, photographs, finish):
+            return (finish(path, np.zeros((80, 120), np.float32)) for path in photographs)
+
+    (out,) = cut_out(Nothing(), [path], tmp_path / "none", Style(crop=True))
+    assert Image.open(out).size == (120, 80)
+
+
+@pytest.mark.parametrize(("format", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("png", "PNG")])
+def test_formats_are_written_and_replaced(format, kind, red_on_grey, tmp_path):
+    path, _ = red_on_grey
+    for style in (Style("white", format=format), Style(mask_only=True, format=format)):
+        for _ in range(2):  # ours are replaced
+            (out,) = cut_out(Disc(), [path], tmp_path / "out", style)
+        assert out.name == f"red.{format}"
+        assert Image.open(out).format == kind
+        out.unlink()
+    Image.new("RGB", (8, 8)).save(out)
+    with pytest.raises(UsageError, match="would be replaced, and is not a cutout of ours"):
+        cut_out(Disc(), [path], tmp_path / "out", style)
+
+
+def test_styles_that_cannot_be():
+    for settings, message in (
+        ({"format": "jpg"}, "--format jpg has no transparency; give --background"),
+        ({"format": "bmp"}, "--format bmp: use png, jpg, webp"),
+        ({"background": "white", "mask_only": True}, "leave one of them out"),
+        ({"background": "gone.png"}, "gone.png: is neither a picture nor a colour"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Style(**settings)
+
+
+def test_background_is_transparent(fresh, tmp_path):
     photo = tmp_path / "a.b.png"
     picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(picture).save(photo)
     assert cut_out(fresh, [photo, photo], tmp_path / "out") == [tmp_path / "out" / "a.b.png"]
     cut = np.asarray(Image.open(tmp_path / "out" / "a.b.png"))
     assert cut.shape == (40, 60, 4)
-    np.testing.assert_array_equal(cut[..., :3], picture)
     small = fresh.run.networks[0](
         np.asarray(Image.open(photo).resize((32, 32), Image.BILINEAR))[None] / np.float32(255)
     )

@@ -20,13 +20,14 @@ from typing import TypeVar
 import numpy as np
 
 from carvana import __version__
+from carvana.backend import import_quietly
 from carvana.data.images import decode_photograph, read_bytes
 from carvana.data.resize import upsample
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction.formats import FORMATS
 from carvana.prediction.predict import ahead
 from carvana.recipe import Input
-from carvana.run import MODEL, RECIPE, SHIPPED, shipped_names
+from carvana.run import MODEL, RECIPE, SHIPPED, Run, shipped_names
 
 _Out = TypeVar("_Out")
 ENGINES = ("auto", "litert", "tensorflow")
@@ -152,7 +153,7 @@ def cache_folder(sources: Sequence[str | Path]) -> Path:
     """Return where the graph of runs or weights is kept, by a checksum of their files.
 
     Raises:
-        CarvanaError: a file is absent or cannot be read.
+        CarvanaError: as `carvana.load` does, if a file is absent or cannot be read.
     """
     digest = hashlib.sha256(f"{__version__} {importlib.metadata.version('keras')}".encode())
     for source in sources:
@@ -161,9 +162,9 @@ def cache_folder(sources: Sequence[str | Path]) -> Path:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
-                raise CarvanaError(
-                    f"{path}: cannot be read ({error.strerror}); name a run or weights"
-                ) from error
+                import_quietly()
+                Run.load(source)  # which says what is wrong
+                raise CarvanaError(f"{path}: cannot be read ({error.strerror})") from error
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "carvana" / digest.hexdigest()[:32]
 
