@@ -78,8 +78,16 @@ def _predict(options) -> None:
     write, out = write_masks, options.masks
     if options.out:
         write, out = write_submission, options.out
-    write(_load(options), options.images, out, options.threshold, options.workers)
-    print(f"{out}: written")
+    model, rest = _load(options), (options.threshold, options.workers, options.part)
+    write(model, options.images, out, *rest, options.minutes)
+    if not options.part:
+        print(f"{out}: written")
+
+
+def _merge(options) -> None:
+    from carvana.prediction.shards import merge
+
+    print(f"{options.out}: {merge(options.out, options.part)} rows written")
 
 
 def _cutout(options) -> None:
@@ -235,6 +243,7 @@ COMMANDS = {
     "report": _report,
     "weights": _weights,
     "predict": _predict,
+    "merge": _merge,
     "cutout": _cutout,
     "download": _download,
     "validate": _validate,
