@@ -87,6 +87,11 @@ def _model_options(added, several: bool = False) -> None:
     which.add_argument("--weights", help="weights the kit ships (sharp, sharper), or an .npz file")
 
 
+def _cluster_option(added) -> None:
+    help = "a Dask scheduler's address, or local:N for N workers on this machine"
+    added.add_argument("--cluster", metavar="ADDRESS", help=help)
+
+
 def _add_training_commands(commands) -> None:
     added = _command(commands, "train", "train a recipe, or resume a stopped run", True)
     _recipe_options(added)
@@ -135,6 +140,7 @@ def _add_prediction_commands(commands) -> None:
         metavar="I/N",
         help="make this part of the photographs only, see merge",
     )
+    _cluster_option(added)
     added.add_argument("--minutes", type=_minutes, default=math.inf, help="stop after so long")
 
     help = "put parts of a prediction that were made apart together"

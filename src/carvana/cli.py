@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     try:
-        if options.tensorflow and not options.debug:
+        if options.tensorflow and not options.debug and not getattr(options, "cluster", None):
             import_quietly()
         code = COMMANDS[options.action](options) or 0
         sys.stdout.flush()
@@ -78,8 +78,16 @@ def _predict(options) -> None:
     write, out = write_masks, options.masks
     if options.out:
         write, out = write_submission, options.out
-    model, rest = _load(options), (options.threshold, options.workers, options.part)
-    write(model, options.images, out, *rest, options.minutes)
+    rest = (options.threshold, options.workers, options.part, options.minutes)
+    if options.cluster:
+        from carvana.cluster import open_cluster
+        from carvana.prediction.cluster import Workers
+
+        with open_cluster(options.cluster) as client:
+            workers = Workers(client, options.cluster, options.run or [options.weights])
+            write(workers, options.images, out, *rest, workers.make)
+    else:
+        write(_load(options), options.images, out, *rest)
     if not options.part:
         print(f"{out}: written")
 

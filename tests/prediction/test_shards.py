@@ -242,8 +242,8 @@ def test_disk_full_keeps_the_rows_and_the_old_submission(trained, model, tmp_pat
         pytest.skip("no /dev/full here")
     paths, out = trained[0], tmp_path / "s.csv.gz"
     out.write_bytes(b"old")
-    with monkeypatch.context() as patch:
-        real, full = gzip.GzipFile, Path("/dev/full").open("wb", 0)
+    with monkeypatch.context() as patch, open("/dev/full", "wb", 0) as full:
+        real = gzip.GzipFile
         patch.setattr(gzip, "GzipFile", lambda a, b, c, _, **k: real(a, b, c, full, **k))
         with pytest.raises(CarvanaError, match=r"s\.csv\.gz: cannot be written .No space left"):
             write_submission(model, paths.test, out)
