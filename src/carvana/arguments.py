@@ -27,6 +27,12 @@ def _threshold(text: str) -> float:
     return number
 
 
+def _folds(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 2 to 100")
+    return int(text)
+
+
 def _part(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
@@ -98,6 +104,9 @@ def _add_training_commands(commands) -> None:
     _option(added, "--data", Path("data"), "the data folder")
     added.add_argument("--run", type=Path, required=True, help="the run's folder")
     added.add_argument("--cache", type=Path, help="for prepared pairs (default: cache in --data)")
+    help = "train so many runs, fold-1, fold-2, ... in --run, each validated on other cars"
+    added.add_argument("--folds", type=_folds, metavar="N", help=help)
+    _cluster_option(added)
 
     help = "check a data folder: its pairs, sizes, formats, classes, and what is wrong"
     added = _command(commands, "inspect", help, True)
@@ -185,7 +194,8 @@ def _add_competition_commands(commands) -> None:
         "--truth", type=Path, help="the true masks: img,rle_mask[,Usage], or a folder"
     )
     _recipe_options(added)
-    added.add_argument("--run", type=Path, help="score this run's validation split instead")
+    help = "score this run's validation split instead; several: what they hold out"
+    added.add_argument("--run", type=Path, nargs="+", action="extend", help=help)
     _option(added, "--data", Path("data"), "the competition's files, for --run")
     added.add_argument("--json", action="store_true", help="print JSON")
 

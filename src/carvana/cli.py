@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from carvana.arguments import build_parser
@@ -65,9 +66,37 @@ def _download(options) -> None:
 def _train(options) -> None:
     from carvana.training.train import train
 
+    if options.cluster and not options.folds:
+        raise UsageError("--cluster goes with --folds; a single run trains on one machine")
+    if options.folds:
+        _train_folds(options)
+        return
     metrics = train(options.recipe, options.data, options.run, options.set or (), options.cache)
+    _say_trained(options.run, metrics)
+
+
+def _train_folds(options) -> None:
+    from carvana.recipe import load_recipe
+    from carvana.training.folds import train_folds
+
+    recipe, run, folds = load_recipe(options.recipe, options.set), options.run, options.folds
+    if options.cluster:
+        from carvana.cluster import open_cluster
+        from carvana.training.cluster import train_folds_on
+
+        with open_cluster(options.cluster) as client:
+            trained = train_folds_on(
+                client, options.cluster, recipe, options.data, run, folds, options.cache
+            )
+    else:
+        trained = train_folds(recipe, options.data, run, folds, cache=options.cache)
+    for run, metrics in trained:
+        _say_trained(run, metrics)
+
+
+def _say_trained(run: Path, metrics: dict) -> None:
     print(
-        f"{options.run}: {metrics['epochs']} epochs, {metrics['steps']} steps, validation dice "
+        f"{run}: {metrics['epochs']} epochs, {metrics['steps']} steps, validation dice "
         f"{metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
     )
 
@@ -143,9 +172,13 @@ def _score(options) -> None:
     if options.run:
         if not options.debug:
             import_quietly()
+        from carvana.prediction.ensemble import score_together
         from carvana.prediction.evaluate import score_validation
 
-        result = score_validation(options.run, Paths(options.data))
+        if len(options.run) == 1:
+            result = score_validation(options.run[0], Paths(options.data))
+        else:
+            result = score_together(options.run, Paths(options.data))
     else:
         from carvana.competition.score import score
 
@@ -160,11 +193,15 @@ def _score(options) -> None:
         else:
             result = score(options.submission, options.truth)
     if options.json:
-        print(json.dumps(vars(result)))
+        print(json.dumps(asdict(result)))
         return
     print(f"mean Dice {result.mean:.6f} over {result.count} images")
     for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
         print(f"  {part} {mean:.6f}")
+    for run, member in result.members.items():
+        print(f"  {run} {member.dice:.6f} over {member.count} images{_gain(member.gain)}")
+    if result.members and not any(member.gain for member in result.members.values()):
+        print("  no image is held out by two of the runs, so they do not tell which of them help")
     if result.note:
         print(result.note)
     if 1 < len(result.views) <= 16:
@@ -172,6 +209,12 @@ def _score(options) -> None:
     print("worst:")
     for dice, name in result.worst:
         print(f"  {dice:.6f} {name}")
+
+
+def _gain(gain: float | None) -> str:
+    if gain is None:
+        return ""
+    return f"; the mean is {abs(gain):.6f} {'better' if gain > 0 else 'worse'} with it"
 
 
 def _report(options) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 
 from carvana import __version__
+from carvana.backend import tf
 from carvana.errors import CarvanaError, UsageError, list_faults
 
 try:
@@ -128,6 +129,28 @@ def wait_for_workers(client: distributed.Client, where: str) -> int:
     plural = "s" if count > 1 else ""
     print(f"{where}: {count} worker{plural}; Dask's dashboard: {client.dashboard_link}", flush=True)
     return count
+
+
+@contextlib.contextmanager
+def silent_import() -> Iterator[None]:
+    """Keep TensorFlow's notes about absent GPUs from a worker's standard error."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def use_own_gpu(number: int | None) -> None:
+    """Hide all of this machine's GPUs from TensorFlow but one, if the process has a number."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if number is not None and len(gpus) > 1:
+        tf.config.set_visible_devices(gpus[number % len(gpus)], "GPU")
 
 
 def check_version(version: str) -> None:

@@ -14,7 +14,7 @@ distributed = pytest.importorskip(
 
 import carvana.cluster
 from carvana.cli import main
-from carvana.cluster import check_workers, open_cluster
+from carvana.cluster import check_workers
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import check_writable
 from carvana.prediction import cluster
@@ -22,12 +22,6 @@ from carvana.prediction.certainty import review_of
 from carvana.prediction.cluster import Trained, Workers
 from carvana.prediction.predict import load
 from carvana.prediction.shards import shards_of, write_masks, write_submission
-
-
-@pytest.fixture(scope="module")
-def client():
-    with open_cluster("local:2") as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +34,24 @@ def many(trained, tmp_path_factory):
     return folder
 
 
-def predict(client, trained, images, out, **options):
-    workers = Workers(client, "local:2", [trained[1]])
+def predict(dask_client, trained, images, out, **options):
+    workers = Workers(dask_client, "local:2", [trained[1]])
     write_submission(workers, images, out, make=workers.make, **options)
 
 
-def test_a_killed_worker_changes_no_byte(client, trained, model, many, tmp_path, capfd):
+def test_a_killed_worker_changes_no_byte(dask_client, trained, model, many, tmp_path, capfd):
     one, two = tmp_path / "one.csv.gz", tmp_path / "two.csv.gz"
     write_submission(model, many, one)
 
     def kill():
         while len(list(shards_of(two).glob("*.csv"))) < 4:
             time.sleep(0.01)
-        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        os.kill(next(iter(dask_client.run(os.getpid).values())), signal.SIGKILL)
         killed.append(True)
 
     killed = []
     threading.Thread(target=kill, daemon=True).start()
-    predict(client, trained, many, two)
+    predict(dask_client, trained, many, two)
     assert killed
     assert two.read_bytes() == one.read_bytes()
     assert review_of(two).read_text() == review_of(one).read_text()
@@ -69,24 +63,24 @@ def test_a_killed_worker_changes_no_byte(client, trained, model, many, tmp_path,
 
 
 def test_what_is_made_is_kept_and_what_cannot_be_read_is_named(
-    client, trained, model, many, tmp_path, capfd
+    dask_client, trained, model, many, tmp_path, capfd
 ):
     folder, out = shutil.copytree(many, tmp_path / "images"), tmp_path / "s.csv"
     write_submission(model, folder, out, part=(1, 2))
     good = (folder / "p_020.jpg").read_bytes()
     (folder / "p_020.jpg").write_bytes(good[:300])
     with pytest.raises(CarvanaError, match=r"p_020.jpg: is not a readable.*shard 1.*other 299 im"):
-        predict(client, trained, folder, out)
+        predict(dask_client, trained, folder, out)
     (folder / "p_020.jpg").write_bytes(good)
     capfd.readouterr()
-    predict(client, trained, folder, out)
+    predict(dask_client, trained, folder, out)
     assert "resuming after 299 of 300 images" in capfd.readouterr().out
     write_submission(model, folder, tmp_path / "one.csv")
     assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
-def test_label_maps(client, trained, model, tmp_path):
-    workers = Workers(client, "local:2", [trained[1]])
+def test_label_maps(dask_client, trained, model, tmp_path):
+    workers = Workers(dask_client, "local:2", [trained[1]])
     write_masks(workers, trained[0].test, tmp_path / "two", make=workers.make)
     write_masks(model, trained[0].test, tmp_path / "one")
     for path in (tmp_path / "one").iterdir():
@@ -94,28 +88,28 @@ def test_label_maps(client, trained, model, tmp_path):
             assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_worker_that_lacks_something_is_named(client, trained, many, tmp_path, monkeypatch):
-    """The workers see what they see: here the client believes that there is more."""
+def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_path, monkeypatch):
+    """The workers see what they see: here the dask_client believes that there is more."""
     out = tmp_path / "s.csv"
     monkeypatch.setattr(cluster, "list_images", lambda folder: ["another.jpg"])
     with pytest.raises(CarvanaError, match=r"worker tcp.*: holds other photographs than here"):
-        predict(client, trained, many, out)
+        predict(dask_client, trained, many, out)
     monkeypatch.undo()
     with monkeypatch.context() as patch:
         patch.setattr(Trained, "fingerprint", lambda self: "another")
         with pytest.raises(CarvanaError, match=r"worker tcp.*: is another model than here"):
-            predict(client, trained, many, out)
+            predict(dask_client, trained, many, out)
     monkeypatch.setattr(carvana.cluster, "__version__", "0.0.1")
     with pytest.raises(CarvanaError, match="2 workers cannot.*\n.*worker tcp.*here is 0.0.1"):
-        predict(client, trained, many, out)
+        predict(dask_client, trained, many, out)
     monkeypatch.undo()
     with pytest.raises(CarvanaError, match=r"worker tcp.*/gone: cannot be written .No such file"):
-        check_workers(client, check_writable, tmp_path / "gone")
+        check_workers(dask_client, check_writable, tmp_path / "gone")
 
 
-def test_the_time_is_up(client, trained, many, tmp_path):
+def test_the_time_is_up(dask_client, trained, many, tmp_path):
     with pytest.raises(CarvanaError, match="stopped after 0.01 minutes"):
-        predict(client, trained, many, tmp_path / "s.csv", minutes=0.01)
+        predict(dask_client, trained, many, tmp_path / "s.csv", minutes=0.01)
     assert list(shards_of(tmp_path / "s.csv").iterdir())
 
 
@@ -150,9 +144,9 @@ def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
         list_physical_devices=lambda kind: ["gpu0", "gpu1"],
         set_visible_devices=lambda gpu, kind: taken.append(gpu),
     )
-    monkeypatch.setattr(cluster, "tf", SimpleNamespace(config=config))
+    monkeypatch.setattr(carvana.cluster, "tf", SimpleNamespace(config=config))
     for number in (0, 1, 2, None):  # None: of a cluster that others started
-        cluster.use_own_gpu(number)
+        carvana.cluster.use_own_gpu(number)
     assert taken == ["gpu0", "gpu1", "gpu0"]
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import sys
 import threading
 import time
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from distributed import Client, WorkerPlugin, get_worker
 
-from carvana.backend import tf
 from carvana.cluster import (
     check_workers,
     results_of,
     share_of_cores,
+    silent_import,
+    use_own_gpu,
     wait_for_workers,
     workers_of,
 )
@@ -172,28 +172,6 @@ class Predictor(WorkerPlugin):
         with silent_import():
             use_own_gpu(self.number)
         return load(list(self.needs[0]))
-
-
-@contextlib.contextmanager
-def silent_import() -> Iterator[None]:
-    """Keep TensorFlow's notes about absent GPUs from a worker's standard error."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def use_own_gpu(number: int | None) -> None:
-    """Hide all of this machine's GPUs from TensorFlow but one, if the process has a number."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if number is not None and len(gpus) > 1:
-        tf.config.set_visible_devices(gpus[number % len(gpus)], "GPU")
 
 
 def make_one(plugin: str, job: Job, shard: Shard) -> tuple[list[str], list[str], str]:

@@ -34,8 +34,8 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
         CarvanaError: the run or its data are absent or broken, or training is not finished.
     """
     model = load(folder)
-    metrics, settings = folder / METRICS, model.recipe.data
-    kept = _read_metrics(metrics)
+    settings = model.recipe.data
+    read_metrics(folder / METRICS)
     pairs = read_split(folder / SPLIT, find_pairs(paths.root, settings)).validation
     masks = {pair.image: pair.mask for pair in pairs}
 
@@ -44,16 +44,28 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
         return dice_by_class(model.decide(probability), truth, settings), path.name
 
     scored = progress(model.predict(masks, compare), "scoring", len(masks))
-    result = _summary(scored, settings, worst)
-    try:
-        text = json.dumps({**kept, "full_resolution_dice": result.mean}, indent=2)
-        write_text(metrics, text + "\n")
-    except CarvanaError as error:  # the score itself is worth more than its record
-        print(f"{error} (the score was not recorded)", file=sys.stderr)
+    result = summarize(scored, settings, worst)
+    record_dice(folder, result.mean)
     return result
 
 
-def _read_metrics(path: Path) -> dict:
+def record_dice(folder: Path, dice: float) -> None:
+    """Write a score into a run's `metrics.json`; say so if it cannot be written."""
+    metrics = folder / METRICS
+    try:
+        kept = read_metrics(metrics)
+        text = json.dumps({**kept, "full_resolution_dice": dice}, indent=2)
+        write_text(metrics, text + "\n")
+    except CarvanaError as error:  # the score itself is worth more than its record
+        print(f"{error} (the score was not recorded)", file=sys.stderr)
+
+
+def read_metrics(path: Path) -> dict:
+    """Read a run's `metrics.json`.
+
+    Raises:
+        CarvanaError: it cannot be read, or training is not finished.
+    """
     try:
         metrics = json.loads(path.read_text())
         if isinstance(metrics, dict):
@@ -95,7 +107,7 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
             raise CarvanaError(f"{found[stem]}: is {w}x{h}, the true mask {width}x{height}")
         return dice_by_class(*pair, settings), wanted[stem].name
 
-    return _summary(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
+    return summarize(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
 
 
 def dice_by_class(labels: np.ndarray, truth: np.ndarray, settings: Data) -> list[float]:
@@ -122,7 +134,7 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
 
-def _summary(scored: Iterable[tuple[list[float], str]], settings: Data, worst: int) -> Score:
+def summarize(scored: Iterable[tuple[list[float], str]], settings: Data, worst: int) -> Score:
     """Average over images; over classes too, but for one that is called "background"."""
     by_class, names = [], []
     for values, name in scored:
