@@ -122,6 +122,16 @@ def trained(tmp_path_factory) -> tuple[Paths, Path]:
     return paths, root / "run"
 
 
+@pytest.fixture(scope="session")
+def dask_client():
+    """A Dask cluster of two workers on this machine."""
+    pytest.importorskip("distributed", reason="Dask is not installed: the extra [cluster]")
+    from carvana.cluster import open_cluster
+
+    with open_cluster("local:2") as client:
+        yield client
+
+
 @pytest.fixture
 def model(trained) -> Model:
     """The model of that run."""

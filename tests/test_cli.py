@@ -21,7 +21,9 @@ def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
     assert main(["score"]) == 2
     assert main(["train", "--recipe", "nope", "--run", str(tmp_path / "r")]) == 2
     assert capsys.readouterr().err.count("\n") == 2
-    for absurd in (["--threshold", "1.5"], ["--workers", "0"], ["--workers", "100000"]):
+    absurdities = "--threshold 1.5,--workers 0,--workers 100000,--minutes 0,--minutes x"
+    absurdities += ",--part 0/4,--part 5/4,--part x/y,--part 3"
+    for absurd in map(str.split, absurdities.split(",")):
         with pytest.raises(SystemExit) as wrong:
             main(["predict", *absurd, "--run", "r", "--out", "o.csv"])
         assert wrong.value.code == 2

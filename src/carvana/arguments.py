@@ -1,6 +1,7 @@
 """The arguments of every command."""
 
 import argparse
+import math
 from pathlib import Path
 
 
@@ -23,6 +24,29 @@ def _threshold(text: str) -> float:
         number = 0
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return number
+
+
+def _folds(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 2 to 100")
+    return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part, as in 3/16 (1/16 to 16/16)")
+    return int(number), int(count)
+
+
+def _minutes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
     return number
 
 
@@ -62,12 +86,16 @@ def _recipe_options(added) -> None:
     )
 
 
-def _model_options(added) -> None:
+def _model_options(added, several: bool = False) -> None:
     which = added.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--run", type=Path, action="append", help="a run's folder; several: their mean"
-    )
+    how = {"action": "extend", "nargs": "+"} if several else {"action": "append"}
+    which.add_argument("--run", type=Path, **how, help="a run's folder; several: their mean")
     which.add_argument("--weights", help="weights the kit ships (sharp, sharper), or an .npz file")
+
+
+def _cluster_option(added) -> None:
+    help = "a Dask scheduler's address, or local:N for N workers on this machine"
+    added.add_argument("--cluster", metavar="ADDRESS", help=help)
 
 
 def _add_training_commands(commands) -> None:
@@ -76,6 +104,9 @@ def _add_training_commands(commands) -> None:
     _option(added, "--data", Path("data"), "the data folder")
     added.add_argument("--run", type=Path, required=True, help="the run's folder")
     added.add_argument("--cache", type=Path, help="for prepared pairs (default: cache in --data)")
+    help = "train so many runs, fold-1, fold-2, ... in --run, each validated on other cars"
+    added.add_argument("--folds", type=_folds, metavar="N", help=help)
+    _cluster_option(added)
 
     help = "check a data folder: its pairs, sizes, formats, classes, and what is wrong"
     added = _command(commands, "inspect", help, True)
@@ -110,7 +141,7 @@ def _add_training_commands(commands) -> None:
 def _add_prediction_commands(commands) -> None:
     help = "predict a folder of photographs into a submission"
     added = _command(commands, "predict", help, True)
-    _model_options(added)
+    _model_options(added, several=True)
     _option(added, "--images", Path("data/test"), "the folder of photographs")
     which = added.add_mutually_exclusive_group(required=True)
     which.add_argument("--out", type=Path, help="the submission to write, .csv or .csv.gz")
@@ -119,6 +150,19 @@ def _add_prediction_commands(commands) -> None:
         "--threshold", type=_threshold, help="probability threshold (default: the recipe's)"
     )
     added.add_argument("--workers", type=_workers, help="decoding threads (default: one per core)")
+    added.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="make this part of the photographs only, see merge",
+    )
+    _cluster_option(added)
+    added.add_argument("--minutes", type=_minutes, default=math.inf, help="stop after so long")
+
+    help = "put parts of a prediction that were made apart together"
+    added = _command(commands, "merge", help)
+    added.add_argument("out", type=Path, help="the submission to write, .csv or .csv.gz")
+    added.add_argument("part", type=Path, nargs="+", help="folders that --part made, ….shards")
 
     help = "cut cars out, onto transparency, a colour or a picture"
     added = _command(commands, "cutout", help)
@@ -196,7 +240,8 @@ def _add_competition_commands(commands) -> None:
         "--truth", type=Path, help="the true masks: img,rle_mask[,Usage], or a folder"
     )
     _recipe_options(added)
-    added.add_argument("--run", type=Path, help="score this run's validation split instead")
+    help = "score this run's validation split instead; several: what they hold out"
+    added.add_argument("--run", type=Path, nargs="+", action="extend", help=help)
     _option(added, "--data", Path("data"), "the competition's files, for --run")
     added.add_argument("--json", action="store_true", help="print JSON")
 

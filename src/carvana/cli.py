@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 from carvana.arguments import build_parser
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of large pictures and odd EXIF data
     try:
-        if options.tensorflow and not options.debug:
+        if options.tensorflow and not options.debug and not getattr(options, "cluster", None):
             import_quietly()
         code = COMMANDS[options.action](options) or 0
         sys.stdout.flush()
@@ -69,9 +70,37 @@ def _download(options) -> None:
 def _train(options) -> None:
     from carvana.training.train import train
 
+    if options.cluster and not options.folds:
+        raise UsageError("--cluster goes with --folds; a single run trains on one machine")
+    if options.folds:
+        _train_folds(options)
+        return
     metrics = train(options.recipe, options.data, options.run, options.set or (), options.cache)
+    _say_trained(options.run, metrics)
+
+
+def _train_folds(options) -> None:
+    from carvana.recipe import load_recipe
+    from carvana.training.folds import train_folds
+
+    recipe, run, folds = load_recipe(options.recipe, options.set), options.run, options.folds
+    if options.cluster:
+        from carvana.cluster import open_cluster
+        from carvana.training.cluster import train_folds_on
+
+        with open_cluster(options.cluster) as client:
+            trained = train_folds_on(
+                client, options.cluster, recipe, options.data, run, folds, options.cache
+            )
+    else:
+        trained = train_folds(recipe, options.data, run, folds, cache=options.cache)
+    for run, metrics in trained:
+        _say_trained(run, metrics)
+
+
+def _say_trained(run: Path, metrics: dict) -> None:
     print(
-        f"{options.run}: {plural(metrics['epochs'], 'epoch')}, {plural(metrics['steps'], 'step')}, "
+        f"{run}: {plural(metrics['epochs'], 'epoch')}, {plural(metrics['steps'], 'step')}, "
         f"validation dice {metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
     )
 
@@ -82,8 +111,24 @@ def _predict(options) -> None:
     write, out = write_masks, options.masks
     if options.out:
         write, out = write_submission, options.out
-    write(_load(options), options.images, out, options.threshold, options.workers)
-    print(f"{out}: written")
+    rest = (options.threshold, options.workers, options.part, options.minutes)
+    if options.cluster:
+        from carvana.cluster import open_cluster
+        from carvana.prediction.cluster import Workers
+
+        with open_cluster(options.cluster) as client:
+            workers = Workers(client, options.cluster, options.run or [options.weights])
+            write(workers, options.images, out, *rest, workers.make)
+    else:
+        write(_load(options), options.images, out, *rest)
+    if not options.part:
+        print(f"{out}: written")
+
+
+def _merge(options) -> None:
+    from carvana.prediction.shards import merge
+
+    print(f"{options.out}: {merge(options.out, options.part)} rows written")
 
 
 def _cutout(options) -> None:
@@ -174,9 +219,13 @@ def _score(options) -> None:
     if options.run:
         if not options.debug:
             import_quietly()
+        from carvana.prediction.ensemble import score_together
         from carvana.prediction.evaluate import score_validation
 
-        result = score_validation(options.run, Paths(options.data))
+        if len(options.run) == 1:
+            result = score_validation(options.run[0], Paths(options.data))
+        else:
+            result = score_together(options.run, Paths(options.data))
     else:
         from carvana.competition.score import score
 
@@ -196,11 +245,15 @@ def _score(options) -> None:
         else:
             result = score(options.submission, options.truth)
     if options.json:
-        print(json.dumps(vars(result)))
+        print(json.dumps(asdict(result)))
         return
     print(f"mean Dice {result.mean:.6f} over {result.count} images")
     for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
         print(f"  {part} {mean:.6f}")
+    for run, member in result.members.items():
+        print(f"  {run} {member.dice:.6f} over {member.count} images{_gain(member.gain)}")
+    if result.members and not any(member.gain for member in result.members.values()):
+        print("  no image is held out by two of the runs, so they do not tell which of them help")
     if result.note:
         print(result.note)
     if 1 < len(result.views) <= 16:
@@ -208,6 +261,12 @@ def _score(options) -> None:
     print("worst:")
     for dice, name in result.worst:
         print(f"  {dice:.6f} {name}")
+
+
+def _gain(gain: float | None) -> str:
+    if gain is None:
+        return ""
+    return f"; the mean is {abs(gain):.6f} {'better' if gain > 0 else 'worse'} with it"
 
 
 def _report(options) -> None:
@@ -299,6 +358,7 @@ COMMANDS = {
     "report": _report,
     "weights": _weights,
     "predict": _predict,
+    "merge": _merge,
     "cutout": _cutout,
     "export": _export,
     "download": _download,

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -84,6 +85,20 @@ def replacing(path: Path, remedy: str = "") -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Write a small file into a folder, and delete it.
+
+    Raises:
+        CarvanaError: it is not there, is read-only or full.
+    """
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.write_bytes(b"probe")
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def clear_temporaries(folder: Path, names: Collection[str] | None = None) -> None:

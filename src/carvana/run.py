@@ -120,28 +120,8 @@ class Run:
         """
         if isinstance(source, (list, tuple)):
             return cls._load_mean(source)
-        if isinstance(source, os.PathLike):
-            source = Path(source)
-        if not isinstance(source, (str, Path)):
-            raise UsageError(
-                f"cannot load an object of type {type(source).__name__}; give the path of a run, "
-                "an .npz file, the name of shipped weights, or a list of those"
-            )
-        path = Path(source)
-        if isinstance(source, Path) and path.is_dir():
-            return cls._load_folder(path)
-        if path.suffix == ".npz":
-            if not path.is_file():
-                raise UsageError(f"{path}: no such file of weights")
-            return cls._load_weights(path)
-        if str(source) in shipped_names():
-            return cls._load_weights(SHIPPED / f"{source}.npz")
-        if not path.is_dir():
-            raise UsageError(
-                f"{source}: no such run or weights; give a run's folder, an .npz file, or one of "
-                f"{', '.join(shipped_names())}"
-            )
-        return cls._load_folder(path)
+        path = find_source(source)
+        return cls._load_folder(path) if path.is_dir() else cls._load_weights(path)
 
     @classmethod
     def _load_folder(cls, folder: Path) -> "Run":
@@ -166,7 +146,7 @@ class Run:
             networks = _at_each_scale(recipe, network)
         except ValueError as error:
             raise mismatch from error
-        return cls(recipe, networks, (path,), _val_dice(folder / METRICS))
+        return cls(recipe, networks, (path,), read_val_dice(folder / METRICS))
 
     @classmethod
     def _load_mean(cls, sources: Sequence[str | Path]) -> "Run":
@@ -251,13 +231,48 @@ class Run:
 
     def fingerprint(self) -> str:
         """Return a digest of the model's and recipe's bytes: the same run has the same."""
-        digest = hashlib.sha256(to_toml(self.recipe).encode())
-        for path in self.paths:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        return fingerprint(self.recipe, self.paths)
 
 
-def _val_dice(metrics: Path) -> float | None:
+def fingerprint(recipe: Recipe, paths: Sequence[Path]) -> str:
+    """Return the digest of a recipe and of the files a model is loaded from."""
+    digest = hashlib.sha256(to_toml(recipe).encode())
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def find_source(source: str | Path) -> Path:
+    """Return the run folder or file of weights that a model is loaded from.
+
+    Raises:
+        UsageError: there is nothing of this name, or it is not a path.
+    """
+    if isinstance(source, os.PathLike):
+        source = Path(source)
+    if not isinstance(source, (str, Path)):
+        raise UsageError(
+            f"cannot load an object of type {type(source).__name__}; give the path of a run, "
+            "an .npz file, the name of shipped weights, or a list of those"
+        )
+    path = Path(source)
+    if isinstance(source, Path) and path.is_dir():
+        return path
+    if path.suffix == ".npz":
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file of weights")
+        return path
+    if str(source) in shipped_names():
+        return SHIPPED / f"{source}.npz"
+    if not path.is_dir():
+        raise UsageError(
+            f"{source}: no such run or weights; give a run's folder, an .npz file, or one of "
+            f"{', '.join(shipped_names())}"
+        )
+    return path
+
+
+def read_val_dice(metrics: Path) -> float | None:
     """Return the soft dice that `metrics.json` records; None where training is not finished."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return float(json.loads(metrics.read_text(encoding="utf-8"))["val_dice"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import filelock
 import numpy as np
@@ -21,7 +22,9 @@ from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction import predict, shards
 from carvana.prediction.certainty import review_of
-from carvana.prediction.shards import write_masks, write_submission
+from carvana.prediction.rows import Job, Shard
+from carvana.prediction.shards import merge, shards_of, write_masks, write_submission
+from carvana.prediction.stream import Begun, make_shards
 from conftest import HEIGHT, WIDTH
 
 
@@ -40,7 +43,6 @@ def test_from_photographs_to_a_scored_submission(trained, model, tmp_path):
     assert visible == {"tiny.csv.gz", "tiny.csv.gz.review.csv"}
     review = list(csv.reader(review_of(out).open()))[1:]
     assert sorted(name for name, _ in review) == sorted(f.name for f in paths.test.iterdir())
-    assert not (out.parent / ".tiny.csv.gz.partial").exists()
 
 
 def test_masks_are_the_thresholded_bilinear_upsampling_of_the_probabilities(
@@ -95,7 +97,7 @@ def test_broken_photograph_is_named_and_rows_made_so_far_are_used(
     (folder / "p_30.jpg").write_bytes(good)
     predicted = count_loads(monkeypatch)
     write_submission(model, folder, out)
-    assert predicted == [f"p_{number}.jpg" for number in range(30, 40)]
+    assert predicted == ["p_30.jpg"]
     assert rows(out) == whole
 
 
@@ -142,9 +144,10 @@ def count_loads(monkeypatch):
     """Return a list that grows with the name of each photograph that is predicted."""
     names, load = [], predict._load
 
-    def counted(path, **options):
-        names.append(path.name)
-        return load(path, **options)
+    def counted(photograph, **options):
+        if isinstance(photograph, Path):  # not one that fills a batch up
+            names.append(photograph.name)
+        return load(photograph, **options)
 
     monkeypatch.setattr(predict, "_load", counted)
     return names
@@ -186,32 +189,44 @@ def test_stopped_prediction_resumes_and_ends_with_the_same_rows(
     write_submission(model, folder, out)
     whole = rows(out)
     out.unlink()
-    partial = tmp_path / ".s.csv.gz.partial"
     command = [sys.executable, "-m", "carvana", "predict", "--run", trained[1]]
     process = subprocess.Popen([*command, "--images", folder, "--out", out])
     end = time.monotonic() + 120
-    while not (partial.exists() and partial.read_bytes().count(b"\n") > 20):
+    while len(rows_made(out)) < 20:
         assert time.monotonic() < end
         time.sleep(0.005)
     process.send_signal(stop_signal)
     assert process.wait() == (130 if stop_signal == signal.SIGINT else -stop_signal)
     assert not out.exists()
+    done = rows_made(out)
+    partial = next(shards_of(out).glob("*.partial"))
     with partial.open("ab") as file:
         file.write(b"p_399.jpg,0123,1 2 3")  # a row cut short
-    done = partial.read_bytes().count(b"\n") - 1  # the key
     calls = count_loads(monkeypatch)
     write_submission(model, folder, out)
-    assert len(calls) == 400 - done  # rows that were made are not made again
+    assert len(calls) == 400 - len(done)  # rows that were made are not made again
     assert rows(out) == whole
-    assert not partial.exists()
+    assert not shards_of(out).exists()
 
 
-def test_another_models_rows_are_not_used(trained, model, tmp_path):
-    paths, _ = trained
-    (tmp_path / ".s.csv.gz.partial").write_text("another key\ncar5_01.jpg,0123,1 1\n")
-    write_submission(model, paths.test, tmp_path / "s.csv.gz")
-    assert len(rows(tmp_path / "s.csv.gz")) == 9
-    assert rows(tmp_path / "s.csv.gz")[1] != ["car5_01.jpg", "1 1"]
+def rows_made(out):
+    """The photographs whose rows lie beside a submission that is not finished."""
+    files = [*shards_of(out).glob("*.csv"), *shards_of(out).glob("*.partial")]
+    lines = [line for file in files for line in file.read_bytes().splitlines(True)[1:]]
+    return {line.split(b",")[0] for line in lines if line.endswith(b"\n")}
+
+
+def test_another_models_rows_are_not_used(trained, model, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "s.csv.gz"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_submission(model, trained[0].test, out, 0.9)
+    assert len(rows_made(out)) == 8
+    predicted = count_loads(monkeypatch)
+    write_submission(model, trained[0].test, out, 0.1)
+    assert len(predicted) == 8
+    assert "rows of another model, recipe or threshold; starting over" in capsys.readouterr().out
 
 
 def test_two_predictions_into_one_file(trained, model, tmp_path):
@@ -227,13 +242,13 @@ def test_disk_full_keeps_the_rows_and_the_old_submission(trained, model, tmp_pat
         pytest.skip("no /dev/full here")
     paths, out = trained[0], tmp_path / "s.csv.gz"
     out.write_bytes(b"old")
-    with monkeypatch.context() as patch:
-        real_open = gzip.open
-        patch.setattr(gzip, "open", lambda path, *a, **k: real_open("/dev/full", *a, **k))
+    with monkeypatch.context() as patch, open("/dev/full", "wb", 0) as full:
+        real = gzip.GzipFile
+        patch.setattr(gzip, "GzipFile", lambda a, b, c, _, **k: real(a, b, c, full, **k))
         with pytest.raises(CarvanaError, match=r"s\.csv\.gz: cannot be written .No space left"):
             write_submission(model, paths.test, out)
     assert out.read_bytes() == b"old"
-    assert (tmp_path / ".s.csv.gz.partial").read_text().count("\n") == 9
+    assert len(rows_made(out)) == 8
     write_submission(model, paths.test, out)
     assert len(rows(out)) == 9
 
@@ -252,3 +267,102 @@ def test_two_photographs_never_make_one_label_map(trained, model, tmp_path):
         Image.new("RGB", (30, 20)).save(tmp_path / name)
     with pytest.raises(UsageError, match=r"a\.jpg and a\.png would both write"):
         write_masks(model, tmp_path, tmp_path / "maps")
+
+
+def test_parts_made_apart_merge_to_the_same_file(trained, model, tmp_path, capsys):
+    folder, whole = _many(trained, tmp_path, 100), tmp_path / "whole.csv.gz"
+    write_submission(model, folder, whole)
+    outs = [tmp_path / str(number) / "s.csv.gz" for number in range(1, 5)]
+    for number, out in enumerate(outs, 1):
+        write_submission(model, folder, out, part=(number, 4))
+        assert not out.exists()
+    apart, together = tmp_path / "apart.csv.gz", tmp_path / "together.csv.gz"
+    assert merge(apart, [shards_of(out) for out in outs]) == 100
+    for number in (3, 1, 4, 2):  # on a shared folder
+        write_submission(model, folder, together, part=(number, 4))
+    write_submission(model, folder, together)
+    for out in (apart, together):
+        assert out.read_bytes() == whole.read_bytes()
+        assert review_of(out).read_text() == review_of(whole).read_text()
+    assert "part 4 of 4 is made, 1 shards" in capsys.readouterr().out
+
+
+def test_a_part_does_its_share_once(trained, model, tmp_path, monkeypatch):
+    folder, out = _many(trained, tmp_path, 100), tmp_path / "s.csv.gz"
+    predicted = count_loads(monkeypatch)
+    for _ in range(2):
+        write_submission(model, folder, out, part=(2, 3))
+    assert predicted == [f"p_{number}.jpg" for number in (*range(16, 32), *range(64, 80))]
+    write_submission(model, folder, tmp_path / "s.csv.gz", part=(9, 9))  # of seven shards
+    with (
+        filelock.FileLock(tmp_path / ".s.csv.gz.part-2-of-3.lock"),
+        pytest.raises(CarvanaError, match="another prediction"),
+    ):
+        write_submission(model, folder, out)
+
+
+def test_what_does_not_merge_is_named(trained, model, tmp_path):
+    folder = _many(trained, tmp_path, 40)
+    parts = {}
+    for name, number, threshold in (("a", 1, None), ("b", 2, None), ("other", 2, 0.9)):
+        out = tmp_path / name / "s.csv"
+        write_submission(model, folder, out, threshold, part=(number, 2))
+        parts[name] = shards_of(out)
+    out = tmp_path / "s.csv"
+    with pytest.raises(CarvanaError, match=r"p_16\.jpg: has no mask yet, as shard 1 is not made"):
+        merge(out, [parts["a"]])
+    with pytest.raises(UsageError, match=r"other.s\.csv.*another model, recipe or threshold"):
+        merge(out, [parts["a"], parts["other"]])
+    with pytest.raises(UsageError, match=r"holds no shards\.json"):
+        merge(out, [parts["a"], tmp_path])
+    with pytest.raises(UsageError, match="another model, recipe or threshold; choose another"):
+        write_submission(model, folder, tmp_path / "a" / "s.csv", 0.9, part=(2, 2))
+    (folder / "p_39.jpg").unlink()
+    with pytest.raises(UsageError, match="another photographs; choose another"):
+        write_submission(model, folder, tmp_path / "a" / "s.csv", part=(2, 2))
+    assert not out.exists()
+
+
+def test_rows_are_kept_when_photographs_are_added(trained, model, tmp_path, monkeypatch):
+    folder, out = _many(trained, tmp_path, 60), tmp_path / "s.csv.gz"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "replacing", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_submission(model, folder, out)
+    shutil.copy(folder / "p_30.jpg", folder / "a_new.jpg")  # the first: all shards shift
+    predicted = count_loads(monkeypatch)
+    write_submission(model, folder, out)
+    assert predicted == ["a_new.jpg"]
+    assert len(rows(out)) == 62
+
+
+def test_the_time_is_up(trained, model, tmp_path, monkeypatch):
+    folder, out = _many(trained, tmp_path, 100), tmp_path / "s.csv.gz"
+    with pytest.raises(CarvanaError, match="stopped after 0.002 minutes with .* of 100 images"):
+        write_submission(model, folder, out, minutes=0.002)
+    done = len(rows_made(out))
+    assert done < 100
+    predicted = count_loads(monkeypatch)
+    write_submission(model, folder, out)
+    assert len(predicted) == 100 - done
+    assert len(rows(out)) == 101
+
+
+def test_two_processes_that_make_the_same_shard(trained, model, tmp_path):
+    """One begins, another takes its rows over and finishes, then the first one finishes."""
+    folder, out = _many(trained, tmp_path, 16), tmp_path / "s.csv.gz"
+    write_submission(model, folder, out, part=(1, 1))
+    whole = shards_of(out) / "00000.csv"
+    key, *lines = whole.read_text().splitlines(keepends=True)
+    whole.unlink()
+    job = Job(key.strip(), shards_of(out), folder)
+    shard = Shard(0, tuple(sorted(path.name for path in folder.iterdir())))
+    first = Begun(job, shard, model.recipe.data)
+    for line in lines[:10]:
+        first.add(next(csv.reader([line])))
+    assert sorted(make_shards(model, job, [shard], [])) == list(shard.names)
+    assert sorted(whole.read_text().splitlines(keepends=True)[1:]) == sorted(lines)
+    for line in lines[10:]:
+        first.add(next(csv.reader([line])))
+    assert sorted(whole.read_text().splitlines(keepends=True)[1:]) == sorted(lines)
+    assert not list(shards_of(out).glob("*.partial"))

@@ -29,6 +29,15 @@ SHIFTS_LOOKED_AT = 200  # of the first masks, to tell a file whose masks are all
 
 
 @dataclass
+class Member:
+    """A run that was scored together with others."""
+
+    dice: float  # its own, over what it held out
+    count: int
+    gain: float | None  # the mean's Dice with it less that without it; None where it is alone
+
+
+@dataclass
 class Score:
     """Mean Dice over images, and of each part of the board where the truth names them."""
 
@@ -38,6 +47,7 @@ class Score:
     worst: list[tuple[float, str]] = field(default_factory=list)  # (dice, image), worst first
     views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
     classes: dict[str, float] = field(default_factory=dict)  # of several classes, each one's mean
+    members: dict[str, Member] = field(default_factory=dict)  # of several runs, each one's
     note: str = ""  # what looks like a mistake
 
 

@@ -130,11 +130,17 @@ def size_fault(pair: Pair, size: tuple[int, int]) -> str:
     return f"{fault}; make a mask of the photograph's size"
 
 
-def draw_split(pairs: list[Pair], settings: Data) -> Split:
+def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None = None) -> Split:
     """Split pairs at random, the same way each time for the same names and seed.
 
     With `data.split = "car"`, all photographs of a car, or of whatever `data.group` says, are on
     one side.
+
+    Args:
+        pairs: what to split.
+        settings: the recipe's.
+        fold: (2, 5) to validate on the second of five equal parts; `data.validation` at random
+            when None. Each pair is in the validation of one fold.
 
     Raises:
         CarvanaError: too few to leave one on each side, or a name that `data.group` does not
@@ -150,14 +156,17 @@ def draw_split(pairs: list[Pair], settings: Data) -> Split:
             )
     drawn = sorted(set(units.values()))
     count = round(len(drawn) * settings.validation)
-    if not 0 < count < len(drawn):
-        what = "photograph" if settings.split == "image" else "subject"
+    what = "photograph" if settings.split == "image" else "subject"
+    if not (0 < count < len(drawn) or fold):
         raise CarvanaError(
             f"{plural(len(drawn), what)} cannot be split with data.validation = "
             f"{settings.validation}; add photographs, or change data.validation, data.group or "
             'data.split ("image")'
         )
-    held_out = set(np.random.default_rng(settings.seed).permutation(drawn)[:count])
+    order = np.random.default_rng(settings.seed).permutation(drawn)
+    if fold and fold[1] > len(drawn):
+        raise CarvanaError(f"{len(drawn)} {what}(s) cannot be split in {fold[1]} folds; use fewer")
+    held_out = set(np.array_split(order, fold[1])[fold[0] - 1] if fold else order[:count])
     return Split(
         train=sorted(pair for pair in pairs if units[pair.name] not in held_out),
         validation=sorted(pair for pair in pairs if units[pair.name] in held_out),

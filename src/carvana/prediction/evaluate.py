@@ -74,12 +74,21 @@ def predict_pairs(
 
     def finish(path: Path, probability: np.ndarray) -> _Out:
         pair = by_path[path]
-        truth = read_mask(pair.mask, model.recipe.data)
-        if truth.shape != probability.shape[:2]:
-            raise CarvanaError(size_fault(pair, truth.shape))
-        return compare(pair, probability, truth)
+        return compare(pair, probability, read_truth(pair, probability, model.recipe.data))
 
     return progress(model.predict(by_path, finish), what, len(pairs))
+
+
+def read_truth(pair: Pair, probability: np.ndarray, settings: Data) -> np.ndarray:
+    """Read a pair's true labels, (height, width) uint8, as large as its probability.
+
+    Raises:
+        CarvanaError: they cannot be read, or have another size.
+    """
+    truth = read_mask(pair.mask, settings)
+    if truth.shape != probability.shape[:2]:
+        raise CarvanaError(size_fault(pair, truth.shape))
+    return truth
 
 
 def read_metrics(folder: Path) -> dict:

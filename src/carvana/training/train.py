@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -51,6 +51,7 @@ def train(
     run: str | Path = "runs/mine",
     overrides: Sequence[str] = (),
     cache: str | Path | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> dict:
     """Train a recipe, or resume a run that was stopped.
 
@@ -61,6 +62,7 @@ def train(
             `history.csv`, `history.png`, `metrics.json` and TensorBoard's `logs/`.
         overrides: of a named recipe, `section.key=value` each, as in "training.epochs=3".
         cache: the folder for prepared pairs; `cache` in the data folder when None.
+        fold: (2, 5) to validate on the second of five folds, see `train_folds`.
 
     Returns:
         What `metrics.json` holds.
@@ -79,6 +81,8 @@ def train(
         raise UsageError(
             "overrides need a recipe's name or path; use dataclasses.replace on a loaded Recipe"
         )
+    if fold:  # the recipe of the run says how much was held out
+        recipe = replace(recipe, data=replace(recipe.data, validation=1 / fold[1]))
     data = Path(data)
     cache = Path(cache) if cache else Paths(data).cache
     with alone(run, "training"):
@@ -87,7 +91,7 @@ def train(
         if (run / MODEL).exists():
             precision = precision_in(run)  # whatever hardware resumes it
         with _settings(recipe, precision):
-            metrics = _train(recipe, data, cache, run, precision)
+            metrics = _train(recipe, data, cache, run, precision, fold)
     draw_history(run / HISTORY, run / PLOT)
     return metrics
 
@@ -122,8 +126,15 @@ class _Job:
         return network, self.recipe.input.height // network.input_shape[1]
 
 
-def _train(recipe: Recipe, data: Path, cache: Path, run: Path, precision: str) -> dict:
-    split = _split(run, find_pairs(data, recipe.data), recipe)
+def _train(
+    recipe: Recipe,
+    data: Path,
+    cache: Path,
+    run: Path,
+    precision: str,
+    fold: tuple[int, int] | None,
+) -> dict:
+    split = _split(run, find_pairs(data, recipe.data), recipe, fold)
     training = recipe.training
     steps = training.steps_per_epoch or math.ceil(len(split.train) / training.batch_size)
     print(f"{run}: training on {describe_device()}, in {precision}", flush=True)
@@ -226,11 +237,11 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
         )
 
 
-def _split(run: Path, pairs: list[Pair], recipe: Recipe) -> Split:
+def _split(run: Path, pairs: list[Pair], recipe: Recipe, fold: tuple[int, int] | None) -> Split:
     """Read the split that the run's model was trained by, or draw one."""
     if (run / MODEL).exists():
         return read_split(run / SPLIT, pairs)
-    return draw_split(pairs, recipe.data)
+    return draw_split(pairs, recipe.data, fold)
 
 
 def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "keras.Model":

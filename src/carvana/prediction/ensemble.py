@@ -1,0 +1,92 @@
+"""Score runs together, each photograph by those that did not train on it; see which runs help."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from carvana.competition.facts import Paths
+from carvana.competition.score import Member, Score
+from carvana.data.dataset import Pair
+from carvana.errors import UsageError
+from carvana.prediction.evaluate import (
+    dice_by_class,
+    mean_dice,
+    read_metrics,
+    read_truth,
+    record_score,
+    summarise,
+    validation_pairs,
+)
+from carvana.prediction.predict import Model, load
+from carvana.progress import progress
+
+
+def score_together(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
+    """Score runs at full size on what they hold out: the out-of-fold Dice of folds.
+
+    A photograph is predicted by the mean of the runs that have it in their validation split. Each
+    run's own mean goes into its `metrics.json` as `full_resolution_dice`.
+
+    Args:
+        folders: the runs, their training finished.
+        paths: the data folder.
+        worst: how many of the worst photographs to return.
+
+    Returns:
+        The score, with `members`: each run's own, and where it shares photographs with others, by
+        how much the mean is better with it.
+
+    Raises:
+        UsageError: the runs' masks are of different kinds.
+        CarvanaError: a run or its data are absent or broken, or training is not finished.
+    """
+    for folder in folders:
+        read_metrics(folder)
+    models = [load(folder) for folder in folders]
+    settings = models[0].recipe.data
+    held_out: dict[Path, tuple[int, ...]] = {}
+    pairs: dict[Path, Pair] = {}
+    for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
+        data = model.recipe.data
+        if (data.classes, data.masks) != (settings.classes, settings.masks):
+            raise UsageError(f"{folder}: has other classes or masks than {folders[0]}")
+        for pair in validation_pairs(folder, paths, data):
+            held_out[pair.image] = (*held_out.get(pair.image, ()), number)
+            pairs[pair.image] = pair
+
+    scored, own = [], [[] for _ in models]
+    gains: list[list[float]] = [[] for _ in models]
+    predicted = progress(_predict(models, held_out), "scoring", len(held_out))
+    for image, members, probabilities in predicted:
+        truth, model = read_truth(pairs[image], probabilities[0], settings), models[members[0]]
+
+        def dice(some: list[np.ndarray], truth=truth, model=model) -> list[float]:
+            return dice_by_class(model.decide(np.mean(some, axis=0)), truth, settings)
+
+        together = dice(probabilities)
+        scored.append((together, image.name))
+        for place, member in enumerate(members):
+            own[member].append((dice([probabilities[place]]), image.name))
+            if len(members) > 1:
+                others = dice([*probabilities[:place], *probabilities[place + 1 :]])
+                gain = mean_dice(together, settings) - mean_dice(others, settings)
+                gains[member].append(gain)
+    result = summarise(scored, settings, worst)
+    for folder, values, gained in zip(folders, own, gains, strict=True):
+        alone = summarise(values, settings, worst)
+        gain = float(np.mean(gained)) if gained else None
+        result.members[str(folder)] = Member(alone.mean, alone.count, gain)
+        record_score(folder, alone.mean)
+    return result
+
+
+def _predict(
+    models: list[Model], held_out: dict[Path, tuple[int, ...]]
+) -> Iterator[tuple[Path, tuple[int, ...], list[np.ndarray]]]:
+    """Yield photographs, the models that hold them out, and each one's probabilities."""
+    for members in sorted(set(held_out.values())):
+        images = [image for image, holders in held_out.items() if holders == members]
+        streams = [models[member].predict(images) for member in members]
+        for results in zip(*streams, strict=True):
+            yield results[0][0], members, [probability for _, probability in results]

@@ -1,0 +1,125 @@
+"""Train folds on a Dask cluster: each an ordinary run, a task of a worker."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from distributed import Client, get_worker
+
+from carvana.cluster import (
+    check_workers,
+    results_of,
+    silent_import,
+    use_own_gpu,
+    wait_for_workers,
+)
+from carvana.data.folders import list_images
+from carvana.errors import CarvanaError, list_faults
+from carvana.files import check_writable
+from carvana.progress import progress
+from carvana.recipe import Recipe
+from carvana.run import HISTORY
+from carvana.training.folds import runs_of
+from carvana.training.train import train
+
+LOOK_SECONDS = 2  # between looks at the histories
+
+
+def train_folds_on(
+    client: Client,
+    where: str,
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    folds: int,
+    cache: Path | None = None,
+) -> list[tuple[Path, dict]]:
+    """Train a recipe's folds on a cluster's workers, or resume them; see `train_folds`.
+
+    What a training prints goes to `fold-1.log` and so on in the folder.
+
+    Args:
+        client: of the cluster.
+        where: how the user named it.
+        recipe: the recipe.
+        data, folder, cache: folders that all workers share.
+        folds: how many.
+
+    Raises:
+        CarvanaError: a worker lacks the data, a fold failed (the others are trained), or the
+            scheduler is gone.
+    """
+    data, folder = data.absolute(), folder.absolute()
+    cache = cache.absolute() if cache else None
+    folder.mkdir(parents=True, exist_ok=True)
+    wait_for_workers(client, where)
+    names = list_images(data / recipe.data.images)
+    check_workers(client, check_here, data / recipe.data.images, len(names), folder)
+    runs = runs_of(folder, folds)
+    token = uuid.uuid4().hex[:12]
+    futures = {
+        client.submit(
+            train_one, recipe, data, run, cache, fold, key=(f"fold-{token}", fold[0]), pure=False
+        ): run
+        for run, fold in runs
+    }
+    results: dict[Path, dict | str] = {}
+    epochs = _wait(client, futures, results)
+    done = sum(_epochs_of(run) for run, _ in runs)
+    for _ in progress(epochs, "training", folds * recipe.training.epochs, done, "epoch"):
+        pass
+    faults = [f"{run}: {result}" for run, result in results.items() if isinstance(result, str)]
+    if faults:
+        raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
+    return [(run, results[run]) for run, _ in runs]
+
+
+def _wait(client: Client, futures: dict, results: dict[Path, dict | str]) -> Iterator[None]:
+    """Wait for all folds; yield once for each epoch that one of them completes."""
+    done = {run: _epochs_of(run) for run in futures.values()}
+    while futures:
+        look = time.monotonic() + LOOK_SECONDS
+        for future, result in results_of(client, list(futures), look):
+            failed = isinstance(result, Exception)
+            results[futures.pop(future)] = "its workers died" if failed else result
+        for run, before in done.items():
+            done[run] = max(_epochs_of(run), before)
+            yield from [None] * (done[run] - before)
+
+
+def _epochs_of(run: Path) -> int:
+    try:
+        return max(len((run / HISTORY).read_bytes().splitlines()) - 1, 0)
+    except OSError:
+        return 0
+
+
+def check_here(images: Path, count: int, folder: Path) -> None:
+    """Make sure, on a worker, that it can train: photographs, a folder to write in.
+
+    Raises:
+        CarvanaError: something is absent, or not what the client has.
+    """
+    if len(list_images(images)) != count:
+        raise CarvanaError(f"{images}: holds other photographs than here; share one folder")
+    check_writable(folder)
+
+
+def train_one(
+    recipe: Recipe, data: Path, run: Path, cache: Path | None, fold: tuple[int, int]
+) -> dict | str:
+    """Train a fold, on a worker; return its metrics, or why there are none."""
+    name = get_worker().name
+    with silent_import():
+        use_own_gpu(name if isinstance(name, int) else None)
+    with (
+        run.with_name(f"{run.name}.log").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            return train(recipe, data, run, cache=cache, fold=fold)
+        except CarvanaError as error:
+            return str(error)
