@@ -14,8 +14,8 @@ from PIL import Image
 
 import carvana
 from carvana.errors import CarvanaError, UsageError
+from carvana.models import build_network
 from carvana.recipe import load_recipe
-from carvana.run import build_network
 from conftest import TINY, TINY_PYRAMID
 
 

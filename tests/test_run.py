@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from carvana.errors import CarvanaError, UsageError
+from carvana.models import build_network, load_network
 from carvana.networks import precision_of
 from carvana.prediction.predict import Model
 from carvana.recipe import load_recipe
-from carvana.run import MARKER, Run, build_network, load_network, shipped_names
+from carvana.run import MARKER, Run, shipped_names
 from conftest import TINY_PYRAMID
 
 ENCODED = "model.encoder_levels=2"

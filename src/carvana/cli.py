@@ -11,8 +11,9 @@ from pathlib import Path
 from carvana.arguments import build_parser
 from carvana.backend import import_quietly
 from carvana.competition.facts import Paths
-from carvana.errors import CarvanaError, UsageError, plural
+from carvana.errors import CarvanaError, UsageError
 from carvana.files import remedy_for
+from carvana.printing import print_inspection, print_score, print_trained, print_validation
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def _train(options) -> None:
         _train_folds(options)
         return
     metrics = train(options.recipe, options.data, options.run, options.set or (), options.cache)
-    _say_trained(options.run, metrics)
+    print_trained(options.run, metrics)
 
 
 def _train_folds(options) -> None:
@@ -95,14 +96,7 @@ def _train_folds(options) -> None:
     else:
         trained = train_folds(recipe, options.data, run, folds, cache=options.cache)
     for run, metrics in trained:
-        _say_trained(run, metrics)
-
-
-def _say_trained(run: Path, metrics: dict) -> None:
-    print(
-        f"{run}: {plural(metrics['epochs'], 'epoch')}, {plural(metrics['steps'], 'step')}, "
-        f"validation dice {metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
-    )
+        print_trained(run, metrics)
 
 
 def _predict(options) -> None:
@@ -203,11 +197,7 @@ def _validate(options) -> int:
     from carvana.competition.submission import validate
 
     result = validate(options.submission, options.sample)
-    print(f"{options.submission}: {result.rows} rows, {result.empty} empty masks")
-    for line in result.lines():
-        print(f"  {line}")
-    kinds = plural(len(result.faults), "kind")
-    print("valid" if result.valid else f"not valid: {kinds} of fault")
+    print_validation(options.submission, result)
     return 0 if result.valid else 1
 
 
@@ -246,27 +236,8 @@ def _score(options) -> None:
             result = score(options.submission, options.truth)
     if options.json:
         print(json.dumps(asdict(result)))
-        return
-    print(f"mean Dice {result.mean:.6f} over {result.count} images")
-    for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
-        print(f"  {part} {mean:.6f}")
-    for run, member in result.members.items():
-        print(f"  {run} {member.dice:.6f} over {member.count} images{_gain(member.gain)}")
-    if result.members and not any(member.gain for member in result.members.values()):
-        print("  no image is held out by two of the runs, so they do not tell which of them help")
-    if result.note:
-        print(result.note)
-    if 1 < len(result.views) <= 16:
-        print("by view: " + " ".join(f"{view}:{mean:.4f}" for view, mean in result.views.items()))
-    print("worst:")
-    for dice, name in result.worst:
-        print(f"  {dice:.6f} {name}")
-
-
-def _gain(gain: float | None) -> str:
-    if gain is None:
-        return ""
-    return f"; the mean is {abs(gain):.6f} {'better' if gain > 0 else 'worse'} with it"
+    else:
+        print_score(result)
 
 
 def _report(options) -> None:
@@ -332,23 +303,12 @@ def _inspect(options) -> int:
     if options.json:
         print(json.dumps(vars(result)))
     else:
-        _print_inspection(options.data, result)
+        print_inspection(options.data, result)
     if options.out:
         draw_sheet(pairs, settings, options.out)
         if not options.json:
             print(f"{options.out}: photograph | mask")
     return 1 if result.faults else 0
-
-
-def _print_inspection(data: Path, result) -> None:
-    print(f"{data}: {plural(result.pairs, 'photograph')} with masks")
-    for title, counts in (("sizes", result.sizes), ("formats", result.formats)):
-        print(f"{title}: " + ", ".join(f"{name} ({count})" for name, count in counts.items()))
-    shares = (f"{name} {share:.1%}" for name, share in result.classes.items())
-    print(f"pixels: {', '.join(shares)}")
-    for line in (*result.warnings, *result.faults):
-        print(f"  {line}")
-    print(plural(len(result.faults), "fault") if result.faults else "no faults")
 
 
 COMMANDS = {

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from carvana import __version__
-from carvana.backend import keras, keras_settings, layer_seeds, tf
+from carvana.backend import keras, keras_settings, tf
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
+from carvana.models import build_network, load_network, own_variables
 from carvana.networks import choose_precision, precision_of
-from carvana.networks.encoder import ENCODER
-from carvana.recipe import Input, Recipe, load_recipe, parse_recipe, to_toml
+from carvana.recipe import Recipe, load_recipe, parse_recipe, to_toml
 
 MARKER = "run.json"  # says that the kit made the folder, and in which layout
 LAYOUT = 2
@@ -165,7 +165,7 @@ class Run:
             if not all(np.isfinite(weight).all() for weight in weights):
                 raise ValueError("not numbers")
             network = build_network(recipe, choose_precision(recipe.training.precision))
-            for variable, weight in zip(_own_variables(network), weights, strict=True):
+            for variable, weight in zip(own_variables(network), weights, strict=True):
                 variable.assign(weight)
             return cls(recipe, _at_each_scale(recipe, network), (path,), val_dice)
         except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
@@ -217,7 +217,7 @@ class Run:
         arrays = {"recipe": np.array(to_toml(self.recipe))}
         if self.val_dice is not None:
             arrays["val_dice"] = np.array(self.val_dice)
-        for number, variable in enumerate(_own_variables(network)):
+        for number, variable in enumerate(own_variables(network)):
             weight = variable.numpy()
             with np.errstate(over="ignore"):
                 stored = weight.astype(np.float16) if weight.ndim > 1 else weight
@@ -316,53 +316,6 @@ def shipped_names() -> list[str]:
     return sorted(file.stem for file in SHIPPED.glob("*.npz"))
 
 
-def build_network(
-    recipe: Recipe, precision: str, pictures: Input | None = None, seed: int | None = None
-) -> "keras.Model":
-    """Build a recipe's network with fresh weights.
-
-    Args:
-        recipe: whose network.
-        precision: a Keras dtype policy.
-        pictures: the size it takes; the size trained on when None.
-        seed: of the weights and of dropout.
-    """
-    pictures = pictures or recipe.input
-    with keras_settings(precision), layer_seeds(seed):
-        return recipe.model.build((pictures.height, pictures.width, 3), recipe.data.outputs)
-
-
-def load_network(
-    path: Path, training_precision: str | None = None, seed: int | None = None
-) -> "keras.Model":
-    """Load a saved network.
-
-    Args:
-        path: a run's `.keras` file.
-        training_precision: the dtype policy to train on under, with the optimizer's state; None
-            to predict, without an optimizer.
-        seed: that it was built with, from which dropout draws again; Keras saves none.
-
-    Raises:
-        CarvanaError: absent, cut short, or not a Keras model.
-    """
-    import carvana.networks.layers  # noqa: F401 - registers them
-
-    if not path.is_file():
-        raise CarvanaError(f"{path}: no such model; run `carvana train` first")
-    try:
-        with keras_settings(training_precision or "float32"), layer_seeds(seed):
-            return keras.saving.load_model(path, compile=training_precision is not None)
-    except PermissionError as error:
-        raise CarvanaError(
-            f"{path}: cannot be read ({error.strerror}); change its permissions"
-        ) from error
-    except Exception as error:  # Keras raises whatever the broken part raised
-        raise CarvanaError(
-            f"{path}: is not a readable Keras model; restore it or delete it and train again"
-        ) from error
-
-
 def _at_each_scale(recipe: Recipe, network: "keras.Model") -> tuple["keras.Model", ...]:
     """Return a trained network once for each size of picture its recipe predicts from.
 
@@ -378,12 +331,3 @@ def _at_each_scale(recipe: Recipe, network: "keras.Model") -> tuple["keras.Model
         resized.set_weights(network.get_weights())
         networks.append(resized)
     return tuple(networks)
-
-
-def _own_variables(network: "keras.Model") -> list["keras.Variable"]:
-    """Return a network's variables in order, without those of its pretrained encoder."""
-    layers = list(network.layers)
-    for layer in layers:  # and, as they are added, those of the models among them
-        layers += getattr(layer, "layers", [])
-    foreign = {id(v) for layer in layers if layer.name == ENCODER for v in layer.weights}
-    return [variable for variable in network.weights if id(variable) not in foreign]

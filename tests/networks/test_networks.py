@@ -2,9 +2,9 @@ import keras
 import pytest
 import tensorflow as tf
 
+from carvana.models import build_network
 from carvana.networks import NETWORKS, choose_precision, precision_of
 from carvana.recipe import load_recipe
-from carvana.run import build_network
 from conftest import TINY, TINY_PYRAMID
 
 RECIPES = {"unet": load_recipe("blog", TINY), "pyramid_unet": load_recipe("sharp", TINY_PYRAMID)}

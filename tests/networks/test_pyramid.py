@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from carvana.models import build_network
 from carvana.networks import pyramid
 from carvana.networks.encoder import ENCODER
 from carvana.networks.layers import FusedBatchNormalization
 from carvana.networks.pyramid import coarse_part, pyramid_step, pyramid_unet
 from carvana.recipe import load_recipe
-from carvana.run import build_network
 
 rng = np.random.default_rng(1)
 

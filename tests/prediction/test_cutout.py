@@ -3,10 +3,11 @@ import pytest
 from PIL import Image
 
 from carvana.errors import CarvanaError, UsageError
+from carvana.models import build_network
 from carvana.prediction.cutout import Style, cut_out, estimate_foreground
 from carvana.prediction.predict import Model
 from carvana.recipe import load_recipe
-from carvana.run import Run, build_network
+from carvana.run import Run
 from conftest import TINY
 
 

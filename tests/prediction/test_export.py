@@ -16,13 +16,14 @@ from carvana.cli import main
 from carvana.data.images import read_photograph
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
+from carvana.models import build_network
 from carvana.prediction import export as export_module
 from carvana.prediction.export import _choose_photographs, export
 from carvana.prediction.formats import FORMATS, check_installed
 from carvana.prediction.graph import build_graph, resize_in_graph
 from carvana.prediction.predict import Model, load
 from carvana.recipe import Input, load_recipe
-from carvana.run import Run, build_network
+from carvana.run import Run
 from conftest import TINY_PYRAMID
 
 

@@ -13,6 +13,7 @@ from carvana.backend import keras
 from carvana.data.dataset import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
+from carvana.models import load_network
 from carvana.networks import describe_device, precision_of
 from carvana.progress import LINE_SECONDS, on_terminal
 from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
@@ -25,7 +26,6 @@ from carvana.run import (
     SPLIT,
     check_folder,
     claim_folder,
-    load_network,
     precision_in,
 )
 

@@ -18,18 +18,11 @@ from carvana.data.cache import prepare
 from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone, clear_temporaries
+from carvana.models import build_network
 from carvana.networks import choose_precision, describe_device
 from carvana.progress import on_terminal
 from carvana.recipe import Recipe, load_recipe
-from carvana.run import (
-    HISTORY,
-    MODEL,
-    OURS,
-    PLOT,
-    SPLIT,
-    build_network,
-    precision_in,
-)
+from carvana.run import HISTORY, MODEL, OURS, PLOT, SPLIT, precision_in
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
