@@ -220,6 +220,7 @@ class Sandbox:
         path = known[name]
         size = path.stat().st_size
         response = send_file(path, request.environ, conditional=True)
+        response.accept_ranges = "bytes"  # Werkzeug 3.0 says it of parts only
         start = response.content_range.start if response.content_range else 0
         response.response = self.faults.applied(
             response.response, name, start, size // 2, self._closing
