@@ -8,6 +8,7 @@ ONLY    = train
 EPOCHS  =
 PHOTOS  =
 WEIGHTS = sharp
+FORMAT  = onnx
 MESSAGE = $(NAME), by the carvana kit
 ARGS    =
 PYTHON  = python3
@@ -30,12 +31,12 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 # One after the other, also under `make -j`: each stage uses all cores.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup download train predict validate submit score report look cutout demo
+.PHONY: help setup download train predict validate submit score report look cutout export demo
 .PHONY: test bench lint clean clean-runs
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS)"
+	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS) FORMAT=$(FORMAT)"
 
 setup: $(READY) ## make .venv and install the pinned dependencies
 
@@ -99,6 +100,9 @@ look: $(READY) ## draw training samples into look.png
 cutout: $(READY) ## cut the cars of PHOTOS out into cutouts/, by the kit's own weights (WEIGHTS=sharp)
 	$(BIN)/carvana cutout $(or $(PHOTOS),$(error name the photographs: make cutout PHOTOS="a.jpg b.jpg")) \
 		--weights $(WEIGHTS) --out cutouts
+
+export: $(MODEL) ## write the run as a model other programs open (FORMAT=onnx, litert, openvino, saved_model)
+	$(BIN)/carvana export --run $(RUN) --data $(DATA) --format $(FORMAT) --out exports/$(NAME)-$(FORMAT) $(ARGS)
 
 demo: $(READY) ## the whole pipeline without a Kaggle account, on rendered cars
 	$(BIN)/carvana demo --data $(DATA)
