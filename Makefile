@@ -36,7 +36,7 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS)"
+	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS) FORMAT=$(FORMAT)"
 
 setup: $(READY) ## make .venv and install the pinned dependencies
 
@@ -103,7 +103,7 @@ cutout: $(READY) ## cut the cars of PHOTOS out into cutouts/, by the kit's own w
 		--weights $(WEIGHTS) --out cutouts
 
 export: $(MODEL) ## write the run as a model other programs open (FORMAT=onnx, litert, openvino, saved_model)
-	$(BIN)/carvana export --run $(RUN) --data $(DATA) --format $(FORMAT) --out $(RUN)/$(FORMAT) $(ARGS)
+	$(BIN)/carvana export --run $(RUN) --data $(DATA) --format $(FORMAT) --out exports/$(NAME)-$(FORMAT) $(ARGS)
 
 demo: $(READY) ## the whole pipeline without a Kaggle account, on rendered cars
 	$(BIN)/carvana demo --data $(DATA)

@@ -174,7 +174,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     except CarvanaError:
         raise
     except Exception as error:  # libraries in C++ raise errors of their own
-        if os.strerror(errno.ENOSPC) not in str(error):
+        if not any(text in str(error) for text in (os.strerror(errno.ENOSPC), "iostream error")):
             raise
         raise cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
     finally:

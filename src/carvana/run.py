@@ -177,15 +177,14 @@ class Run:
             ) from error
 
     def rebuilt(self, precision: str, overrides: list[str] | None = None) -> "Run":
-        """Return the same weights in networks of another precision or prediction.
+        """Return the same weights in networks of another dtype policy.
 
         Args:
-            precision: a Keras dtype policy.
+            precision: the dtype policy.
             overrides: of the recipe's [prediction], as `prediction.flip=false`.
 
         Raises:
-            UsageError: an override is wrong.
-            CarvanaError: the network is not the recipe's.
+            CarvanaError: an override is wrong (UsageError), or the network not the recipe's.
         """
         recipe = parse_recipe(to_toml(self.recipe), str(self.paths[0]), overrides)
         networks = []
@@ -282,12 +281,8 @@ def read_val_dice(metrics: Path) -> float | None:
 def mean_of(runs: Sequence[Run], sources: Sequence[str | Path]) -> Run:
     """Return the run that predicts the mean of several; the first one's recipe decides how.
 
-    Args:
-        runs: one or more.
-        sources: what errors name, one a run.
-
     Raises:
-        UsageError: they resize photographs differently.
+        UsageError: they resize photographs differently; the one of `sources` is named.
     """
     first = runs[0]
     if len(runs) == 1:

@@ -18,6 +18,7 @@ from carvana.prediction.certainty import expected_dice, is_unsure
 from carvana.progress import progress
 
 FORMATS = ("png", "jpg", "webp")
+RADII = (90, 6)  # of the blurs that estimate the foreground's colours, in pixels
 MARGIN = 0.02  # around what is cropped, of its longer side
 
 
@@ -145,13 +146,21 @@ def estimate_foreground(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     edge = (alpha > 0) & (alpha < 255)
     if not edge.any():
         return picture
-    share = (alpha / np.float32(255))[..., None]
-    colours = picture / np.float32(255)
+    rows, columns = (_reach(edge.any(axis=axis)) for axis in (1, 0))
+    share = (alpha[rows, columns] / np.float32(255))[..., None]
+    colours = picture[rows, columns] / np.float32(255)
     front = behind = colours
-    for radius in (90, 6):
+    for radius in RADII:
         front, behind = _fuse(colours, front, behind, share, radius)
-    estimated = np.rint(255 * front).astype(np.uint8)
+    estimated = picture.copy()
+    estimated[rows, columns] = np.rint(255 * front)
     return np.where(edge[..., None], estimated, picture)
+
+
+def _reach(edge: np.ndarray) -> slice:
+    """Return from where to where an edge and what is blurred into it reach."""
+    places = np.flatnonzero(edge)
+    return slice(max(places[0] - max(RADII), 0), places[-1] + max(RADII) + 1)
 
 
 def _fuse(colours, front, behind, share, radius: int):
