@@ -154,6 +154,9 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
                 "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each "
                 "is split on its own; data.group can give a pattern"
             )
+        else:
+            how = "data.group" if settings.group else "their names before the last _"
+            print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
     drawn = sorted(set(units.values()))
     count = round(len(drawn) * settings.validation)
     what = "photograph" if settings.split == "image" else "subject"
