@@ -126,7 +126,7 @@ def test_training_watches_every_class(name, own, tmp_path, capsys):
 def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
     run, maps = tmp_path / "run", tmp_path / "maps"
     data, test = str(own / "data"), own / "test"
-    long = arguments(*NETWORKS["own"], "training.epochs=60")
+    long = arguments(*NETWORKS["own"], "training.epochs=40")
     assert main(["train", "--recipe", "own", "--data", data, "--run", str(run), *long]) == 0
     predict = ["predict", "--run", str(run), "--images", str(test / "images"), "--masks", str(maps)]
     assert main(predict) == 0

@@ -19,7 +19,7 @@ PROJECT = SETTINGS["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PACKAGES = {  # of modules named otherwise
     **{"PIL": "pillow", "cv2": "opencv-python-headless", "ai_edge_litert": "ai-edge-litert"},
-    **{"pillow_heif": "pillow-heif", "tomli_w": "tomli-w"},
+    **{"pillow_heif": "pillow-heif", "tomli_w": "tomli-w", "dask": "distributed"},
 }
 
 
