@@ -100,7 +100,6 @@ def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tin
     assert metrics["val_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
 
 
-PYRAMID = load_recipe("sharp", TINY_PYRAMID)  # coarse in the first two of its three epochs
 THREE_STAGES = load_recipe(  # a size for each of its three epochs
     "sharp",
     [
