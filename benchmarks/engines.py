@@ -60,7 +60,7 @@ def measure(
         check.measure_model(f"the kit, TensorFlow {precision}", Model(trained))
         score()
     for name in formats:
-        for way in (None, "int8"):
+        for way in (None, "int8") if FORMATS[name].quantize else (None,):
             label = f"{FORMATS[name].engine} {way or 'float32'}"
             with tempfile.TemporaryDirectory() as folder:
                 try:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from carvana.arguments import build_parser
 from carvana.cli import main
 from carvana.data.images import read_photograph
 from carvana.data.resize import resize
@@ -38,10 +39,10 @@ def read_test_photographs(paths):
     return [read_photograph(path)[0] for path in sorted(paths.test.iterdir())]
 
 
-def installed(name):
+def installed(name, quantize=False):
     """Skip a test of a format whose package is not installed."""
     try:
-        check_installed(name)
+        check_installed(name, quantize)
     except UsageError as error:
         pytest.skip(str(error))
     return name
@@ -108,6 +109,12 @@ def test_the_example_runs_alone(name, exported, trained, tmp_path):
     want = load(trained[1]).mask(Image.open(photograph))
     assert set(np.unique(found)) == {0, 255}
     assert ((found == 255) != want).sum() < 10
+
+
+def test_the_command_knows_every_format():
+    for name in FORMATS:
+        arguments = ["export", "--weights", "sharp", "--out", "out", "--format", name]
+        assert build_parser().parse_args(arguments).format == name
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -185,7 +192,8 @@ def test_int8_is_calibrated_on_training_photographs(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_int8_of_the_other_engines(name, trained, tmp_path):
-    rows = export(trained[1], tmp_path / "out", installed(name), trained[0].root, quantize="int8")
+    format, data = installed(name, quantize=True), trained[0].root
+    rows = export(trained[1], tmp_path / "out", format, data, quantize="int8")
     assert rows[2].dice > 0.99
 
 
@@ -254,6 +262,10 @@ def test_a_missing_package_or_model_is_named(trained, tmp_path, monkeypatch, cap
     assert main([*arguments, "--format", "onnx"]) == 2
     said = capsys.readouterr().err
     assert "tf2onnx_x and onnxruntime_x not installed; pip install 'carvana[export]'" in said
+    needs = dataclasses.replace(FORMATS["litert"], quantize_needs=("gone_x",))
+    monkeypatch.setitem(FORMATS, "litert", needs)
+    with pytest.raises(UsageError, match="gone_x not installed"):
+        export(trained[1], tmp_path / "out", "litert", trained[0].root, quantize="int8")
     (tmp_path / "empty").mkdir()
     arguments[2] = str(tmp_path / "empty")
     assert main([*arguments, "--format", "litert"]) == 1

@@ -4,7 +4,8 @@ from string import Template
 
 _EXAMPLE = Template('''"""Mask a photograph: python example.py car.jpg mask.png
 
-Needs the model beside this file, $packages; model.json says what goes in and what comes out.
+Needs $packages, and the model beside this file;
+model.json says what goes in and what comes out.
 """
 
 import json

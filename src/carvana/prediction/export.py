@@ -192,7 +192,7 @@ def _check_request(out: Path, format: str, quantize: str | None, data: Path | No
     """Refuse what cannot be done before anything is loaded."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; use {', '.join(FORMATS)}")
-    check_installed(format)
+    check_installed(format, quantize is not None)
     if quantize is not None:
         if quantize not in LOWEST or FORMATS[format].quantize is None:
             able = ", ".join(name for name, each in FORMATS.items() if each.quantize)

@@ -36,15 +36,17 @@ class Format:
     write: Callable[["keras.Model", Path], None]
     open: Callable[[Path], Engine]
     quantize: Callable[["keras.Model", Path, Sequence[np.ndarray]], None] | None = None
+    quantize_needs: tuple[str, ...] = ()
 
 
-def check_installed(name: str) -> None:
+def check_installed(name: str, quantize: bool = False) -> None:
     """Make sure that what a format needs is installed.
 
     Raises:
         UsageError: it is not.
     """
-    missing = [need for need in FORMATS[name].needs if importlib.util.find_spec(need) is None]
+    needs = FORMATS[name].needs + (FORMATS[name].quantize_needs if quantize else ())
+    missing = [need for need in needs if importlib.util.find_spec(need) is None]
     if missing:
         raise UsageError(
             f"--format {name}: {' and '.join(missing)} not installed; pip install 'carvana[export]'"
@@ -253,6 +255,7 @@ FORMATS = {
         write=_write_openvino,
         open=_open_openvino,
         quantize=_quantize_openvino,
+        quantize_needs=("tf2onnx", "onnxruntime"),
     ),
     "saved_model": Format(
         file="saved_model",
