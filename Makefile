@@ -32,10 +32,10 @@ SETTINGS   := --recipe $(RECIPE) --data $(DATA) $(if $(EPOCHS),--set training.ep
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup download train predict validate submit score report look cutout export demo
-.PHONY: test test-oldest bench lint wheel clean clean-runs
+.PHONY: cluster-demo test test-oldest bench lint wheel clean clean-runs
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "variables: RECIPE=$(RECIPE) NAME=$(NAME) DATA=$(DATA) EPOCHS= MESSAGE= ARGS= PHOTOS= WEIGHTS=$(WEIGHTS) FORMAT=$(FORMAT)"
 
 setup: $(READY) ## make .venv and install the pinned dependencies
@@ -108,6 +108,17 @@ export: $(MODEL) ## write the run as a model other programs open (FORMAT=onnx, l
 demo: $(READY) ## the whole pipeline without a Kaggle account, on rendered cars
 	$(BIN)/carvana demo --data $(DATA)
 
+MANY := $(DATA)/cluster-demo
+
+cluster-demo: $(READY) ## predict rendered cars over two workers of this machine, and compare with one process
+	$(BIN)/pip install --quiet --editable '.[cluster]'
+	$(BIN)/carvana sandbox render $(MANY)/kaggle --train-cars 1 --test-cars 8
+	$(BIN)/carvana download --from $(MANY)/kaggle --data $(MANY) --only test
+	$(BIN)/carvana predict --weights $(WEIGHTS) --images $(MANY)/test --out $(MANY)/two.csv.gz --cluster local:2
+	$(BIN)/carvana predict --weights $(WEIGHTS) --images $(MANY)/test --out $(MANY)/one.csv.gz
+	cmp $(MANY)/one.csv.gz $(MANY)/two.csv.gz
+	@echo "two workers and one process made the same file"
+
 test: $(READY) ## run the tests, offline
 	$(BIN)/pytest $(ARGS)
 
@@ -151,6 +162,7 @@ clean: ## delete what can be made again in minutes: caches and what the demo mad
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	$(foreach lock,$(wildcard $(DATA)/cache/$(HEX12)/.lock),rm -rf $(dir $(lock));)
 	$(if $(wildcard $(DATA)/demo-kaggle/.made-by-demo),rm -rf $(DATA)/demo-kaggle)
+	$(if $(wildcard $(MANY)/kaggle/rendered.json),rm -rf $(MANY))
 	$(if $(wildcard $(DATA)/demo/.made-by-demo),rm -rf $(DATA)/demo)
 	$(if $(wildcard runs/demo/.made-by-demo),rm -rf runs/demo submissions/demo.csv.gz*)
 

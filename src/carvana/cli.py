@@ -69,13 +69,13 @@ def _download(options) -> None:
 
 
 def _train(options) -> None:
-    from carvana.training.train import train
-
     if options.cluster and not options.folds:
         raise UsageError("--cluster goes with --folds; a single run trains on one machine")
     if options.folds:
         _train_folds(options)
         return
+    from carvana.training.train import train
+
     metrics = train(options.recipe, options.data, options.run, options.set or (), options.cache)
     print_trained(options.run, metrics)
 

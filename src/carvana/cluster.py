@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import re
 import sys
@@ -119,14 +120,20 @@ def _warn_if_exposed(client: distributed.Client) -> None:
         )
 
 
-def wait_for_workers(client: distributed.Client, where: str) -> int:
-    """Wait until there is a worker, say how many there are and where Dask shows them."""
+def wait_for_workers(client: distributed.Client, where: str, until: float = math.inf) -> int:
+    """Wait until there is a worker; say how many there are and where Dask shows them.
+
+    Returns:
+        How many; 0 if there is none by `until`, by `time.monotonic`.
+    """
     count = len(client.scheduler_info(n_workers=-1)["workers"])
     if not count:
         print(f"{where}: has no workers yet; waiting for the first", file=sys.stderr)
-        client.wait_for_workers(1)
+        left = until - time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=None if math.isinf(left) else max(left, 0))
         count = len(client.scheduler_info(n_workers=-1)["workers"])
-    plural = "s" if count > 1 else ""
+    plural = "" if count == 1 else "s"
     print(f"{where}: {count} worker{plural}; Dask's dashboard: {client.dashboard_link}", flush=True)
     return count
 

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from carvana.prediction import cluster
 from carvana.prediction.certainty import review_of
 from carvana.prediction.cluster import Trained, Workers
 from carvana.prediction.predict import load
+from carvana.prediction.rows import Job, Manifest
 from carvana.prediction.shards import shards_of, write_masks, write_submission
 
 
@@ -91,10 +93,20 @@ def test_label_maps(dask_client, trained, model, tmp_path):
 def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_path, monkeypatch):
     """The workers see what they see: here the dask_client believes that there is more."""
     out = tmp_path / "s.csv"
-    monkeypatch.setattr(cluster, "list_images", lambda folder: ["another.jpg"])
-    with pytest.raises(CarvanaError, match=r"worker tcp.*: holds other photographs than here"):
-        predict(dask_client, trained, many, out)
-    monkeypatch.undo()
+    shards_of(out).mkdir()
+    names = sorted(path.name for path in many.iterdir())
+    job = Job("key", shards_of(out), many)
+    needs = (Trained.read([trained[1]]).sources, Trained.read([trained[1]]).fingerprint(), job)
+    with pytest.raises(CarvanaError, match=r"worker tcp.*\.shards: is not what it is here"):
+        check_workers(dask_client, cluster.check_here, *needs)
+    Manifest("key", None, 16, [*names, "q.jpg"]).write(shards_of(out))
+    with pytest.raises(CarvanaError, match=r"worker tcp.*: 1 photographs are not there .first: q"):
+        check_workers(dask_client, cluster.check_here, *needs)
+    elsewhere = replace(job, images=many / "gone")
+    with pytest.raises(CarvanaError, match=r"worker tcp.*/gone: No such file .*share the folder"):
+        check_workers(dask_client, cluster.check_here, *needs[:2], elsewhere)
+    with pytest.raises(CarvanaError, match=r"worker tcp.*nothing: no such run or weights"):
+        check_workers(dask_client, cluster.check_here, [str(tmp_path / "nothing")], *needs[1:])
     with monkeypatch.context() as patch:
         patch.setattr(Trained, "fingerprint", lambda self: "another")
         with pytest.raises(CarvanaError, match=r"worker tcp.*: is another model than here"):

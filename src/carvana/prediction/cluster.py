@@ -1,7 +1,7 @@
 """Predict on a Dask cluster: the same shards, each a task of a worker that has loaded the model."""
 
 import contextlib
-import hashlib
+import os
 import sys
 import threading
 import time
@@ -23,12 +23,11 @@ from carvana.cluster import (
     wait_for_workers,
     workers_of,
 )
-from carvana.data.folders import list_images
 from carvana.errors import CarvanaError
 from carvana.files import check_writable
 from carvana.networks import describe_device, precision_of
 from carvana.prediction.predict import Model, load
-from carvana.prediction.rows import Job, Shard
+from carvana.prediction.rows import Job, Manifest, Shard
 from carvana.prediction.stream import make_shards
 from carvana.recipe import Recipe, load_recipe, parse_recipe
 from carvana.run import METRICS, MODEL, RECIPE, find_source, fingerprint, read_val_dice
@@ -100,11 +99,12 @@ class Workers:
         """
         if not shards:
             return
-        client, names = self.client, list_images(job.images)
-        wait_for_workers(client, self.where)
+        client = self.client
+        if not wait_for_workers(client, self.where, until):
+            return
         if local := workers_of(self.where):
             job = replace(job, workers=job.workers or share_of_cores(local))
-        needs = (self.run.sources, self.run.fingerprint(), job, _digest_of(names))
+        needs = (self.run.sources, self.run.fingerprint(), job)
         check_workers(client, check_here, *needs)
         plugin = f"carvana-{uuid.uuid4().hex[:12]}"
         _register(client, Predictor(needs), plugin)
@@ -138,7 +138,7 @@ class Workers:
                 client.unregister_worker_plugin(plugin)
 
 
-def check_here(sources: Sequence[str], expected: str, job: Job, names: str) -> None:
+def check_here(sources: Sequence[str], expected: str, job: Job) -> None:
     """Make sure, on a worker, that it can make shards: model, photographs, a folder to write in.
 
     Raises:
@@ -146,11 +146,21 @@ def check_here(sources: Sequence[str], expected: str, job: Job, names: str) -> N
     """
     if Trained.read(sources).fingerprint() != expected:
         raise CarvanaError(f"{', '.join(sources)}: is another model than here; copy the same")
-    if _digest_of(list_images(job.images)) != names:
-        raise CarvanaError(f"{job.images}: holds other photographs than here; share one folder")
+    manifest = Manifest.read(job.folder)
+    if not manifest or manifest.key != job.key:
+        raise CarvanaError(f"{job.folder}: is not what it is here; share the folder of --out")
+    try:
+        missing = set(manifest.photographs) - set(os.listdir(job.images))
+    except OSError as error:
+        raise CarvanaError(
+            f"{job.images}: {error.strerror}; share the folder of --images"
+        ) from error
+    if missing:
+        raise CarvanaError(
+            f"{job.images}: {len(missing)} photographs are not there (first: {min(missing)}); "
+            "share the folder of --images"
+        )
     for folder in filter(None, (job.folder, job.masks)):
-        if not folder.is_dir():
-            raise CarvanaError(f"{folder}: is not there; share the folder of --out")
         check_writable(folder)
 
 
@@ -182,10 +192,6 @@ def make_one(plugin: str, job: Job, shard: Shard) -> tuple[list[str], list[str],
     faults: list[str] = []
     made = list(make_shards(model, job, [shard], faults))
     return made, faults, f"{describe_device()}, in {precision_of(model.run.networks[0])}"
-
-
-def _digest_of(names: list[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _register(client: Client, predictor: Predictor, name: str) -> None:

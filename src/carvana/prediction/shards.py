@@ -263,7 +263,7 @@ def _explain(out: Path, faults: list[str], done: int) -> str:
     kept = f"the rows of the other {done:,} images are kept"
     if len(faults) == 1:
         return f"{faults[0]}: {kept}"
-    return list_faults(f"{out}: {len(faults)} photographs cannot be read; {kept}:", faults)
+    return list_faults(f"{out}: {len(faults)} of its photographs cannot be made; {kept}:", faults)
 
 
 def _merged(jobs: Sequence[Job], shards: Iterable[Shard]) -> Iterator[tuple[str, float, str]]:

@@ -22,7 +22,6 @@ from carvana.progress import progress
 from carvana.recipe import Recipe
 from carvana.run import HISTORY
 from carvana.training.folds import runs_of
-from carvana.training.train import train
 
 LOOK_SECONDS = 2  # between looks at the histories
 
@@ -114,6 +113,7 @@ def train_one(
     name = get_worker().name
     with silent_import():
         use_own_gpu(name if isinstance(name, int) else None)
+        from carvana.training.train import train  # here: the client needs no TensorFlow
     with (
         run.with_name(f"{run.name}.log").open("a") as log,
         contextlib.redirect_stdout(log),

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from carvana.recipe import Recipe, load_recipe
-from carvana.training.train import train
 
 
 def train_folds(
@@ -31,6 +30,8 @@ def train_folds(
     Raises:
         CarvanaError: as `train`; there are fewer cars than folds.
     """
+    from carvana.training.train import train  # here: a cluster's client needs no TensorFlow
+
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, list(overrides))
     for run, fold in runs_of(Path(folder), folds):
