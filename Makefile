@@ -124,7 +124,7 @@ test: $(READY) ## run the tests, offline
 
 # The first version of each range in pyproject.toml. The oldest TensorFlow has none for Python 3.13.
 OLDEST  := .venv-oldest
-EARLIEST = sed -n '/^dependencies/,/^export/s/^ *"\([a-z-]*\)>=\([^",]*\)".*/\1==\2/p' pyproject.toml
+EARLIEST = sed -n '/^dependencies/,/^export/s/^ *"\([a-z0-9-]*\)>=\([^",]*\)".*/\1==\2/p' pyproject.toml
 
 test-oldest: $(OLDEST)/ready ## run the tests on the oldest versions that pyproject.toml allows (Python 3.11 or 3.12)
 	$(OLDEST)/bin/python --version

@@ -160,7 +160,7 @@ def test_flip_scales_and_several_runs_are_inside(trained, tmp_path):
 
 def test_several_classes_and_a_half_precision_pyramid(tmp_path):
     recipe = load_recipe(
-        "sharp", [*TINY_PYRAMID, "data.classes={a=0, b=1, c=2}", "prediction.flip=true"]
+        "sharp", [*TINY_PYRAMID, "data.classes={background=0, b=1, c=2}", "prediction.flip=true"]
     )
     run = Run(recipe, (build_network(recipe, "mixed_bfloat16", seed=1),), (tmp_path / "x",))
     graph = build_graph(run.rebuilt("float32"))
