@@ -120,7 +120,7 @@ cluster-demo: $(READY) ## predict rendered cars over two workers of this machine
 	@echo "two workers and one process made the same file"
 
 test: $(READY) ## run the tests, offline
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 $(ARGS)
 
 # The first version of each range in pyproject.toml. The oldest TensorFlow has none for Python 3.13.
 OLDEST  := .venv-oldest
