@@ -84,6 +84,8 @@ def test_cutouts_are_of_the_upright_picture(photographs, model, tmp_path):
         cut = Image.open(out)
         assert (cut.mode, cut.size) == ("RGBA", want.size), photo.name
         array = np.asarray(cut).astype(int)
-        assert np.abs(array[..., :3] - np.asarray(want)).mean() < 6, photo.name
+        kept = np.isin(array[..., 3], (0, 255))  # along the soft edge, colours are estimated
+        assert kept.any()
+        assert np.abs(array[..., :3] - np.asarray(want))[kept].mean() < 6, photo.name
         assert dice(array[..., 3] > 127, model.mask(want)) > 0.99, photo.name
         assert not {"icc_profile", "exif"} & set(cut.info), photo.name
