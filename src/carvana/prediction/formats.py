@@ -180,10 +180,10 @@ def _quantize_litert(model: "keras.Model", path: Path, photographs: Sequence[np.
 
 
 def _write_saved_model(model: "keras.Model", path: Path) -> None:
-    with _quiet():
-        model.export(
-            path, format="tf_saved_model", verbose=False, input_signature=_signature(model)
-        )
+    with _quiet():  # `model.export` would write every weight twice
+        archive = keras.export.ExportArchive()
+        archive.add_endpoint("serve", lambda x: model(x, training=False), _signature(model))
+        archive.write_out(str(path), verbose=False)
     shutil.rmtree(path / "assets", ignore_errors=True)  # empty
 
 
