@@ -125,8 +125,9 @@ def _quantize_openvino(model: "keras.Model", path: Path, photographs: Sequence[n
 
 
 def _write_litert(model: "keras.Model", path: Path) -> None:
-    with _quiet():
-        model.export(path, format="litert", verbose=False, input_signature=_signature(model))
+    """Convert a SavedModel, as Keras's own export does; Keras 3.8 has none."""
+    with _saved(model, path) as saved, _quiet():
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(saved).convert())
 
 
 def _open_litert(path: Path) -> Engine:
@@ -158,11 +159,9 @@ def _quantize_litert(model: "keras.Model", path: Path, photographs: Sequence[np.
     """Quantize the convolutions alone: the resizing counts pixels, which 8 bits do not hold."""
 
     def converter() -> "tf.lite.TFLiteConverter":
-        return tf.lite.TFLiteConverter.from_saved_model(str(saved))
+        return tf.lite.TFLiteConverter.from_saved_model(saved)
 
-    saved = path.with_name(".saved")
-    _write_saved_model(model, saved)
-    with _quiet():
+    with _saved(model, path) as saved, _quiet():
         plain = tf.lite.Interpreter(model_content=converter().convert())
         operations = {each["op_name"] for each in plain._get_ops_details()}
         quantizing = converter()
@@ -176,7 +175,17 @@ def _quantize_litert(model: "keras.Model", path: Path, photographs: Sequence[np.
             ),
         ).get_nondebug_quantized_model()
     path.write_bytes(quantized)
-    shutil.rmtree(saved)
+
+
+@contextlib.contextmanager
+def _saved(model: "keras.Model", path: Path) -> Iterator[str]:
+    """Write a SavedModel beside a path; delete it afterwards."""
+    saved = path.with_name(".saved")
+    try:
+        _write_saved_model(model, saved)
+        yield str(saved)
+    finally:
+        shutil.rmtree(saved, ignore_errors=True)
 
 
 def _write_saved_model(model: "keras.Model", path: Path) -> None:
