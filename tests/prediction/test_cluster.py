@@ -41,6 +41,7 @@ def predict(dask_client, trained, images, out, **options):
     write_submission(workers, images, out, make=workers.make, **options)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_byte(dask_client, trained, model, many, tmp_path, capfd):
     one, two = tmp_path / "one.csv.gz", tmp_path / "two.csv.gz"
     write_submission(model, many, one)

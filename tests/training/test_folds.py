@@ -31,6 +31,7 @@ def test_each_car_is_in_the_validation_of_one_fold(tiny):
         draw_split(pairs, DATA, (1, 21))
 
 
+@pytest.mark.slow
 def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
     folder, data = tmp_path / "runs", ["--data", str(tiny.root)]
     by_car = ["--set", "data.split=car"]
@@ -78,6 +79,7 @@ def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
     assert out.read_text().count("\n") == 9
 
 
+@pytest.mark.slow
 def test_folds_over_a_cluster_with_a_worker_killed(dask_client, tiny, tmp_path):
     from carvana.recipe import load_recipe
     from carvana.training.cluster import train_folds_on
