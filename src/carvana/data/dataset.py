@@ -155,7 +155,7 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
                 "is split on its own; data.group can give a pattern"
             )
         else:
-            how = "data.group" if settings.group else "their names before the last _"
+            how = "data.group" if settings.group else "the names before their last _"
             print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
     drawn = sorted(set(units.values()))
     count = round(len(drawn) * settings.validation)
