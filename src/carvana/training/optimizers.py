@@ -86,8 +86,15 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
     def _is_adams(self, variable) -> bool:
         return len(variable.shape) != 4 or variable.shape[-1] <= 16
 
-    def _use_weight_decay(self, variable) -> bool:
-        return not self._is_adams(variable)
+    def _apply_weight_decay(self, variables):
+        """Decay kernels as Keras's Muon does; the base class rounds otherwise."""
+        if self.weight_decay is None:
+            return
+        for variable in variables:
+            if not self._is_adams(variable):
+                decay = keras.ops.cast(self.weight_decay, variable.dtype)
+                rate = keras.ops.cast(self.learning_rate, variable.dtype)
+                variable.assign(variable - variable * decay * rate)
 
     def _adam_step(self, gradient, variable, rate, momentum, velocity):
         rate = keras.ops.cast(rate, variable.dtype)
