@@ -22,20 +22,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, Paths
 from carvana.competition.submission import read_rows
+from carvana.data.dataset import spread
 from carvana.data.folders import list_images
-from carvana.data.images import read_photograph
 from carvana.networks import precision_of
 from carvana.prediction.evaluate import dice_by_class
-from carvana.prediction.export import Check, spread, table, write_model
+from carvana.prediction.export import Check, read_whole, table, write_model
 from carvana.prediction.formats import FORMATS
 from carvana.prediction.predict import Model
 from carvana.run import Run
 
 CALIBRATION = 16
-
-
-def read(path: Path) -> np.ndarray:
-    return read_photograph(path)[0]
 
 
 def measure(
@@ -86,11 +82,11 @@ def main() -> None:
     options = parser.parse_args()
     paths = Paths(options.data)
     names = spread(list_images(paths.test), options.count)
-    photographs = [read(paths.test / name) for name in names]
+    photographs = [read_whole(paths.test / name) for name in names]
     rows = {cells[0]: cells[1] for _, cells in read_rows(paths.root / "solution.csv")}
     truth = [rle.decode(rows[name], HEIGHT, WIDTH) for name in names]
     training = spread(list_images(paths.train), CALIBRATION)
-    calibration = [functools.partial(read, paths.train / name) for name in training]
+    calibration = [functools.partial(read_whole, paths.train / name) for name in training]
     for source in options.weights or ["sharp"]:
         source = Path(source) if Path(source).is_dir() else source
         measure(source, options.format or list(FORMATS), photographs, truth, calibration)

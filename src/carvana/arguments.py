@@ -1,36 +1,39 @@
 """The arguments of every command."""
 
 import argparse
+import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """Return what reads a whole number in a range."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            span = f"above {least - 1}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
+        return int(text)
+
+    return read
 
 
-def _workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
-    return int(text)
+def _between(low: float, high: float, what: str) -> Callable[[str], float]:
+    """Return what reads a number within two others."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low < float(text) < high:
+                return float(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+    return read
 
 
-def _threshold(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return number
-
-
-def _folds(text: str) -> int:
-    if not text.isdecimal() or not 2 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 2 to 100")
-    return int(text)
+_count, _workers, _folds = _whole(1), _whole(1, 64), _whole(2, 100)
+_threshold = _between(0, 1, "a number between 0 and 1")
+_minutes = _between(0, 1e6, "a number of minutes")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -38,16 +41,6 @@ def _part(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a part, as in 3/16 (1/16 to 16/16)")
     return int(number), int(count)
-
-
-def _minutes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
-    return number
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -134,6 +134,23 @@ def layer_seeds(seed: int | None = None) -> Iterator[None]:
             random.setstate(state)
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hold back what a library in C++ writes to standard error."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+
 def import_quietly() -> None:
     """Import TensorFlow without its notes about absent GPUs; show them if the process dies.
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 
 from carvana import __version__
-from carvana.backend import tf
-from carvana.errors import CarvanaError, UsageError, list_faults
+from carvana.backend import silence, tf
+from carvana.errors import CarvanaError, UsageError, list_faults, plural
 
 try:
     import dask
@@ -133,8 +133,8 @@ def wait_for_workers(client: distributed.Client, where: str, until: float = math
         with contextlib.suppress(TimeoutError):
             client.wait_for_workers(1, timeout=None if math.isinf(left) else max(left, 0))
         count = len(client.scheduler_info(n_workers=-1)["workers"])
-    plural = "" if count == 1 else "s"
-    print(f"{where}: {count} worker{plural}; Dask's dashboard: {client.dashboard_link}", flush=True)
+    workers = plural(count, "worker")
+    print(f"{where}: {workers}; Dask's dashboard: {client.dashboard_link}", flush=True)
     return count
 
 
@@ -142,15 +142,8 @@ def wait_for_workers(client: distributed.Client, where: str, until: float = math
 def silent_import() -> Iterator[None]:
     """Keep TensorFlow's notes about absent GPUs from a worker's standard error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
+    with silence():
         yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def use_own_gpu(number: int | None) -> None:

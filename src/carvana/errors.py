@@ -10,8 +10,8 @@ class UsageError(CarvanaError):
 
 
 def plural(count: int, noun: str) -> str:
-    """Return `1 fault` or `2 faults`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """Return `1 fault` or `2,000 faults`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def list_faults(summary: str, faults: list[str], most: int = 20) -> str:

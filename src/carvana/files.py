@@ -48,6 +48,11 @@ def remedy_for(error: OSError) -> str:
     return _REMEDIES.get(error.errno, "choose another place")
 
 
+def real_path(path: Path) -> Path:
+    """Follow links, as `Path.resolve` does, which raises at one that leads back to itself."""
+    return Path(os.path.realpath(path))
+
+
 def beside(path: Path, ending: str) -> Path:
     """Return the path of a hidden file beside another, `.<name>.<ending>`.
 
@@ -128,7 +133,7 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
         UsageError: `path` is the root of the file system.
         CarvanaError: another process is writing it, or the lock cannot be written.
     """
-    real = Path(os.path.realpath(path))  # one lock, by whatever link it is named
+    real = real_path(path)  # one lock, by whatever link it is named
     if not real.name:
         raise UsageError(f"{path}: choose a folder within it")
     lock_path = lock_path or beside(real, "lock")

@@ -113,9 +113,9 @@ def test_what_is_not_a_mask_is_named(tmp_path):
     car = Image.fromarray(CAR.astype(np.uint8) * 255)
     with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, which does not keep"):
         read(car, tmp_path, kind="JPEG")
-    with pytest.raises(CarvanaError, match=r"has \d+ pixels of \d+ more colours? than the two"):
+    with pytest.raises(CarvanaError, match=r"has [\d,]+ pixels of \d+ more colours? than the two"):
         read(car.resize((47, 33), Image.Resampling.BILINEAR), tmp_path)
-    with pytest.raises(CarvanaError, match=r"has \d+ pixels of 1 more colour than the two"):
+    with pytest.raises(CarvanaError, match=r"has [\d,]+ pixels of 1 more colour than the two"):
         read(palette((BLACK, WHITE, BLUE), CAR + np.eye(20, 30)), tmp_path)
     with pytest.raises(CarvanaError, match="has 2 frames; a mask has one"):
         read(car, tmp_path, kind="GIF", save_all=True, append_images=[Image.new("L", (30, 20), 9)])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from carvana.data.marks import png_mark
 from carvana.errors import CarvanaError, UsageError
 from carvana.models import build_network
 from carvana.prediction.cutout import Style, cut_out, estimate_foreground
@@ -174,3 +175,10 @@ def test_cutouts_of_ours_are_replaced_and_the_users_pictures_are_not(fresh, tmp_
     for _ in range(2):
         cut_out(fresh, [photo], tmp_path)
     assert Image.open(drawing).size == (8, 8)
+
+
+def test_a_label_map_is_no_cutout_of_ours(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg")
+    Image.new("P", (30, 20)).save(tmp_path / "a.png", pnginfo=png_mark("label map"))
+    with pytest.raises(UsageError, match=r"a\.png: would be replaced"):
+        cut_out(Disc(), [tmp_path / "a.jpg"], tmp_path)

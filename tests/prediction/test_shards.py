@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import gzip
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import numpy as np
@@ -20,11 +22,13 @@ from carvana.competition.submission import validate
 from carvana.data.images import read_photograph
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
+from carvana.files import replacing
 from carvana.prediction import predict, shards
 from carvana.prediction.certainty import review_of
 from carvana.prediction.rows import Job, Shard
 from carvana.prediction.shards import merge, shards_of, write_masks, write_submission
 from carvana.prediction.stream import Begun, make_shards
+from carvana.recipe import load_recipe
 from conftest import HEIGHT, WIDTH
 
 
@@ -242,9 +246,14 @@ def test_disk_full_keeps_the_rows_and_the_old_submission(trained, model, tmp_pat
         pytest.skip("no /dev/full here")
     paths, out = trained[0], tmp_path / "s.csv.gz"
     out.write_bytes(b"old")
-    with monkeypatch.context() as patch, open("/dev/full", "wb", 0) as full:
-        real = gzip.GzipFile
-        patch.setattr(gzip, "GzipFile", lambda a, b, c, _, **k: real(a, b, c, full, **k))
+
+    @contextlib.contextmanager
+    def on_a_full_disk(path):
+        with replacing(path):
+            yield Path("/dev/full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "replacing", on_a_full_disk)
         with pytest.raises(CarvanaError, match=r"s\.csv\.gz: cannot be written .No space left"):
             write_submission(model, paths.test, out)
     assert out.read_bytes() == b"old"
@@ -366,3 +375,24 @@ def test_two_processes_that_make_the_same_shard(trained, model, tmp_path):
         first.add(next(csv.reader([line])))
     assert sorted(whole.read_text().splitlines(keepends=True)[1:]) == sorted(lines)
     assert not list(shards_of(out).glob("*.partial"))
+
+
+def test_a_link_to_itself_is_replaced(trained, model, tmp_path):
+    out = tmp_path / "s.csv.gz"
+    out.symlink_to(out)
+    write_submission(model, trained[0].test, out)
+    assert len(rows(out)) == 9
+
+
+def test_what_is_passed_over_is_said_once(trained, model, tmp_path, capsys):
+    photographs = _many(trained, tmp_path, 2)
+    (photographs / "notes.txt").touch()
+    write_masks(model, photographs, tmp_path / "maps")
+    assert capsys.readouterr().err.count("passing over what is no picture: 1 .txt") == 1
+
+
+def test_a_threshold_of_classes_is_refused(trained, model, tmp_path):
+    recipe = load_recipe("own", ["data.classes={background=0, a=1}"])
+    classes = SimpleNamespace(run=SimpleNamespace(recipe=recipe))
+    with pytest.raises(UsageError, match="--threshold goes with masks of two colours"):
+        write_masks(classes, trained[0].test, tmp_path / "maps", threshold=0.9)

@@ -31,3 +31,13 @@ def test_samples_show_what_augmentation_changes(tmp_path, tiny):
     np.testing.assert_array_equal(mask, again)
     with pytest.raises(UsageError, match=r"look\.jpg: is drawn as PNG"):
         draw_samples(recipe, tiny, 2, tmp_path / "look.jpg")
+
+
+def test_a_sheet_never_replaces_another_picture(tmp_path, tiny):
+    out = tmp_path / "photograph.png"
+    Image.new("RGB", (8, 8)).save(out)
+    with pytest.raises(UsageError, match="would be replaced, and was not drawn by the kit"):
+        draw_samples(load_recipe("blog", TINY), tiny, 2, out)
+    with pytest.raises(UsageError, match="would be replaced, and was not drawn by the kit"):
+        main(["inspect", str(tiny.root), "--out", str(out), "--debug"])
+    assert Image.open(out).size == (8, 8)

@@ -2,12 +2,13 @@
 
 import csv
 import io
-import os
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from carvana.competition.facts import car_of
 from carvana.data.folders import MASKS, list_files, list_images
 from carvana.data.images import photograph_size
 from carvana.errors import CarvanaError, list_faults, plural
-from carvana.files import write_text
+from carvana.files import real_path, write_text
 from carvana.recipe import Data
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +77,7 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
                 f"it in a recipe ({key}; see own.toml)"
             )
     names = list_images(images)
-    together = os.path.realpath(images) == os.path.realpath(masks)
+    together = real_path(images) == real_path(masks)
     files, others = list_files(masks, MASKS)
     if others and not together:
         print(f"{masks}: passing over what is no mask: {others}", file=sys.stderr)
@@ -116,6 +119,12 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
 def _key(stem: str) -> str:
     """Return a name as it is compared: two Unicode forms of one letter are the same."""
     return unicodedata.normalize("NFC", stem)
+
+
+def spread(items: Sequence[_Item], count: int) -> list[_Item]:
+    """Return at most `count` items from all over a sequence."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def size_fault(pair: Pair, size: tuple[int, int]) -> str:

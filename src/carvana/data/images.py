@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from carvana.backend import tf
 from carvana.data.resize import memory_errors
@@ -19,15 +19,6 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input
 
 ORIENTATION = 0x0112  # the EXIF tag
-_TRANSPOSE = {  # what turns a picture of an EXIF orientation upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _DISGUISES = {  # how files begin that are often named like photographs and are none
     b"<!doctype": "a web page; fetch the picture itself",
     b"<html": "a web page; fetch the picture itself",
@@ -239,12 +230,11 @@ def _orientation(picture: Image.Image) -> int:
 
 def turn_upright(picture: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF orientation says."""
-    orientation = _orientation(picture)
-    return picture if orientation == 1 else picture.transpose(_TRANSPOSE[orientation])
+    return picture if _orientation(picture) == 1 else ImageOps.exif_transpose(picture)
 
 
 def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an array upright, as `turn_upright` turns a PIL image."""
+    """Turn an array upright, as `ImageOps.exif_transpose` turns a PIL image."""
     if orientation in (5, 6, 7, 8):
         picture = picture.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

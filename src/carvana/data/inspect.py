@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from carvana.data.dataset import Pair, size_fault
+from carvana.data.dataset import Pair, size_fault, spread
 from carvana.data.images import open_photograph, read_photograph
 from carvana.data.marks import png_mark
 from carvana.data.masks import IGNORED, label_name, read_mask, to_picture
@@ -83,9 +83,8 @@ def draw_sheet(pairs: list[Pair], settings: Data, out: Path, count: int = 12) ->
     Raises:
         CarvanaError: there are no pairs to draw, or the picture cannot be written.
     """
-    pairs = pairs[:: max(len(pairs) // count, 1)][:count]
     tiles = []
-    for pair in pairs:
+    for pair in spread(pairs, count):
         try:
             photograph = open_photograph(pair.image).convert("RGB")
             mask = to_picture(read_mask(pair.mask, settings), settings).convert("RGB")

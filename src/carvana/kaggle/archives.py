@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from carvana.errors import CarvanaError
-from carvana.files import cannot_write, replacing
+from carvana.files import cannot_write, real_path, replacing
 from carvana.progress import progress
 
 MOST_RATIO = 100  # unpacked to packed; photographs have 1, a CSV of run lengths 10 at most
@@ -142,7 +142,7 @@ def follow(target: Path) -> Path:
     Raises:
         CarvanaError: it is a broken link, or a file where a folder belongs.
     """
-    real = Path(os.path.realpath(target))
+    real = real_path(target)
     if target.is_symlink() and not real.exists():
         raise CarvanaError(f"{target}: is a link to {real}, which does not exist; make that folder")
     if not target.suffix and real.exists() and not real.is_dir():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carvana.files import write_text
+from carvana.files import real_path, write_text
 
 # A photograph is unlike those trained on if its mask is this many times less sure than theirs.
 # `sharp`: 1.1 times at most for 128 photographs of the studio's, 2.9 or more for street scenes.
@@ -45,7 +45,7 @@ def is_unsure(expected: float, usual: float | None) -> bool:
 
 def review_of(out: Path) -> Path:
     """Return where the review of a prediction is written."""
-    return out.with_name(f"{out.resolve().name}.review.csv")
+    return out.with_name(f"{real_path(out).name}.review.csv")
 
 
 def write_review(path: Path, expected: Sequence[tuple[str, float]], usual: float | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from carvana import __version__
-from carvana.data.dataset import find_pairs, read_split
+from carvana.data.dataset import find_pairs, read_split, spread
 from carvana.data.folders import list_images
 from carvana.data.images import read_photograph
 from carvana.errors import CarvanaError, UsageError
@@ -235,19 +235,14 @@ def _choose_photographs(
         folder = data / settings.images
         check = train = [folder / name for name in list_images(folder)]
     return tuple(
-        [functools.partial(_read, path) for path in spread(paths, wanted)]
+        [functools.partial(read_whole, path) for path in spread(paths, wanted)]
         for paths, wanted in ((check, count), (train, CALIBRATION))
     )
 
 
-def _read(path: Path) -> np.ndarray:
+def read_whole(path: Path) -> np.ndarray:
+    """Read a photograph at full size: (height, width, 3) uint8."""
     return read_photograph(path)[0]
-
-
-def spread(items: Sequence, count: int) -> list:
-    """Return at most `count` items, evenly spread."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
 
 
 def _describe(

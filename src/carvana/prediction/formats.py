@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carvana.backend import keras, tf
+from carvana.backend import keras, silence, tf
 from carvana.errors import UsageError
 
 Engine = Callable[[np.ndarray], np.ndarray]
@@ -135,7 +135,7 @@ def _open_litert(path: Path) -> Engine:
         from ai_edge_litert.interpreter import Interpreter
     except ModuleNotFoundError:
         Interpreter = tf.lite.Interpreter
-    with warnings.catch_warnings(), _silent():
+    with warnings.catch_warnings(), silence():
         warnings.simplefilter("ignore")  # TensorFlow says that its own is deprecated
         interpreter = Interpreter(str(path), num_threads=os.cpu_count())
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -146,7 +146,7 @@ def _open_litert(path: Path) -> Engine:
         if photographs.shape != shape:
             shape = photographs.shape
             interpreter.resize_tensor_input(inputs["index"], shape)
-            with _silent():  # it says which kernels it uses
+            with silence():  # it says which kernels it uses
                 interpreter.allocate_tensors()
         interpreter.set_tensor(inputs["index"], photographs)
         interpreter.invoke()
@@ -215,29 +215,12 @@ def _quiet() -> Iterator[None]:
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
             warnings.catch_warnings(),
-            _silent(),
+            silence(),
         ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Hold back what a library in C++ writes to standard error."""
-    try:
-        standard_error = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
 
 
 FORMATS = {

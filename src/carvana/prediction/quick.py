@@ -27,7 +27,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.prediction.formats import FORMATS
 from carvana.prediction.predict import ahead
 from carvana.recipe import Input
-from carvana.run import MODEL, RECIPE, SHIPPED, Run, shipped_names
+from carvana.run import MODEL, RECIPE, Run, find_source
 
 _Out = TypeVar("_Out")
 ENGINES = ("auto", "litert", "tensorflow")
@@ -170,11 +170,7 @@ def cache_folder(sources: Sequence[str | Path]) -> Path:
 
 
 def _files_of(source: str | Path) -> list[Path]:
-    path = Path(source)
-    if isinstance(source, Path) and path.is_dir():
-        return [path / MODEL, path / RECIPE]
-    if path.suffix != ".npz" and str(source) in shipped_names():
-        return [SHIPPED / f"{source}.npz"]
+    path = find_source(source)
     return [path] if path.suffix == ".npz" else [path / MODEL, path / RECIPE]
 
 
@@ -184,14 +180,10 @@ def keep_graph(sources: Sequence[str | Path], photographs: Sequence[Path]) -> Pa
     Raises:
         CarvanaError: it cannot be written, or its masks differ from the kit's.
     """
-    from carvana.prediction.export import export
+    from carvana.prediction.export import export, read_whole
 
     folder = cache_folder(sources)
     shutil.rmtree(folder, ignore_errors=True)  # a broken one
-    reads = [functools.partial(_read_whole, path) for path in photographs[:4]]
+    reads = [functools.partial(read_whole, path) for path in photographs[:4]]
     export(list(sources), folder, "litert", photographs=reads)
     return folder
-
-
-def _read_whole(path: Path) -> np.ndarray:
-    return decode_photograph(read_bytes(path), path)[0]

@@ -2,11 +2,12 @@
 
 import contextlib
 import csv
-import gzip
+import glob
 import io
 import math
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from carvana.competition.submission import HEADER
 from carvana.data.folders import list_images
 from carvana.data.marks import is_ours
 from carvana.errors import CarvanaError, UsageError, list_faults
-from carvana.files import alone, beside, cannot_write, replacing
+from carvana.files import alone, beside, cannot_write, real_path, replacing
 from carvana.prediction.certainty import review_of, write_review
 from carvana.prediction.predict import Model
 from carvana.prediction.rows import (
@@ -77,7 +78,7 @@ def write_submission(
             f"{len(classes)} classes; write label maps with --masks"
         )
     job = _job(model.run, shards_of(out), images, threshold, workers)
-    with _made(model, job, out, part, minutes, make) as rows:
+    with _made(model, job, list_images(images), out, part, minutes, make) as rows:
         if rows:
             expected = _write_csv(out, rows)
             write_review(review_of(out), expected, model.run.val_dice)
@@ -113,8 +114,8 @@ def write_masks(
     settings = model.run.recipe.data
     if threshold is not None and settings.classes:
         raise UsageError("--threshold goes with masks of two colours, this model has classes")
-    targets: dict[Path, str] = {}
-    for name in list_images(images):
+    names, targets = list_images(images), {}
+    for name in names:
         path = map_of(out, name, settings)
         if (other := targets.setdefault(path, name)) != name:
             raise UsageError(f"{other} and {name} would both write {path}; rename one")
@@ -127,7 +128,7 @@ def write_masks(
     except OSError as error:
         raise cannot_write(out, error) from error
     job = _job(model.run, beside(out / "masks", "shards"), images, threshold, workers, out)
-    with _made(model, job, out / "masks", part, minutes, make) as rows:
+    with _made(model, job, names, out / "masks", part, minutes, make) as rows:
         if rows:
             expected = [(name, value) for name, value, _ in rows]
             write_review(review_of(out), expected, model.run.val_dice)
@@ -186,21 +187,28 @@ def _job(
     workers: int | None,
     masks: Path | None = None,
 ) -> Job:
-    key = f"{run.fingerprint()} {threshold or run.recipe.prediction.threshold} 3"
+    wanted = run.recipe.prediction.threshold if threshold is None else threshold
+    key = f"{run.fingerprint()} {wanted} 3"
     places = (path.absolute() if path else None for path in (folder, images, masks))
     return Job(key, *places, threshold, workers)
 
 
 @contextlib.contextmanager
 def _made(
-    model: Model, job: Job, out: Path, part: Part | None, minutes: float, make: Make | None
+    model: Model,
+    job: Job,
+    names: list[str],
+    out: Path,
+    part: Part | None,
+    minutes: float,
+    make: Make | None,
 ) -> Iterator[Iterator[tuple[str, float, str]] | None]:
     """Make the shards that are not whole; yield image, expected dice and row of all in order.
 
     Yield None where a part alone is made. The shards are deleted after the block.
     """
     until = time.monotonic() + 60 * minutes
-    recipe, names = model.run.recipe, list_images(job.images)
+    recipe = model.run.recipe
     size = shard_size(len(names), recipe.prediction.batch_size)
     manifest = Manifest(job.key, model.run.val_dice, size, names)
     try:
@@ -240,16 +248,16 @@ def _made(
 @contextlib.contextmanager
 def _alone(out: Path, part: Part | None) -> Iterator[None]:
     """Keep others from making the same: the whole against all, a part against itself."""
-    whole = beside(out.resolve(), "lock")
+    real = real_path(out)
+    whole = beside(real, "lock")
     if part:
-        lock = beside(out.resolve(), f"part-{part[0]}-of-{part[1]}.lock")
+        lock = beside(real, f"part-{part[0]}-of-{part[1]}.lock")
         with alone(out, f"prediction of part {part[0]} of {part[1]}", lock):
             _check_free(out, [whole])
             yield
     else:
         with alone(out, "prediction"):
-            name = out.resolve().name
-            _check_free(out, whole.parent.glob(f".{name}.part-*.lock"))
+            _check_free(out, real.parent.glob(f".{glob.escape(real.name)}.part-*.lock"))
             yield
 
 
@@ -294,17 +302,26 @@ def _merged(jobs: Sequence[Job], shards: Iterable[Shard]) -> Iterator[tuple[str,
 def _write_csv(out: Path, rows: Iterable[tuple[str, float, str]]) -> list[tuple[str, float]]:
     """Write a submission; return each image's expected dice.
 
-    The same rows make the same file: gzip is given no date and no name.
+    The same rows make the same file: zlib puts no date and no name into gzip's header.
     """
     expected = []
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(stack.enter_context(replacing(out)).open("wb"))
-        if out.suffix == ".gz":  # at level 4: 3% larger, 6 times faster
-            file = stack.enter_context(gzip.GzipFile("", "wb", 4, file, mtime=0))
-        text = stack.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(HEADER)
+    # Gzip's format, at level 4: 3% larger, 6 times faster.
+    packer = zlib.compressobj(4, wbits=31) if out.suffix == ".gz" else None
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+
+    def encode(cells: Sequence[str]) -> bytes:
+        line.seek(0)
+        line.truncate()
+        writer.writerow(cells)
+        data = line.getvalue().encode()
+        return packer.compress(data) if packer else data
+
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        file.write(encode(HEADER))
         for name, value, runs in rows:
             expected.append((name, value))
-            writer.writerow((name, runs))
+            file.write(encode((name, runs)))
+        if packer:
+            file.write(packer.flush())
     return expected

@@ -8,7 +8,7 @@ import numpy as np
 from carvana.competition.facts import Paths
 from carvana.data.dataset import validation_names
 from carvana.errors import CarvanaError, UsageError
-from carvana.files import write_text
+from carvana.files import real_path, write_text
 from carvana.prediction.evaluate import read_metrics
 from carvana.recipe import Recipe, differences
 from carvana.report.charts import Chart, histogram, limits
@@ -81,7 +81,7 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
         pairs=pairs,
         classes=recipes[0].data.classes,
     )
-    others = "-".join(folder.resolve().name for folder in folders[1:])
+    others = "-".join(real_path(folder).name for folder in folders[1:])
     out = folders[0] / f"compare-{others}.html"
     write_text(out, page)
     return out
@@ -89,7 +89,7 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
 
 def _titles(folders: list[Path]) -> list[str]:
     """Name the runs: by their folders' names, or paths where those are the same."""
-    names = [folder.resolve().name for folder in folders]
+    names = [real_path(folder).name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 

@@ -102,8 +102,7 @@ def error_kinds(labels: np.ndarray, truth: np.ndarray, settings: Data) -> np.nda
         (height, width) uint8: RIGHT; MISSED, predicted as background; EXTRA, which is background;
         CONFUSED, of another class, where neither is background.
     """
-    names = settings.class_names
-    background = names.index("background") if "background" in names else -1
+    background = -1 if settings.background is None else settings.background
     kinds = np.where(labels == background, MISSED, CONFUSED).astype(np.uint8)
     kinds[truth == background] = EXTRA
     kinds[(labels == truth) | (truth == IGNORED)] = RIGHT

@@ -8,7 +8,7 @@ from PIL import Image
 from carvana.competition.facts import Paths
 from carvana.data.augment import augment
 from carvana.data.cache import load_pair
-from carvana.data.dataset import find_pairs
+from carvana.data.dataset import find_pairs, spread
 from carvana.data.marks import check_sheet, png_mark
 from carvana.data.masks import paint
 from carvana.files import replacing
@@ -31,7 +31,7 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
     check_sheet(out)
     pairs = find_pairs(paths.root, recipe.data)
     rows = []
-    for number, pair in enumerate(pairs[:: max(len(pairs) // count, 1)][:count]):
+    for number, pair in enumerate(spread(pairs, count)):
         image, mask = load_pair(pair, recipe)
         seed = (recipe.training.seed, number)
         augmented, mask = augment(np.concatenate((image, mask), axis=-1), seed, recipe.augment)

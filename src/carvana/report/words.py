@@ -1,5 +1,6 @@
 """Say in plain English what a recipe does and what a training cost."""
 
+from carvana.errors import plural
 from carvana.recipe import Recipe, differences, load_recipe
 
 REPORTED = {"dice": 0.87, "accuracy": 0.95}  # in the article, of validation, after 5 epochs
@@ -101,7 +102,7 @@ def _network(recipe: Recipe, parameters: int) -> str:
             f"filters in the first and dropout of {model.dropout:g}: {parameters:,} parameters."
         )
     text = "A U-Net on an image pyramid: context from a small picture, edges from a large one. "
-    text += f"It reads the photograph at {_count(model.pictures, 'size')}"
+    text += f"It reads the photograph at {plural(model.pictures, 'size')}"
     if model.encoder_levels:
         text += ", with an encoder that was trained on ImageNet"
     return f"{text}; {parameters:,} parameters."
@@ -112,8 +113,8 @@ def _training(recipe: Recipe, train: int) -> str:
     steps = training.steps_per_epoch or -(-train // training.batch_size)
     rate = f"{training.learning_rate:.0e}".replace("e-0", "e-").replace("e+0", "e+")
     text = (
-        f"{_count(training.epochs, 'epoch')} of {_count(steps, 'step')}, "
-        f"{_count(training.batch_size, 'photograph')} each, by "
+        f"{plural(training.epochs, 'epoch')} of {plural(steps, 'step')}, "
+        f"{plural(training.batch_size, 'photograph')} each, by "
         f"{_OPTIMIZERS[training.optimizer]} with a learning rate of {rate}"
     )
     if training.schedule == "cosine":
@@ -126,7 +127,7 @@ def _training(recipe: Recipe, train: int) -> str:
         for number in range(stages - 1):
             shrunk = 2 ** (recipe.model.pictures - 1 - number)
             size = _SIZES.get(shrunk, f"1/{shrunk} of the size")
-            parts.append(f"{_count(ends[number + 1] - ends[number], 'epoch')} at {size}")
+            parts.append(f"{plural(ends[number + 1] - ends[number], 'epoch')} at {size}")
         text += f" Smaller parts of the network are trained first: {_list(parts)}."
     return text
 
@@ -134,7 +135,7 @@ def _training(recipe: Recipe, train: int) -> str:
 def _prediction(recipe: Recipe) -> str:
     given, ways = recipe.prediction, []
     if len(given.scales) > 1:
-        ways.append(f"at {_count(len(given.scales), 'size')}")
+        ways.append(f"at {plural(len(given.scales), 'size')}")
     if given.flip:
         ways.append("of the photograph and its mirror image")
     text = "Probabilities are brought to the photograph's own size"
@@ -147,7 +148,3 @@ def _prediction(recipe: Recipe) -> str:
 
 def _list(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

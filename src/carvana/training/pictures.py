@@ -7,6 +7,7 @@ import numpy as np
 
 from carvana.backend import keras, tf
 from carvana.data.batches import validation_dataset
+from carvana.data.dataset import spread
 from carvana.data.masks import paint
 from carvana.recipe import Recipe
 
@@ -29,8 +30,7 @@ class MaskImages(keras.callbacks.Callback):
 
     def __init__(self, logs: Path, files: list[Path], recipe: Recipe, shrink: int):
         super().__init__()
-        places = np.linspace(0, len(files) - 1, min(PHOTOGRAPHS, len(files))).round().astype(int)
-        self.files = [files[place] for place in places]
+        self.files = spread(files, PHOTOGRAPHS)
         self.recipe, self.shrink = recipe, shrink
         self.writer = tf.summary.create_file_writer(str(logs))
 
@@ -56,4 +56,4 @@ class MaskImages(keras.callbacks.Callback):
         if width > WIDTH:
             size = (WIDTH, round(WIDTH * height / width))
             row = [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in row]
-        return np.rint(np.hstack(row) * 255).astype(np.uint8)
+        return np.rint(np.nan_to_num(np.hstack(row)) * 255).astype(np.uint8)
