@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from carvana.data import cache
-from carvana.data.dataset import find_pairs
+from carvana.data.dataset import Pair, find_pairs
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from conftest import DATA, TINY, write_competition
@@ -197,3 +197,12 @@ def test_two_data_folders_share_a_cache(tiny, tmp_path):
     theirs = cache.prepare(find_pairs(other.root, DATA), tmp_path / "cache", SMALL)
     assert not set(mine) & set(theirs)
     assert all(file.exists() for file in mine + theirs)
+
+
+def test_shares_of_a_pixel_add_up_to_one_in_enlarged_pictures(tmp_path):
+    recipe = load_recipe("own", ["data.classes={background=0, a=1, b=2}"])
+    labels = np.random.default_rng(1).integers(0, 3, (24, 32), np.uint8)
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    Image.new("RGB", (32, 24)).save(tmp_path / "p.png")
+    _, masks = cache.load_pair(Pair("p.png", tmp_path / "p.png", tmp_path / "m.png"), recipe)
+    np.testing.assert_allclose(masks.sum(axis=-1), 1, atol=0.01)

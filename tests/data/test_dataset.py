@@ -198,3 +198,9 @@ def test_other_files_among_the_masks_are_counted(tiny, capsys):
     (tiny.train_masks / "notes.txt").write_text("x")
     dataset.find_pairs(tiny.root, DATA)
     assert "passing over what is no mask: 1 .txt" in capsys.readouterr().err
+
+
+def test_items_from_all_over_a_sequence():
+    assert dataset.spread(range(100), 3) == [0, 50, 99]
+    assert dataset.spread("abc", 5) == ["a", "b", "c"]
+    assert dataset.spread([], 5) == []
