@@ -396,3 +396,20 @@ def test_a_threshold_of_classes_is_refused(trained, model, tmp_path):
     classes = SimpleNamespace(run=SimpleNamespace(recipe=recipe))
     with pytest.raises(UsageError, match="--threshold goes with masks of two colours"):
         write_masks(classes, trained[0].test, tmp_path / "maps", threshold=0.9)
+
+
+def test_batches_are_always_full(trained, model, tmp_path, monkeypatch):
+    sizes, whole = [], predict.Model._predict_batches
+
+    def counted(self, batches):
+        def seen():
+            for batch in batches:
+                sizes.append(len(batch))
+                yield batch
+
+        return whole(self, seen())
+
+    monkeypatch.setattr(predict.Model, "_predict_batches", counted)
+    batch = model.recipe.prediction.batch_size
+    write_submission(model, _many(trained, tmp_path, batch + 1), tmp_path / "s.csv")
+    assert sizes == [batch, batch]
