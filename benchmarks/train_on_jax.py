@@ -1,0 +1,330 @@
+"""Train a recipe on Keras's JAX backend, on one GPU: for machines with JAX but no TensorFlow.
+
+    python benchmarks/train_on_jax.py --recipe sharper --data data --out sharper.npz
+
+The network, loss, optimizer, schedule, split, order of the photographs and every draw of an
+augmentation are the kit's own; the loop is this file's. All photographs are resized and stay in the
+GPU's memory, and are augmented there: nothing else would feed it. What differs from
+`carvana train`: augmented pictures are not rounded to 8 bits between steps, batch norm's moving
+variance is not the unbiased one, and the weights start from other random numbers.
+"""
+
+import argparse
+import csv
+import functools
+import importlib
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.94")
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import cv2
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from PIL import Image
+
+import carvana.backend
+
+carvana.backend._import_keras = lambda: importlib.import_module("keras")  # not on TensorFlow
+
+import carvana.networks.layers
+from carvana.data import augment as draws_of
+from carvana.data.batches import training_batch
+from carvana.data.dataset import draw_split, find_pairs
+from carvana.models import build_network
+from carvana.recipe import load_recipe
+from carvana.run import Run
+from carvana.training.losses import loss_of
+from carvana.training.optimizers import compile_network
+
+carvana.networks.layers.FusedBatchNormalization.call = keras.layers.BatchNormalization.call
+EXACT = jax.default_matmul_precision("highest")
+
+
+def read(pair) -> np.ndarray:
+    """Decode a photograph and its mask: (height, width, RGB and mask) uint8."""
+    picture = cv2.cvtColor(cv2.imread(str(pair.image)), cv2.COLOR_BGR2RGB)
+    mask = np.asarray(Image.open(pair.mask).convert("L")) > 0
+    return np.dstack([picture, 255 * mask.astype(np.uint8)])
+
+
+def areas(size: int, wanted: int) -> np.ndarray:
+    """Return the matrix that averages areas: (wanted, size) float32."""
+    edges = np.arange(wanted + 1) * (size / wanted)
+    pixels = np.arange(size)
+    share = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(share, 0) * (wanted / size)).astype(np.float32)
+
+
+def pack(pairs):
+    """Hold the four bytes of a pixel in one number, which is one read of memory."""
+    shifted = pairs.astype(jnp.uint32) << jnp.array([0, 8, 16, 24], jnp.uint32)
+    return shifted.sum(-1, dtype=jnp.uint32)
+
+
+def unpack(packed):
+    return ((packed[..., None] >> jnp.array([0, 8, 16, 24], jnp.uint32)) & 255).astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(3,), donate_argnums=(0,))
+def place(arrays, number, frames, halvings, down, across):
+    """Resize raw pairs, halve them, and put them into the arrays from `number` on."""
+    with EXACT:
+        full = jnp.einsum("hy,nyxc->nhxc", down, frames.astype(jnp.float32))
+        full = jnp.rint(jnp.einsum("wx,nhxc->nhwc", across, full))
+    placed = []
+    for array, halving in zip(arrays, halvings, strict=True):
+        count, height, width, _ = full.shape
+        side = 2**halving
+        small = full.reshape(count, height // side, side, width // side, side, 4).mean((2, 4))
+        small = pack(jnp.rint(small)).reshape(count, -1)
+        placed.append(jax.lax.dynamic_update_slice(array, small, (number, 0)))
+    return placed
+
+
+@jax.jit
+def pick(pairs, chosen):
+    return pairs[chosen]
+
+
+def load(pairs, recipe, halvings) -> list:
+    """Put all pairs on the GPU, at each of the sizes: (pairs, height * width) uint32 each."""
+    height, width = recipe.input.height, recipe.input.width
+    arrays = [
+        jnp.zeros((len(pairs), (height >> halving) * (width >> halving)), jnp.uint32)
+        for halving in halvings
+    ]
+    chunk = 16
+    matrices = None
+    with ThreadPoolExecutor() as pool:
+        frames = pool.map(read, pairs)
+        for start in range(0, len(pairs), chunk):
+            some = np.stack([frame for _, frame in zip(range(chunk), frames, strict=False)])
+            if matrices is None:
+                matrices = areas(some.shape[1], height), areas(some.shape[2], width)
+            arrays = place(arrays, start, some, tuple(halvings), *matrices)
+    return arrays
+
+
+def between_points(size: int, points: int) -> np.ndarray:
+    """Return the matrix that draws a smooth curve through a warp's points: (size, points)."""
+    curve = cv2.resize(
+        np.eye(points, dtype=np.float32), (points, -(-size // 8)), interpolation=cv2.INTER_CUBIC
+    )
+    return cv2.resize(curve, (points, size), interpolation=cv2.INTER_LINEAR)
+
+
+def changes(seeds, settings, height: int, width: int) -> dict[str, np.ndarray]:
+    """Draw what `augment` would do to the pairs of a batch."""
+    rows = []
+    for seed in seeds:
+        draws = np.random.default_rng(seed).random(draws_of.DRAWS)
+        signed = -1 + 2 * draws
+        scale = np.exp(signed[draws_of.ZOOM] * np.log1p(settings.zoom))
+        narrower = np.exp(signed[draws_of.STRETCH] / 2 * np.log1p(settings.stretch))
+        angle = signed[draws_of.ROTATE] * np.radians(settings.rotate)
+        cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+        turned = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([narrower, 1 / narrower])
+        centre = np.array([width - 1, height - 1]) / 2
+        shifted = signed[draws_of.SHIFT] * (width, height) * settings.shift
+        offsets = signed[draws_of.WARP].reshape(*draws_of.WARP_POINTS, 2)
+        saturation, brightness, *tint = draws[draws_of.PAINT]
+        gains = np.exp(settings.repaint * (2 * brightness - 1 + np.array(tint) - 0.5))
+        colours = np.eye(3) * 1.5 * saturation + (1 - 1.5 * saturation) / 3
+        low, high = settings.contrast
+        rows.append(
+            {
+                "flip": settings.flip and draws[draws_of.FLIP] < 0.5,
+                "transform": np.c_[turned, centre - turned @ centre + shifted],
+                "offsets": offsets * settings.warp * (width, height),
+                "repaint": settings.repaint > 0 and draws[draws_of.REPAINTED] < 0.5,
+                "paint": gains[:, None] * colours,
+                "power": np.exp(signed[draws_of.GAMMA] * settings.gamma),
+                "shift": signed[draws_of.BRIGHTNESS] * settings.brightness,
+                "scale": low + (high - low) * draws[draws_of.CONTRAST],
+            }
+        )
+    stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    return {
+        key: value if value.dtype == bool else value.astype(np.float32)
+        for key, value in stacked.items()
+    }
+
+
+def augment(pairs, change, height: int, width: int):
+    """Do to a batch what `carvana.data.augment` does: (images, masks) float32 in [0, 1]."""
+    with EXACT:
+        x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
+        sides = (height, width)
+        curves = [between_points(s, p) for s, p in zip(sides, draws_of.WARP_POINTS, strict=True)]
+        bent = jnp.einsum("hp,npqa,wq->anhw", curves[0], change["offsets"], curves[1])
+        transform = change["transform"][..., None, None]
+        to_x, to_y = (
+            transform[:, axis, 0] * x + transform[:, axis, 1] * y + transform[:, axis, 2]
+            for axis in (0, 1)
+        )
+        to_x, to_y = to_x + bent[0], to_y + bent[1]
+    left, top = jnp.floor(to_x), jnp.floor(to_y)
+    right_share, lower_share = to_x - left, to_y - top
+
+    def at(row, column):
+        row = jnp.clip(row, 0, height - 1).astype(jnp.int32)
+        column = jnp.clip(column, 0, width - 1).astype(jnp.int32)
+        column = jnp.where(change["flip"][:, None, None], width - 1 - column, column)
+        return unpack(jax.vmap(lambda pair, index: pair[index])(pairs, row * width + column))
+
+    def blend(a, b, share):
+        return a + (b - a) * share[..., None]
+
+    upper = blend(at(top, left), at(top, left + 1), right_share)
+    lower = blend(at(top + 1, left), at(top + 1, left + 1), right_share)
+    moved = blend(upper, lower, lower_share) / 255
+    image, mask = moved[..., :3], moved[..., 3:]
+
+    def by_pair(name):
+        return change[name][:, None, None, None]
+
+    with EXACT:
+        painted = jnp.clip(jnp.einsum("nhwc,ndc->nhwd", image, change["paint"]), 0, 1)
+    painted = painted * mask + image * (1 - mask)
+    image = jnp.where(by_pair("repaint"), painted, image)
+    image = jnp.maximum(image, 1e-6) ** by_pair("power")
+    mean = image.mean((1, 2), keepdims=True)
+    image = by_pair("scale") * (image - mean) + mean + by_pair("shift")
+    return jnp.clip(image, 0, 1), mask
+
+
+class Trainer:
+    """A recipe's network and its optimizer, as arrays, with a compiled step for each stage."""
+
+    def __init__(self, recipe, steps: int):
+        training = recipe.training
+        self.recipe = recipe
+        self.network = build_network(recipe, "mixed_bfloat16", seed=training.seed)
+        compile_network(self.network, recipe, steps)
+        self.optimizer = self.network.optimizer
+        stages = range(len(training.stages))
+        self.parts = [recipe.model.part(self.network, stage + 1) for stage in stages]
+        self.parts.append(self.network)
+        self.variables = [*self.network.variables, *self.optimizer.variables]
+        self.values = [variable.value + 0 for variable in self.variables]
+        self.loss = loss_of(recipe)
+        self.steps = [self._step(part) for part in self.parts]
+        self.scores = [self._score(part) for part in self.parts]
+
+    def sides(self, stage: int) -> tuple[int, int]:
+        return self.parts[stage].input_shape[1:3]
+
+    def _step(self, part):
+        place_of = {id(variable): place for place, variable in enumerate(self.variables)}
+        trained = part.trainable_variables
+        height, width = part.input_shape[1:3]
+
+        def predict(trained_values, values, images, masks):
+            known = zip(self.variables, values, strict=True)
+            scope = keras.StatelessScope([*known, *zip(trained, trained_values, strict=True)])
+            with scope:
+                loss = self.loss(masks, part(images, training=True))
+            return loss, [scope.get_current_value(v) for v in part.non_trainable_variables]
+
+        @functools.partial(jax.jit, donate_argnums=(0,))
+        def step(values, pairs, change):
+            images, masks = augment(pairs, change, height, width)
+            trained_values = [values[place_of[id(v)]] for v in trained]
+            gradient_of = jax.value_and_grad(predict, has_aux=True)
+            (loss, moving), gradients = gradient_of(trained_values, values, images, masks)
+            values = list(values)
+            for variable, value in zip(part.non_trainable_variables, moving, strict=True):
+                values[place_of[id(variable)]] = value
+            scope = keras.StatelessScope(list(zip(self.variables, values, strict=True)))
+            with scope, EXACT:
+                self.optimizer.apply(gradients, trained)
+            return [scope.get_current_value(variable) for variable in self.variables], loss
+
+        return step
+
+    def _score(self, part):
+        height, width = part.input_shape[1:3]
+
+        @jax.jit
+        def score(values, pairs):
+            pairs = unpack(pairs).reshape(-1, height, width, 4) / 255
+            images, masks = pairs[..., :3], pairs[..., 3:]
+            with keras.StatelessScope(list(zip(self.variables, values, strict=True))):
+                predicted = part(images, training=False)
+            both = (masks * predicted).sum((1, 2, 3))
+            return 2 * both / (masks.sum((1, 2, 3)) + predicted.sum((1, 2, 3)))
+
+        return score
+
+    def train(self, stage: int, pairs, chosen, seeds) -> jax.Array:
+        """Do a step; return its loss."""
+        change = changes(seeds, self.recipe.augment, *self.sides(stage))
+        self.values, loss = self.steps[stage](self.values, pick(pairs, chosen), change)
+        return loss
+
+    def validate(self, stage: int, pairs, chosen) -> np.ndarray:
+        """Return the soft Dice of photographs at the network's size."""
+        size = self.recipe.training.batch_size
+        batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        return np.concatenate(
+            [self.scores[stage](self.values, pick(pairs, batch)) for batch in batches]
+        )
+
+    def save(self, path: Path, val_dice: float) -> None:
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
+        Run(self.recipe, (self.network,), (path,), val_dice).save_weights(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="sharper")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, required=True, help="the file of weights (.npz)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    training = recipe.training
+    split = draw_split(find_pairs(arguments.data, recipe.data), recipe.data)
+    count = len(split.train)
+    steps = -(-count // training.batch_size)
+    halvings = [len(training.stages) - stage for stage in range(len(training.stages) + 1)]
+    arrays = load(split.train + split.validation, recipe, halvings)
+    held_out = np.arange(count, count + len(split.validation))
+    print(
+        f"{count} + {len(held_out)} pairs on {jax.devices()[0].device_kind} after "
+        f"{time.monotonic() - began:.1f} s",
+        flush=True,
+    )
+    trainer = Trainer(recipe, steps)
+    with open(arguments.out.with_suffix(".csv"), "w", newline="") as file:
+        history = csv.writer(file)
+        history.writerow(["epoch", "steps", "seconds", "loss", "val_dice"])
+        for epoch in range(training.epochs):
+            stage, start, losses = training.stage_of(epoch), time.monotonic(), []
+            for number in range(epoch * steps, (epoch + 1) * steps):
+                batch = training_batch(number, count, training.batch_size, training.seed)
+                losses.append(trainer.train(stage, arrays[stage], *batch))
+            loss = float(np.mean([float(value) for value in losses]))
+            dice = ""
+            if epoch + 1 in training.stage_ends:
+                dice = trainer.validate(stage, arrays[stage], held_out).mean()
+            row = [epoch + 1, (epoch + 1) * steps, f"{time.monotonic() - start:.1f}", loss, dice]
+            history.writerow(row)
+            file.flush()
+            print(*row, flush=True)
+    trainer.save(arguments.out, float(dice))
+    print(f"{arguments.out}: saved after {time.monotonic() - began:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
