@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,8 @@ from carvana.sandbox.faults import Fault
 from carvana.sandbox.server import Sandbox
 
 REAL = Path(__file__).parents[2] / "shared" / "carvana-mini"
+# Jobs in the background of a script ignore Ctrl-C, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 WIDTH, HEIGHT = 150, 100  # of the tiny photographs
 DATA = load_recipe("blog").data  # the competition's layout
 TINY = [  # a recipe that trains in seconds

@@ -134,23 +134,16 @@ def _cutout(options) -> None:
     engine, reason = quick.choose_engine(options.engine, sources, count)
     if options.debug:
         print(f"engine {engine}: {reason}")
-    folder = quick.cache_folder(sources) if engine == "litert" else None
-    if not options.debug and not (folder and quick.has_graph(folder)):
+    elif engine == "tensorflow" or not quick.has_graph(quick.cache_folder(sources)):
         import_quietly()
-    if folder:
-        if not quick.has_graph(folder):
-            quick.keep_graph(sources, options.photo)
-        model = quick.QuickModel(folder)
+    if engine == "litert":
+        model = quick.QuickModel(quick.find_graph(sources, options.photo))
     else:
         model = _load(options)
     written = cut_out(model, options.photo, options.out, style)
     print(f"{options.out}: {len(written)} written")
     if quick.will_keep(options.engine, engine, count):
-        print("preparing a quick start for the next cutouts (once; --engine tensorflow does not)")
-        try:
-            print(f"{quick.keep_graph(sources, options.photo)}: written")
-        except CarvanaError as error:  # the cutouts are there
-            print(f"{error} (cutouts are not affected)", file=sys.stderr)
+        quick.keep_for_next(sources, options.photo)
 
 
 def _weights(options) -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -172,6 +173,21 @@ def cache_folder(sources: Sequence[str | Path]) -> Path:
 def _files_of(source: str | Path) -> list[Path]:
     path = find_source(source)
     return [path] if path.suffix == ".npz" else [path / MODEL, path / RECIPE]
+
+
+def find_graph(sources: Sequence[str | Path], photographs: Sequence[Path]) -> Path:
+    """Return where the graph of runs or weights is, after writing it if it is not there."""
+    folder = cache_folder(sources)
+    return folder if has_graph(folder) else keep_graph(sources, photographs)
+
+
+def keep_for_next(sources: Sequence[str | Path], photographs: Sequence[Path]) -> None:
+    """Write the graph after cutouts that had to do without, and say so; a failure is no harm."""
+    print("preparing a quick start for the next cutouts (once; --engine tensorflow does not)")
+    try:
+        print(f"{keep_graph(sources, photographs)}: written")
+    except CarvanaError as error:
+        print(f"{error} (cutouts are not affected)", file=sys.stderr)
 
 
 def keep_graph(sources: Sequence[str | Path], photographs: Sequence[Path]) -> Path:
