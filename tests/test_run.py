@@ -100,7 +100,7 @@ def test_weights_that_a_file_cannot_hold_are_refused_before_it_is_written(run, t
 
 
 def test_what_is_not_there_is_named_with_what_the_kit_ships(tmp_path):
-    assert shipped_names() == ["sharp", "sharper"]
+    assert shipped_names() == ["quick", "sharp", "sharper"]
     with pytest.raises(UsageError, match="nope: no such run or weights; .* sharp, sharper"):
         Run.load("nope")
     with pytest.raises(UsageError, match=r"gone\.npz: no such file of weights"):
