@@ -83,7 +83,9 @@ def _model_options(added, several: bool = False) -> None:
     which = added.add_mutually_exclusive_group(required=True)
     how = {"action": "extend", "nargs": "+"} if several else {"action": "append"}
     which.add_argument("--run", type=Path, **how, help="a run's folder; several: their mean")
-    which.add_argument("--weights", help="weights the kit ships (quick, sharp, sharper), or an .npz file")
+    which.add_argument(
+        "--weights", help="weights the kit ships (quick, sharp, sharper), or an .npz file"
+    )
 
 
 def _cluster_option(added) -> None:

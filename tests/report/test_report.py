@@ -22,7 +22,7 @@ from carvana.report.words import describe, duration, is_the_articles
 
 
 def examined(name, dice):
-    return Examined(Pair(name, None, None), dice, [dice], None, None, None, b"")
+    return Examined(Pair(name, None, None), dice, [dice], dice, None, None, None, b"")
 
 
 def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):
@@ -98,6 +98,26 @@ def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
         compare_runs([one, two], paths)
 
 
+def test_certainty_is_ranked_against_the_true_dice_by_hand():
+    true = np.linspace(0.9, 0.999, 40)
+    assert sections.ranking(true, true) == (pytest.approx(1), 1)
+    assert sections.ranking(true[::-1], true) == (pytest.approx(-1), 0)
+    expected = true.copy()
+    expected[[0, 39]] = true[[39, 0]]  # of the two worst, one is told to be the best
+    correlation, found = sections.ranking(expected, true)
+    assert correlation == pytest.approx(1 - 6 * 2 * 39**2 / (40 * (40**2 - 1)))  # Spearman's
+    assert found == 0.5
+
+
+def test_certainty_is_drawn_of_enough_photographs():
+    few, many = ([examined(f"{n}.jpg", 0.9 + n / 1000) for n in range(count)] for count in (19, 20))
+    assert sections._certainty(few) == (None, (0, 0))
+    chart, (correlation, found) = sections._certainty(many)
+    assert len(chart.marks) == 20
+    assert (round(correlation, 6), found) == (1, 1)
+    assert sections._certainty([examined("a.jpg", 1.0)] * 20)[0] is None
+
+
 def test_the_articles_values_are_drawn_for_its_recipe_alone():
     blog = load_recipe("blog", ["training.epochs=3", "training.seed=7", "data.seed=8"])
     assert is_the_articles(blog)
@@ -126,8 +146,8 @@ def test_a_recipe_is_told_in_words():
     assert "5 epochs of 128 steps, 32 photographs each, by RMSprop" in words["Training"]
     assert "learning rate of 1e-5" in words["Training"]
     assert words["Prediction"].endswith("a pixel above 0.5 is in the mask.")
-    words = dict(describe(load_recipe("sharp"), 688, 72, 1))
-    assert "23 epochs at a quarter of the size and 18 epochs at half the size" in words["Training"]
+    words = dict(describe(load_recipe("sharper"), 688, 72, 1))
+    assert "7 epochs at a quarter of the size and 7 epochs at half the size" in words["Training"]
     assert "mirror image are averaged" in words["Prediction"]
     assert [duration(s) for s in (48, 2222, 7500)] == ["48 s", "37 min", "2 h 5 min"]
 

@@ -9,6 +9,7 @@ import numpy as np
 from carvana.competition.facts import Paths
 from carvana.data.dataset import Pair
 from carvana.data.masks import IGNORED
+from carvana.prediction.certainty import expected_dice
 from carvana.prediction.evaluate import (
     dice_by_class,
     mean_dice,
@@ -32,6 +33,7 @@ class Examined:
     pair: Pair
     dice: float  # the mean over classes, but for the background
     by_class: list[float]
+    expected: float  # Dice, as its probabilities tell
     at_thresholds: np.ndarray | None  # (thresholds,) Dice; None of several classes
     errors: np.ndarray  # (missed, extra, confused; bands) pixels
     pixels: np.ndarray  # (bands,) all pixels
@@ -83,6 +85,7 @@ def examine(model: Model, pair: Pair, probability: np.ndarray, truth: np.ndarray
         pair=pair,
         dice=mean_dice(by_class, settings),
         by_class=by_class,
+        expected=expected_dice(probability),
         at_thresholds=None if settings.classes else _by_threshold(probability, truth == 1),
         errors=errors,
         pixels=pixels,

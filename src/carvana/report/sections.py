@@ -1,5 +1,6 @@
 """The parts of a report on one run: figures, charts and pictures for the template."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ from carvana.report.words import REPORTED
 
 FAIR = 10  # photographs of the fair sample
 FIGURES = 3  # rows of the article's figure
+MANY = 20  # photographs, of which a twentieth is one
 
 
 def curves(history: pd.DataFrame, recipe: Recipe, reported: bool) -> list[Chart]:
@@ -63,6 +65,8 @@ class Validation:
     fair_places: list[int]
     thresholds: Chart | None
     best_threshold: tuple[float, float]  # it, and its mean Dice
+    certainty: Chart | None
+    ranking: tuple[float, float]  # as `ranking` returns
     distances: Chart
     near: float  # share of the wrong pixels that are within two pixels of the true edge
     wrong: float  # share of all pixels
@@ -79,6 +83,7 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
     subject = subject_of(settings)
     by_class = np.mean([one.by_class for one in ranked], axis=0).tolist()
     thresholds, best = _thresholds(ranked, recipe)
+    certainty, ranks = _certainty(ranked)
     errors = np.sum([one.errors for one in ranked], axis=0)  # (kinds, bands)
     pixels = np.sum([one.pixels for one in ranked], axis=0)
     total = max(errors.sum(), 1)
@@ -100,6 +105,8 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
         fair_places=[place[one.name] for one in evenly(ranked, FAIR)],
         thresholds=thresholds,
         best_threshold=best,
+        certainty=certainty,
+        ranking=ranks,
         distances=_distances(errors / total),
         near=float(errors[:, :2].sum() / total),
         wrong=float(errors.sum() / pixels.sum()),
@@ -164,6 +171,32 @@ def _thresholds(ranked: list[Examined], recipe: Recipe) -> tuple[Chart | None, t
     threshold, dice = float(THRESHOLDS[best]), float(means[best])
     chart.dot(threshold, dice, "validation", f"best: {dice:.4f} at {threshold:g}")
     return chart, (threshold, dice)
+
+
+def ranking(expected: Sequence[float], dices: Sequence[float]) -> tuple[float, float]:
+    """Tell how well the expected Dice ranks photographs by their true Dice.
+
+    Returns:
+        Spearman's rank correlation, in [-1, 1]; and how much of the worst twentieth, in [0, 1], is
+        in the tenth of the least certain.
+    """
+    told, true = pd.Series(expected), pd.Series(dices)
+    worst = true.nsmallest(math.ceil(len(true) / 20)).index
+    least = told.nsmallest(math.ceil(len(told) / 10)).index
+    return float(told.rank().corr(true.rank())), len(worst.intersection(least)) / len(worst)
+
+
+def _certainty(ranked: list[Examined]) -> tuple[Chart | None, tuple[float, float]]:
+    """Draw each photograph's Dice by what its probabilities tell; None of few photographs."""
+    told, true = [one.expected for one in ranked], [one.dice for one in ranked]
+    if len(ranked) < MANY or min(told) == max(told) or min(true) == max(true):
+        return None, (0.0, 0.0)
+    across, up = (limits(sorted(values)[len(values) // 50 :], top=1.0) for values in (told, true))
+    chart = Chart("Dice by certainty", across, up, x_label="expected Dice", y_label="Dice")
+    for one in ranked:  # the few far below are drawn at the edge
+        place = max(one.expected, across[0]), max(one.dice, up[0])
+        chart.dot(*place, "small" if len(ranked) > 40 else "plain", f"{one.name}: {one.dice:.4f}")
+    return chart, ranking(told, true)
 
 
 def _distances(shares: np.ndarray) -> Chart:
