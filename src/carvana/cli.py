@@ -131,13 +131,13 @@ def _cutout(options) -> None:
 
     style = Style(options.background, options.crop, options.mask_only, options.format)
     sources, count = options.run or [options.weights], len(options.photo)
-    engine, reason = quick.choose_engine(options.engine, sources, count)
+    engine, reason, graph = quick.choose_engine(options.engine, sources, count)
     if options.debug:
         print(f"engine {engine}: {reason}")
-    elif engine == "tensorflow" or not quick.has_graph(quick.cache_folder(sources)):
+    elif not graph:
         import_quietly()
     if engine == "litert":
-        model = quick.QuickModel(quick.find_graph(sources, options.photo))
+        model = quick.QuickModel(graph or quick.keep_graph(sources, options.photo))
     else:
         model = _load(options)
     written = cut_out(model, options.photo, options.out, style)

@@ -82,14 +82,16 @@ def test_jpegs_are_decoded_to_tensorflows_pixels(ratio, subsampling, mode):
 
 def test_the_engine_is_chosen_by_rule(trained, cache, installed, tmp_path, monkeypatch):
     run = [trained[1]]
-    assert quick.choose_engine("tensorflow", run, 1) == ("tensorflow", "--engine names it")
-    assert quick.choose_engine("auto", run, 16) == ("litert", f"{cache} holds the graph")
+    assert quick.choose_engine("tensorflow", run, 1) == ("tensorflow", "--engine names it", None)
+    assert quick.choose_engine("auto", run, 16) == ("litert", f"{cache} holds the graph", cache)
+    assert quick.choose_engine("litert", run, 17) == ("litert", "--engine names it", cache)
     assert quick.choose_engine("auto", run, 17)[0] == "tensorflow"
     other = shutil.copytree(trained[1], tmp_path / "other")
     assert quick.choose_engine("auto", [other], 1)[0] == "litert"  # the same bytes
     recipe = other / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("flip = false", "flip = true"))
     assert "holds no graph yet" in quick.choose_engine("auto", [other], 1)[1]
+    assert quick.choose_engine("litert", [other], 1)[2] is None
     assert quick.choose_engine("auto", ["sharp"], 1)[0] == "tensorflow"
     monkeypatch.setattr(quick, "NEEDS", {"gone_x": "gone-x"})
     assert quick.choose_engine("auto", run, 1)[0] == "tensorflow"

@@ -20,6 +20,8 @@ from carvana.report.examine import Examined
 from carvana.report.report import write_report
 from carvana.report.words import describe, duration, is_the_articles
 
+ONE_CLASS = load_recipe("blog").data
+
 
 def examined(name, dice):
     return Examined(Pair(name, None, None), dice, [dice], dice, None, None, None, b"")
@@ -104,18 +106,18 @@ def test_certainty_is_ranked_against_the_true_dice_by_hand():
     assert sections.ranking(true[::-1], true) == (pytest.approx(-1), 0)
     expected = true.copy()
     expected[[0, 39]] = true[[39, 0]]  # of the two worst, one is told to be the best
-    correlation, found = sections.ranking(expected, true)
+    correlation, share = sections.ranking(expected, true)
     assert correlation == pytest.approx(1 - 6 * 2 * 39**2 / (40 * (40**2 - 1)))  # Spearman's
-    assert found == 0.5
+    assert share == 0.5
 
 
 def test_certainty_is_drawn_of_enough_photographs():
     few, many = ([examined(f"{n}.jpg", 0.9 + n / 1000) for n in range(count)] for count in (19, 20))
-    assert sections._certainty(few) == (None, (0, 0))
-    chart, (correlation, found) = sections._certainty(many)
+    assert sections._certainty(few, ONE_CLASS) == (None, (0, 0))
+    chart, (correlation, share) = sections._certainty(many, ONE_CLASS)
     assert len(chart.marks) == 20
-    assert (round(correlation, 6), found) == (1, 1)
-    assert sections._certainty([examined("a.jpg", 1.0)] * 20)[0] is None
+    assert (round(correlation, 6), share) == (1, 1)
+    assert sections._certainty([examined("a.jpg", 1.0)] * 20, ONE_CLASS)[0] is None
 
 
 def test_the_articles_values_are_drawn_for_its_recipe_alone():

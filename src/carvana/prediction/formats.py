@@ -49,7 +49,8 @@ def check_installed(name: str, quantize: bool = False) -> None:
     missing = [need for need in needs if importlib.util.find_spec(need) is None]
     if missing:
         raise UsageError(
-            f"--format {name}: {' and '.join(missing)} not installed; pip install 'carvana[export]'"
+            f"--format {name}: {' and '.join(missing)} not installed; "
+            "pip install 'carvana[export]', in a clone of the kit pip install -e '.[export]'"
         )
 
 

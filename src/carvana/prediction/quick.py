@@ -97,7 +97,9 @@ def decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
     return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, **(least if ratio > 1 else {}))
 
 
-def choose_engine(wanted: str, sources: Sequence[str | Path], count: int) -> tuple[str, str]:
+def choose_engine(
+    wanted: str, sources: Sequence[str | Path], count: int
+) -> tuple[str, str, Path | None]:
     """Choose what predicts a few photographs, and say why.
 
     LiteRT where it is installed, the run's graph is in the cache and there are 16 photographs or
@@ -109,29 +111,30 @@ def choose_engine(wanted: str, sources: Sequence[str | Path], count: int) -> tup
         count: how many photographs.
 
     Returns:
-        "litert" or "tensorflow", and the reason.
+        "litert" or "tensorflow"; the reason; and where LiteRT's graph is, if it is there already.
 
     Raises:
         UsageError: LiteRT is wanted and not installed.
     """
     if wanted == "tensorflow":
-        return wanted, "--engine names it"
+        return wanted, "--engine names it", None
     missing = [NEEDS[name] for name in NEEDS if importlib.util.find_spec(name) is None]
     if wanted == "litert":
         if missing:
             raise UsageError(
                 f"--engine litert: {' and '.join(missing)} not installed; "
-                "pip install 'carvana[export]'"
+                "pip install 'carvana[export]', in a clone of the kit pip install -e '.[export]'"
             )
-        return wanted, "--engine names it"
+        folder = cache_folder(sources)
+        return wanted, "--engine names it", folder if has_graph(folder) else None
     if missing:
-        return "tensorflow", f"{' and '.join(missing)} not installed: carvana[export]"
+        return "tensorflow", f"{' and '.join(missing)} not installed, of the extra [export]", None
     if count > FEW:
-        return "tensorflow", f"{count} photographs, more than {FEW}, repay its start"
+        return "tensorflow", f"{count} photographs, more than {FEW}, repay its start", None
     folder = cache_folder(sources)
     if not has_graph(folder):
-        return "tensorflow", f"{folder} holds no graph yet"
-    return "litert", f"{folder} holds the graph"
+        return "tensorflow", f"{folder} holds no graph yet", None
+    return "litert", f"{folder} holds the graph", folder
 
 
 def has_graph(folder: Path) -> bool:
@@ -173,12 +176,6 @@ def cache_folder(sources: Sequence[str | Path]) -> Path:
 def _files_of(source: str | Path) -> list[Path]:
     path = find_source(source)
     return [path] if path.suffix == ".npz" else [path / MODEL, path / RECIPE]
-
-
-def find_graph(sources: Sequence[str | Path], photographs: Sequence[Path]) -> Path:
-    """Return where the graph of runs or weights is, after writing it if it is not there."""
-    folder = cache_folder(sources)
-    return folder if has_graph(folder) else keep_graph(sources, photographs)
 
 
 def keep_for_next(sources: Sequence[str | Path], photographs: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from carvana.report.words import REPORTED
 
 FAIR = 10  # photographs of the fair sample
 FIGURES = 3  # rows of the article's figure
-MANY = 20  # photographs, of which a twentieth is one
+FEWEST = 20  # photographs in a chart of their certainty
 
 
 def curves(history: pd.DataFrame, recipe: Recipe, reported: bool) -> list[Chart]:
@@ -83,7 +83,7 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
     subject = subject_of(settings)
     by_class = np.mean([one.by_class for one in ranked], axis=0).tolist()
     thresholds, best = _thresholds(ranked, recipe)
-    certainty, ranks = _certainty(ranked)
+    certainty, ranks = _certainty(ranked, settings)
     errors = np.sum([one.errors for one in ranked], axis=0)  # (kinds, bands)
     pixels = np.sum([one.pixels for one in ranked], axis=0)
     total = max(errors.sum(), 1)
@@ -177,26 +177,33 @@ def ranking(expected: Sequence[float], dices: Sequence[float]) -> tuple[float, f
     """Tell how well the expected Dice ranks photographs by their true Dice.
 
     Returns:
-        Spearman's rank correlation, in [-1, 1]; and how much of the worst twentieth, in [0, 1], is
-        in the tenth of the least certain.
+        Spearman's rank correlation, in [-1, 1]; and the share, in [0, 1], of the worst twentieth
+        that is among the tenth of the least certain.
     """
-    told, true = pd.Series(expected), pd.Series(dices)
-    worst = true.nsmallest(math.ceil(len(true) / 20)).index
-    least = told.nsmallest(math.ceil(len(told) / 10)).index
-    return float(told.rank().corr(true.rank())), len(worst.intersection(least)) / len(worst)
+    expected, dices = pd.Series(expected), pd.Series(dices)
+    worst = dices.nsmallest(math.ceil(len(dices) / 20)).index
+    unsure = expected.nsmallest(math.ceil(len(expected) / 10)).index
+    correlation = expected.rank().corr(dices.rank())
+    return float(correlation), len(worst.intersection(unsure)) / len(worst)
 
 
-def _certainty(ranked: list[Examined]) -> tuple[Chart | None, tuple[float, float]]:
-    """Draw each photograph's Dice by what its probabilities tell; None of few photographs."""
-    told, true = [one.expected for one in ranked], [one.dice for one in ranked]
-    if len(ranked) < MANY or min(told) == max(told) or min(true) == max(true):
+def _certainty(ranked: list[Examined], settings: Data) -> tuple[Chart | None, tuple[float, float]]:
+    """Draw Dice by the Dice that the probabilities let expect; None of few photographs.
+
+    Of several classes it is not drawn: the background counts in what is expected, not in Dice.
+    """
+    expected, dices = [one.expected for one in ranked], [one.dice for one in ranked]
+    alike = min(expected) == max(expected) or min(dices) == max(dices)
+    if settings.classes or len(ranked) < FEWEST or alike:
         return None, (0.0, 0.0)
-    across, up = (limits(sorted(values)[len(values) // 50 :], top=1.0) for values in (told, true))
+    # The lowest fiftieth is drawn at the edge.
+    across, up = (limits(sorted(x)[len(x) // 50 :], top=1.0) for x in (expected, dices))
     chart = Chart("Dice by certainty", across, up, x_label="expected Dice", y_label="Dice")
-    for one in ranked:  # the few far below are drawn at the edge
+    for one in ranked:
         place = max(one.expected, across[0]), max(one.dice, up[0])
-        chart.dot(*place, "small" if len(ranked) > 40 else "plain", f"{one.name}: {one.dice:.4f}")
-    return chart, ranking(told, true)
+        kind = "small" if len(ranked) > 40 else "plain"
+        chart.dot(*place, kind, f"{one.name}: {one.dice:.4f}")
+    return chart, ranking(expected, dices)
 
 
 def _distances(shares: np.ndarray) -> Chart:

@@ -65,7 +65,7 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
     print(
         f"\ndone in {minutes:.1f} minutes: the report is {run / 'report.html'}, the submission "
         f"{submission}.\nWith a Kaggle account, the same on the real photographs: "
-        "make download train submit"
+        "make download train submit RECIPE=quick"
     )
 
 
