@@ -4,7 +4,7 @@
 
 Takes recipes of `pyramid_unet` and one class. The network, loss, optimizer, schedule, split, order
 of the photographs and the random draws of each are the kit's own code. The loop is this file's, and
-so is the augmentation, as the CPU would be too slow for it: all photographs stay in the GPU's memory
+so is the augmentation, as a CPU would be too slow: all photographs stay in the GPU's memory
 (`sharper`: 52 GB for 4,064) and are changed there. It differs from `carvana train` in this:
 
 - JPEGs are decoded by OpenCV, at full size; augmented pictures are not rounded to 8 bits;
