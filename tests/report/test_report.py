@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import re
 import shutil
@@ -109,6 +110,11 @@ def test_certainty_is_ranked_against_the_true_dice_by_hand():
     correlation, share = sections.ranking(expected, true)
     assert correlation == pytest.approx(1 - 6 * 2 * 39**2 / (40 * (40**2 - 1)))  # Spearman's
     assert share == 0.5
+    expected = true.copy()
+    expected[:6] = true[[3, 4, 0, 1, 2, 5]]  # of 40, the worst 2 and the least certain 4 count
+    assert sections.ranking(expected, true)[1] == 0.5
+    expected[:2] = true[20:22]
+    assert sections.ranking(expected, true)[1] == 0
 
 
 def test_certainty_is_drawn_of_enough_photographs():
@@ -118,6 +124,8 @@ def test_certainty_is_drawn_of_enough_photographs():
     assert len(chart.marks) == 20
     assert (round(correlation, 6), share) == (1, 1)
     assert sections._certainty([examined("a.jpg", 1.0)] * 20, ONE_CLASS)[0] is None
+    classes = dataclasses.replace(ONE_CLASS, classes={"background": 0, "cat": 1})
+    assert sections._certainty(many, classes)[0] is None
 
 
 def test_the_articles_values_are_drawn_for_its_recipe_alone():

@@ -114,7 +114,8 @@ def choose_engine(
         "litert" or "tensorflow"; the reason; and where LiteRT's graph is, if it is there already.
 
     Raises:
-        UsageError: LiteRT is wanted and not installed.
+        UsageError: LiteRT is wanted and not installed, or a source is not there.
+        CarvanaError: a file of a source cannot be read.
     """
     if wanted == "tensorflow":
         return wanted, "--engine names it", None
