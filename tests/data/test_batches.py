@@ -19,6 +19,13 @@ def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
     assert len(np.unique(seeds, axis=0)) == 20
 
 
+@pytest.mark.parametrize(("steps", "count"), [(1, 4), (2, 8), (3, 10), (7, 10)])
+def test_a_training_shorter_than_a_pass_comes_to_the_images_of_its_batches(steps, count):
+    want = np.concatenate([batches.training_batch(n, 10, 4, seed=5)[0] for n in range(steps)])
+    assert batches.reached(10, 4, 5, steps) == sorted(set(want.tolist()))
+    assert len(batches.reached(10, 4, 5, steps)) == count
+
+
 @pytest.mark.parametrize("first", [1, 2, 3, 5])
 def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first, tiny):
     recipe = load_recipe("blog", TINY)  # 20 photographs, 8 a batch

@@ -379,6 +379,15 @@ def test_a_run_keeps_its_precision_on_other_hardware(tiny, tmp_path, monkeypatch
         train.train(recipe("training.precision=float32"), tiny.root, tmp_path)
 
 
+def test_a_training_shorter_than_a_pass_decodes_what_it_reads_alone(tiny, tmp_path):
+    run = tmp_path / "run"
+    train.train(recipe("training.epochs=1", "training.steps_per_epoch=1"), tiny.root, run)
+    validated = len(read_split(run / "split.csv", find_pairs(tiny.root, DATA)).validation)
+    files = [file for file in tiny.cache.rglob("car*") if file.is_file()]
+    assert len(files) == 8 + validated < 20
+    assert pd.read_csv(run / "history.csv")["val_dice"].notna().all()
+
+
 def test_prepared_pairs_may_lie_elsewhere(tiny, tmp_path):
     for folder in (tiny.root, tiny.train, tiny.train_masks):
         folder.chmod(0o555)

@@ -33,16 +33,25 @@ def training_batch(
     return order[chosen], seeds[chosen]
 
 
+def reached(count: int, batch_size: int, seed: int, steps: int) -> list[int]:
+    """Return the indices of the images that so many batches come to: all, from one pass on."""
+    if steps >= -(-count // batch_size):
+        return list(range(count))
+    chosen = (training_batch(number, count, batch_size, seed)[0] for number in range(steps))
+    return sorted(int(index) for indices in chosen for index in indices)
+
+
 def training_dataset(
-    files: list[Path], recipe: Recipe, first_batch: int = 0, shrink: int = 1
+    files: list[Path | None], recipe: Recipe, first_batch: int = 0, shrink: int = 1, end: int = 2**62
 ) -> "tf.data.Dataset":
-    """Shuffle, augment and batch, without end, starting at batch number `first_batch`.
+    """Shuffle, augment and batch, from batch number `first_batch` up to `end`, then again.
 
     Args:
-        files: prepared pairs, see `cache.prepare`.
+        files: prepared pairs, see `cache.prepare`; None for those that are not `reached`.
         recipe: whose input, augmentation, batch size and seed.
         first_batch: counted over all passes.
         shrink: average this many pixels a side into one.
+        end: of the training. The batches it reads ahead of that are never used.
 
     Yields:
         images (batch, height, width, 3) and masks (batch, height, width, outputs), float32 in
@@ -57,7 +66,8 @@ def training_dataset(
 
     # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped again.
     return (
-        tf.data.Dataset.counter(first_batch)
+        tf.data.Dataset.range(first_batch, end)
+        .repeat()
         .map(_numpy(load, recipe, shrink), num_parallel_calls=os.cpu_count())
         .prefetch(2)
         .with_options(_own_workers())

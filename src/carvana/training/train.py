@@ -13,7 +13,7 @@ import cv2
 
 from carvana.backend import keras, keras_settings, tf
 from carvana.competition.facts import Paths
-from carvana.data.batches import training_dataset, validation_dataset
+from carvana.data.batches import reached, training_dataset, validation_dataset
 from carvana.data.cache import prepare
 from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
@@ -109,7 +109,7 @@ class _Job:
     run: Path
     steps: int  # of an epoch
     parts: list["keras.Model"]  # what each stage trains, the whole network last
-    training_files: list[Path]
+    training_files: list[Path | None]  # None for those that no step reads
     validation_files: list[Path]
     checkpoint: Checkpoint
 
@@ -149,11 +149,14 @@ def _train(
     if done:
         print(f"{run}: resuming after step {done} of {steps * training.epochs}")
 
-    files = prepare(split.train + split.validation, cache, recipe)
+    images = len(split.train)
+    wanted = reached(images, training.batch_size, training.seed, steps * training.epochs)
+    files = prepare([split.train[i] for i in wanted] + split.validation, cache, recipe)
+    by_index = dict(zip(wanted, files, strict=False))  # the validation's come after them
+    training_files = [by_index.get(i) for i in range(images)]
     clear_temporaries(run, OURS)
     checkpoint = Checkpoint(run, history, steps, done, network, recipe)
-    images = len(split.train)
-    job = _Job(recipe, run, steps, parts, files[:images], files[images:], checkpoint)
+    job = _Job(recipe, run, steps, parts, training_files, files[len(wanted) :], checkpoint)
     _fit_all(job, done, cache)
     return write_metrics(run, checkpoint.history, network, images, recipe)
 
@@ -207,9 +210,10 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
     Always by steps: Keras 3.15 runs an empty step at the end of a dataset of unknown length.
     """
     first_epoch = first_step // job.steps
+    end = job.steps * job.recipe.training.epochs
     network, shrink = job.part(first_epoch)
     network.fit(
-        training_dataset(job.training_files, job.recipe, first_step, shrink),
+        training_dataset(job.training_files, job.recipe, first_step, shrink, end),
         initial_epoch=first_epoch,
         epochs=last_epoch,
         steps_per_epoch=steps_per_epoch,
