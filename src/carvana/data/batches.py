@@ -34,24 +34,23 @@ def training_batch(
 
 
 def reached(count: int, batch_size: int, seed: int, steps: int) -> list[int]:
-    """Return the indices of the images that so many batches come to: all, from one pass on."""
-    if steps >= -(-count // batch_size):
-        return list(range(count))
-    chosen = (training_batch(number, count, batch_size, seed)[0] for number in range(steps))
-    return sorted(int(index) for indices in chosen for index in indices)
+    """Return the indices of the images in the first `steps` batches, in ascending order."""
+    first_pass, _ = training_batch(0, count, count, seed)
+    return sorted(first_pass[: steps * batch_size].tolist())
 
 
 def training_dataset(
     files: list[Path | None], recipe: Recipe, first_batch: int = 0, shrink: int = 1, end: int = 2**62
 ) -> "tf.data.Dataset":
-    """Shuffle, augment and batch, from batch number `first_batch` up to `end`, then again.
+    """Shuffle, augment and batch, from batch number `first_batch` up to `end`, over and over.
 
     Args:
         files: prepared pairs, see `cache.prepare`; None for those that are not `reached`.
         recipe: whose input, augmentation, batch size and seed.
         first_batch: counted over all passes.
         shrink: average this many pixels a side into one.
-        end: of the training. The batches it reads ahead of that are never used.
+        end: the number after the training's last batch. Input threads read on past it; what they
+            read there is not used.
 
     Yields:
         images (batch, height, width, 3) and masks (batch, height, width, outputs), float32 in
