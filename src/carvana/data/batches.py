@@ -40,7 +40,11 @@ def reached(count: int, batch_size: int, seed: int, steps: int) -> list[int]:
 
 
 def training_dataset(
-    files: list[Path | None], recipe: Recipe, first_batch: int = 0, shrink: int = 1, end: int = 2**62
+    files: list[Path | None],
+    recipe: Recipe,
+    first_batch: int = 0,
+    shrink: int = 1,
+    end: int = 2**62,
 ) -> "tf.data.Dataset":
     """Shuffle, augment and batch, from batch number `first_batch` up to `end`, over and over.
 
