@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -102,6 +103,18 @@ def prepared(pairs: list[Pair], paths: Paths, recipe: Recipe) -> tuple[np.ndarra
 def run_out_of_memory(*_) -> None:
     """Ask OpenCV for more memory than there is."""
     cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
+
+
+def press_ctrl_c(process: subprocess.Popen) -> str:
+    """Press Ctrl-C, once more if nothing happens, and return what the process printed.
+
+    Python ignores an interrupt that falls into a weakref callback.
+    """
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=10)[0]
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=60)[0]
 
 
 @pytest.fixture(autouse=True, scope="session")

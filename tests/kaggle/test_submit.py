@@ -1,6 +1,5 @@
 """Submissions by the real client to the stand-in; each trouble a user can meet is a test."""
 
-import signal
 import socket
 
 import pytest
@@ -9,6 +8,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle.client import KaggleError, connect
 from carvana.kaggle.download import download
 from carvana.kaggle.submit import Standing, _leaderboard, _standing, submit
+from conftest import press_ctrl_c
 from kaggle_fixtures import TEST_IMAGES, csv_bytes, start_client, wait_until, write_submission
 
 
@@ -100,8 +100,7 @@ def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
     call = f"submit.submit(Path({str(submission)!r}), 'message', {paths})"
     with start_client(call, server.environment()) as process:
         wait_until(lambda: any("ListSubmissions" in line for line in server.log), process)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output = press_ctrl_c(process)
     assert "uploaded; do not submit it again: its score will be at" in output
     assert len(server.submissions) == 1
 

@@ -1,7 +1,6 @@
 import functools
 import json
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from carvana.data.dataset import find_pairs, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
 from carvana.training import checkpoint, train
-from conftest import DATA, TINY, TINY_PYRAMID, prepared, write_competition
+from conftest import DATA, TINY, TINY_PYRAMID, prepared, press_ctrl_c, write_competition
 
 
 def recipe(*overrides):
@@ -278,8 +277,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
     wait_for(lambda: len(_lines(run)) > 2, process)
-    process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=60)[0]
+    printed = press_ctrl_c(process)
     assert process.returncode == 130
     assert "saved at step" in printed
     assert "run the same command to resume" in printed
