@@ -105,16 +105,16 @@ def run_out_of_memory(*_) -> None:
     cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
 
 
-def press_ctrl_c(process: subprocess.Popen) -> str:
-    """Press Ctrl-C, once more if nothing happens, and return what the process printed.
+def press_ctrl_c(process: subprocess.Popen) -> tuple:
+    """Press Ctrl-C, once more if nothing happens, and return what `communicate` returns.
 
     Python ignores an interrupt that falls into a weakref callback.
     """
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.communicate(timeout=10)[0]
+        return process.communicate(timeout=10)
     process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=60)
 
 
 @pytest.fixture(autouse=True, scope="session")

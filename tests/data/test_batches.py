@@ -26,6 +26,16 @@ def test_a_training_shorter_than_a_pass_comes_to_the_images_of_its_batches(steps
     assert len(batches.reached(10, 4, 5, steps)) == count
 
 
+def test_what_is_read_ahead_of_the_end_needs_no_other_images(tiny):
+    recipe = load_recipe("blog", TINY)  # 20 photographs, 8 a batch
+    files = cache.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
+    wanted = batches.reached(20, 8, recipe.training.seed, 1)
+    some = [file if index in wanted else None for index, file in enumerate(files)]
+    first, *ahead = batches.training_dataset(some, recipe, end=1).take(4)
+    for batch in ahead:
+        np.testing.assert_array_equal(batch[0], first[0])
+
+
 @pytest.mark.parametrize("first", [1, 2, 3, 5])
 def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first, tiny):
     recipe = load_recipe("blog", TINY)  # 20 photographs, 8 a batch

@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import signal
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle import archives
 from carvana.kaggle.download import CHUNK, FILES, download
 from carvana.sandbox.faults import Fault, Faults
+from conftest import press_ctrl_c
 from kaggle_fixtures import (
     assert_train_is_there,
     download_call,
@@ -130,8 +130,7 @@ def test_interrupted_and_rerun(sandbox, served, paths):
     part = paths.root / "train.zip.part"
     with start_client(download_call(paths), server.environment()) as process:
         wait_until(lambda: size_of(part) == HELD, process)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        press_ctrl_c(process)
     assert process.returncode != 0
     server.faults = Faults()
     download(paths)

@@ -100,7 +100,7 @@ def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
     call = f"submit.submit(Path({str(submission)!r}), 'message', {paths})"
     with start_client(call, server.environment()) as process:
         wait_until(lambda: any("ListSubmissions" in line for line in server.log), process)
-        output = press_ctrl_c(process)
+        output, _ = press_ctrl_c(process)
     assert "uploaded; do not submit it again: its score will be at" in output
     assert len(server.submissions) == 1
 

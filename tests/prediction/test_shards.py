@@ -29,7 +29,7 @@ from carvana.prediction.rows import Job, Shard
 from carvana.prediction.shards import merge, shards_of, write_masks, write_submission
 from carvana.prediction.stream import Begun, make_shards
 from carvana.recipe import load_recipe
-from conftest import HEIGHT, WIDTH
+from conftest import HEIGHT, WIDTH, press_ctrl_c
 
 
 def rows(path):
@@ -199,7 +199,10 @@ def test_stopped_prediction_resumes_and_ends_with_the_same_rows(
     while len(rows_made(out)) < 20:
         assert time.monotonic() < end
         time.sleep(0.005)
-    process.send_signal(stop_signal)
+    if stop_signal == signal.SIGINT:
+        press_ctrl_c(process)
+    else:
+        process.kill()
     assert process.wait() == (130 if stop_signal == signal.SIGINT else -stop_signal)
     assert not out.exists()
     done = rows_made(out)

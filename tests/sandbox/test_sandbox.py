@@ -5,7 +5,6 @@ import gzip
 import io
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from carvana.competition.facts import SLUG
 from carvana.errors import UsageError
 from carvana.sandbox.faults import Fault, Faults
 from carvana.sandbox.server import Sandbox
+from conftest import press_ctrl_c
 from kaggle_fixtures import write_submission
 
 
@@ -218,8 +218,7 @@ def test_serve_says_how_to_come_and_ends_by_interrupt(served):
         listed = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
         assert "train.zip" in listed.stdout
         home = Path(line.split("HOME=")[1].split()[0])
-        process.send_signal(signal.SIGINT)
-        _, logged = process.communicate(timeout=20)
+        _, logged = press_ctrl_c(process)
     assert process.returncode == 0
     assert "ListDataFiles 200" in logged
     assert "Traceback" not in logged

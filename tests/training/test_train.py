@@ -277,7 +277,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
     wait_for(lambda: len(_lines(run)) > 2, process)
-    printed = press_ctrl_c(process)
+    printed, _ = press_ctrl_c(process)
     assert process.returncode == 130
     assert "saved at step" in printed
     assert "run the same command to resume" in printed
