@@ -9,7 +9,7 @@ so is the augmentation, as a CPU would be too slow: all photographs stay in the 
 
 - JPEGs are decoded by OpenCV, at full size; augmented pictures are not rounded to 8 bits;
 - batch norm's moving variance is not the unbiased one;
-- weights start from other random numbers, and are always trained in bfloat16;
+- fresh weights are other random numbers; they are always trained in bfloat16;
 - `val_dice` is the mean over photographs, and is measured at the end of each stage;
 - it cannot resume.
 
@@ -48,7 +48,7 @@ from carvana.data.batches import training_batch
 from carvana.data.dataset import draw_split, find_pairs
 from carvana.models import build_network
 from carvana.recipe import load_recipe
-from carvana.run import Run
+from carvana.run import Run, initialize
 from carvana.training.losses import loss_of
 from carvana.training.optimizers import compile_network
 
@@ -213,6 +213,7 @@ class Trainer:
         training = recipe.training
         self.recipe = recipe
         self.network = build_network(recipe, "mixed_bfloat16", seed=training.seed)
+        initialize(self.network, recipe)
         compile_network(self.network, recipe, steps)
         self.optimizer = self.network.optimizer
         stages = range(len(training.stages))

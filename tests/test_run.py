@@ -12,7 +12,7 @@ from carvana.models import build_network, load_network
 from carvana.networks import precision_of
 from carvana.prediction.predict import Model
 from carvana.recipe import load_recipe
-from carvana.run import MARKER, Run, shipped_names
+from carvana.run import MARKER, Run, initialize, shipped_names
 from conftest import TINY_PYRAMID
 
 ENCODED = "model.encoder_levels=2"
@@ -54,6 +54,25 @@ def test_weights_written_and_read_predict_the_same(run, tmp_path):
     np.testing.assert_allclose(again.networks[0](picture()), run.networks[0](picture()), atol=2e-3)
     assert again.fingerprint() == Run.load(path).fingerprint()
     assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.networks[0].get_weights())
+
+
+def test_other_classes_start_from_all_weights_but_those_of_their_logits(run, tmp_path):
+    run.save_weights(tmp_path / "w.npz")
+    classes = "data.classes={background=0, circle=1, square=2}"
+    recipe = fresh(classes, f"training.initial_weights={tmp_path / 'w.npz'}").recipe
+    network = build_network(recipe, "float32", seed=1)
+    before = network.get_weights()
+    initialize(network, recipe)
+    differ = 0
+    for old, new, start in zip(
+        before, network.get_weights(), run.networks[0].get_weights(), strict=True
+    ):
+        if old.shape == start.shape:
+            np.testing.assert_allclose(new, start, atol=2e-3)
+        else:
+            np.testing.assert_array_equal(new, old)
+            differ += 1
+    assert differ == 4  # two levels' logits, a kernel and a bias each
 
 
 def test_a_pretrained_encoders_weights_stay_in_their_file(tmp_path):

@@ -107,6 +107,7 @@ class Training:
     weight_decay: Annotated[float, Field(ge=0)]
     epsilon: Annotated[float, Field(gt=0)]
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    initial_weights: str = ""
 
     @property
     def stage_ends(self) -> list[int]:

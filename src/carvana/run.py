@@ -16,7 +16,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.models import build_network, load_network, own_variables
 from carvana.networks import choose_precision, precision_of
-from carvana.recipe import Recipe, load_recipe, parse_recipe, to_toml
+from carvana.recipe import Recipe, differences, load_recipe, parse_recipe, to_toml
 
 MARKER = "run.json"  # says that the kit made the folder, and in which layout
 LAYOUT = 2
@@ -239,6 +239,31 @@ def fingerprint(recipe: Recipe, paths: Sequence[Path]) -> str:
     for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def initialize(network: "keras.Model", recipe: Recipe) -> None:
+    """Give a fresh network the weights that its recipe starts from, if it names any.
+
+    The size of the pictures may be another. Where the number of classes is, the layers that give
+    their logits keep their fresh weights.
+
+    Raises:
+        UsageError: there are none of this name, or they are of another network.
+        CarvanaError: they cannot be read.
+    """
+    name = recipe.training.initial_weights
+    if not name:
+        return
+    start = Run.load(name)
+    changed = [key for key in differences(start.recipe, recipe) if key.startswith("model.")]
+    if changed:
+        raise UsageError(
+            f"training.initial_weights = {name}: are of another network: {', '.join(changed)}; "
+            "give the recipe the same [model], or train from fresh weights"
+        )
+    for variable, weight in zip(network.weights, start.networks[0].get_weights(), strict=True):
+        if variable.shape == weight.shape:
+            variable.assign(weight)
 
 
 def find_source(source: str | Path) -> Path:

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import random
@@ -396,3 +397,25 @@ def test_prepared_pairs_may_lie_elsewhere(tiny, tmp_path):
     assert metrics["epochs"] == 2
     assert len(list((tmp_path / "cache").glob("*/car*"))) == 20
     assert not tiny.cache.exists()
+
+
+def test_training_may_start_from_weights(trained, tmp_path):
+    paths, before = trained
+    still = recipe("training.epochs=1", "training.learning_rate=1e-9", "input.height=64")
+    named = dataclasses.replace(still.training, initial_weights=str(before))
+    train.train(dataclasses.replace(still, training=named), paths.root, tmp_path / "run")
+    for old, new in zip(weights(before), weights(tmp_path / "run"), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
+
+
+def test_a_recipe_cannot_start_from_another_network(trained, tmp_path):
+    paths, before = trained
+    other = recipe("model.filters=5")
+    named = dataclasses.replace(other.training, initial_weights=str(before))
+    with pytest.raises(UsageError, match=r"another network: model\.filters \(4, here 5\)"):
+        train.train(dataclasses.replace(other, training=named), paths.root, tmp_path / "run")
+    with pytest.raises(UsageError, match="nowhere: no such run or weights"):
+        train.train(
+            recipe("training.initial_weights=nowhere"), paths.root, tmp_path / "run", cache=tmp_path
+        )
+    train.train(recipe("training.epochs=1"), paths.root, tmp_path / "run")  # nothing in the way

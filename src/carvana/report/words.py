@@ -120,6 +120,8 @@ def _training(recipe: Recipe, train: int) -> str:
     if training.schedule == "cosine":
         text += ", falling to zero along a cosine"
     text += f". The loss is {_LOSSES[training.loss]}."
+    if training.initial_weights:
+        text += f" It starts from the weights {training.initial_weights}."
     ends = [0, *training.stage_ends]
     stages = len(ends) - 1
     if stages > 1:

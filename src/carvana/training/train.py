@@ -22,7 +22,7 @@ from carvana.models import build_network
 from carvana.networks import choose_precision, describe_device
 from carvana.progress import on_terminal
 from carvana.recipe import Recipe, load_recipe
-from carvana.run import HISTORY, MODEL, OURS, PLOT, SPLIT, precision_in
+from carvana.run import HISTORY, MODEL, OURS, PLOT, SPLIT, initialize, precision_in
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
@@ -245,6 +245,7 @@ def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "ke
     if (run / MODEL).exists():
         return load_checkpoint(run, precision, recipe.training.seed)
     network = build_network(recipe, precision, seed=recipe.training.seed)
+    initialize(network, recipe)
     compile_network(network, recipe, steps)
     return network
 
