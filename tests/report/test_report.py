@@ -159,6 +159,12 @@ def test_a_recipe_is_told_in_words():
     words = dict(describe(load_recipe("sharper"), 688, 72, 1))
     assert "7 epochs at a quarter of the size and 7 epochs at half the size" in words["Training"]
     assert "mirror image are averaged" in words["Prediction"]
+    assert "It sees" not in words["Training"]
+    assert "starts from" not in words["Training"]
+    further = load_recipe("quick", ["training.initial_weights=sharp"])
+    words = dict(describe(further, 3904, 160, 1))
+    assert "It sees 2,000 of the photographs, each once." in words["Training"]
+    assert words["Training"].endswith("It starts from the weights sharp.")
     assert [duration(s) for s in (48, 2222, 7500)] == ["48 s", "37 min", "2 h 5 min"]
 
 

@@ -120,6 +120,9 @@ def _training(recipe: Recipe, train: int) -> str:
     if training.schedule == "cosine":
         text += ", falling to zero along a cosine"
     text += f". The loss is {_LOSSES[training.loss]}."
+    seen = training.epochs * steps * training.batch_size
+    if seen < train:
+        text += f" It sees {seen:,} of the photographs, each once."
     if training.initial_weights:
         text += f" It starts from the weights {training.initial_weights}."
     ends = [0, *training.stage_ends]
