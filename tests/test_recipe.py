@@ -54,12 +54,13 @@ def test_a_recipe_without_one_of_its_keys_is_refused(path, tmp_path):
 
 
 def test_written_recipe_reads_back_the_same(tmp_path):
-    recipe = load_recipe("blog", ["training.epochs=7", "data.split=car"])
+    recipe = load_recipe("blog", ["training.epochs=7", "data.split=car", "data.foreground=#ffffff"])
     path = tmp_path / "recipe.toml"
     path.write_text(to_toml(recipe))
     assert load_recipe(path) == recipe
     assert differences(load_recipe("blog"), recipe) == [
         "data.split (image, here car)",
+        'data.foreground ("", here #ffffff)',
         "training.epochs (5, here 7)",
     ]
 

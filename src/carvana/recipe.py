@@ -200,8 +200,13 @@ def to_toml(recipe: Recipe) -> str:
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """Name the keys in which two recipes differ: `training.epochs (5, here 8)`."""
     a, b = dataclasses.asdict(a), dataclasses.asdict(b)
+
+    def shown(section: dict, key: str):
+        value = section.get(key, "none")
+        return '""' if value == "" else value
+
     return [
-        f"{section}.{key} ({a[section].get(key, 'none')}, here {b[section].get(key, 'none')})"
+        f"{section}.{key} ({shown(a[section], key)}, here {shown(b[section], key)})"
         for section in a
         for key in a[section] | b[section]
         if a[section].get(key) != b[section].get(key)

@@ -244,26 +244,37 @@ def fingerprint(recipe: Recipe, paths: Sequence[Path]) -> str:
 def initialize(network: "keras.Model", recipe: Recipe) -> None:
     """Give a fresh network the weights that its recipe starts from, if it names any.
 
-    The size of the pictures may be another. Where the number of classes is, the layers that give
-    their logits keep their fresh weights.
+    Pictures may be of another size. Where the number of classes differs, the layers that give
+    logits keep their fresh weights.
 
     Raises:
-        UsageError: there are none of this name, or they are of another network.
-        CarvanaError: they cannot be read.
+        UsageError: there are no weights of this name, or they are of another network.
+        CarvanaError: they cannot be read, or do not match their own recipe.
     """
     name = recipe.training.initial_weights
     if not name:
         return
-    start = Run.load(name)
+    try:
+        start = Run.load(name)
+    except CarvanaError as error:
+        raise type(error)(f"training.initial_weights = {name}: {error}") from error
     changed = [key for key in differences(start.recipe, recipe) if key.startswith("model.")]
     if changed:
         raise UsageError(
             f"training.initial_weights = {name}: are of another network: {', '.join(changed)}; "
             "give the recipe the same [model], or train from fresh weights"
         )
-    for variable, weight in zip(network.weights, start.networks[0].get_weights(), strict=True):
-        if variable.shape == weight.shape:
-            variable.assign(weight)
+    weights = start.networks[0].get_weights()
+    try:
+        if start.recipe.data.outputs != recipe.data.outputs:
+            pairs = zip(weights, network.get_weights(), strict=True)
+            weights = [old if old.shape == new.shape else new for old, new in pairs]
+        network.set_weights(weights)
+    except ValueError as error:
+        raise CarvanaError(
+            f"training.initial_weights = {name}: its model does not match its {RECIPE}; restore "
+            "the matching one"
+        ) from error
 
 
 def find_source(source: str | Path) -> Path:

@@ -164,7 +164,7 @@ def test_a_recipe_is_told_in_words():
     further = load_recipe("quick", ["training.initial_weights=sharp"])
     words = dict(describe(further, 3904, 160, 1))
     assert "It sees 2,000 of the photographs, each once." in words["Training"]
-    assert words["Training"].endswith("It starts from the weights sharp.")
+    assert words["Training"].endswith("It starts from the weights of sharp.")
     assert [duration(s) for s in (48, 2222, 7500)] == ["48 s", "37 min", "2 h 5 min"]
 
 

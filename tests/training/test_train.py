@@ -2,6 +2,8 @@ import dataclasses
 import functools
 import json
 import random
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -399,23 +401,34 @@ def test_prepared_pairs_may_lie_elsewhere(tiny, tmp_path):
     assert not tiny.cache.exists()
 
 
+def starting_from(source, *overrides):
+    """The recipe, with a training rate so low that weights stay what they were."""
+    still = recipe("training.epochs=1", "training.learning_rate=1e-9", *overrides)
+    return dataclasses.replace(
+        still, training=dataclasses.replace(still.training, initial_weights=str(source))
+    )
+
+
 def test_training_may_start_from_weights(trained, tmp_path):
     paths, before = trained
-    still = recipe("training.epochs=1", "training.learning_rate=1e-9", "input.height=64")
-    named = dataclasses.replace(still.training, initial_weights=str(before))
-    train.train(dataclasses.replace(still, training=named), paths.root, tmp_path / "run")
+    train.train(starting_from(before, "input.height=64"), paths.root, tmp_path / "run")
     for old, new in zip(weights(before), weights(tmp_path / "run"), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-6)
 
 
-def test_a_recipe_cannot_start_from_another_network(trained, tmp_path):
+def test_a_start_that_does_not_fit_is_named_and_does_not_stand_in_the_way(trained, tmp_path):
     paths, before = trained
-    other = recipe("model.filters=5")
-    named = dataclasses.replace(other.training, initial_weights=str(before))
-    with pytest.raises(UsageError, match=r"another network: model\.filters \(4, here 5\)"):
-        train.train(dataclasses.replace(other, training=named), paths.root, tmp_path / "run")
-    with pytest.raises(UsageError, match="nowhere: no such run or weights"):
-        train.train(
-            recipe("training.initial_weights=nowhere"), paths.root, tmp_path / "run", cache=tmp_path
-        )
-    train.train(recipe("training.epochs=1"), paths.root, tmp_path / "run")  # nothing in the way
+    run, changed = tmp_path / "run", shutil.copytree(before, tmp_path / "changed")
+    text = (changed / "recipe.toml").read_text()
+    for key, wrong in (("filters", 5), ("num_layers", 3)):
+        other = re.sub(rf"^{key} = \d$", f"{key} = {wrong}", text, flags=re.MULTILINE)
+        assert other != text
+        says = rf"initial_weights = .*: are of another network: model\.{key} \(\d, here {wrong}\)"
+        with pytest.raises(UsageError, match=says):
+            train.train(starting_from(before, f"model.{key}={wrong}"), paths.root, run)
+        (changed / "recipe.toml").write_text(other)
+        with pytest.raises(CarvanaError, match=r"its model does not match its recipe\.toml"):
+            train.train(starting_from(changed, f"model.{key}={wrong}"), paths.root, run)
+    with pytest.raises(UsageError, match="initial_weights = nowhere: nowhere: no such run"):
+        train.train(starting_from("nowhere"), paths.root, run)
+    train.train(recipe("training.epochs=1"), paths.root, run)

@@ -124,7 +124,7 @@ def _training(recipe: Recipe, train: int) -> str:
     if seen < train:
         text += f" It sees {seen:,} of the photographs, each once."
     if training.initial_weights:
-        text += f" It starts from the weights {training.initial_weights}."
+        text += f" It starts from the weights of {training.initial_weights}."
     ends = [0, *training.stage_ends]
     stages = len(ends) - 1
     if stages > 1:
