@@ -58,7 +58,7 @@ def test_every_command_parses(page):
             elif program.removeprefix(".venv/bin/") == "python":
                 assert (ROOT / words[0]).is_file(), line
             else:
-                assert program in ("", "export", "git", "pip", "source"), line
+                assert program in ("", "cp", "export", "git", "pip", "source"), line
 
 
 @pages

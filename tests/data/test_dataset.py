@@ -3,6 +3,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -10,6 +11,8 @@ from carvana.competition.facts import car_of
 from carvana.data import dataset
 from carvana.data.dataset import Pair
 from carvana.errors import CarvanaError
+from carvana.recipe import load_recipe
+from carvana.run import SHIPPED
 from conftest import DATA
 
 
@@ -84,6 +87,18 @@ def test_split_by_car_keeps_a_car_on_one_side():
     cars = [{car_of(pair.name) for pair in side} for side in (split.train, split.validation)]
     assert not cars[0] & cars[1]
     assert (len(cars[0]), len(cars[1])) == (16, 4)
+
+
+@pytest.mark.parametrize("name", ["quick", "sharp", "sharper"])
+def test_the_shipped_weights_cars_are_those_that_their_recipes_split_draws(name):
+    cars = pd.read_csv(SHIPPED / "cars.csv", index_col="car")[name]
+    assert cars.value_counts()["test"] == 32
+    known = cars[cars != "test"]
+    pairs = [Pair(f"{car}_{view:02}.jpg", Path(), Path()) for car in known.index for view in (1, 2)]
+    split = dataset.draw_split(pairs, load_recipe(name).data)
+    for part in ("train", "validation"):
+        drawn = {car_of(pair.name) for pair in getattr(split, part)}
+        assert drawn == set(known.index[known == part])
 
 
 def test_split_of_too_few_is_refused():
