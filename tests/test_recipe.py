@@ -137,8 +137,9 @@ def test_networks_have_keys_of_their_own(override, says):
 
 
 def test_prediction_takes_pictures_at_the_scales_the_recipe_names():
+    size = ["input.height=1024", "input.width=1536", "model.fine_filters=[32, 32]"]
     for scale, sides in ((1.0, (1024, 1536)), (1.15, (1152, 1792)), (0.5, (512, 768))):
-        recipe = load_recipe("sharp", [f"prediction.scales=[1.25, {scale}]"])
+        recipe = load_recipe("sharp", [*size, f"prediction.scales=[1.25, {scale}]"])
         larger, other = recipe.prediction_inputs
         assert (larger.height, larger.width) == (1280, 1920)
         assert (other.height, other.width) == sides

@@ -11,7 +11,7 @@ import numpy as np
 from carvana.files import real_path, write_text
 
 # A photograph is unlike those trained on if its mask is this many times less sure than theirs.
-# 512 photographs of the studio: 1.2 (`sharp`), 1.4 (`sharper`), 1.6 (`quick`) times at most. Of
+# 512 photographs of the studio: 1.4 (`sharp` and `sharper`), 1.6 (`quick`) times at most. Of
 # seven or eight street scenes, all are above this limit.
 LIMIT = 2.5
 
