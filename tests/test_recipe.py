@@ -102,20 +102,20 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
 
 
 def test_an_override_of_epochs_keeps_the_stages_shares():
-    assert load_recipe("sharp", ["training.epochs=10"]).training.stage_ends == [4, 6, 10]
+    assert load_recipe("sharper", ["training.epochs=10"]).training.stage_ends == [4, 7, 10]
     assert load_recipe("blog").training.stage_ends == [5]
-    assert load_recipe("sharp", ["training.epochs=1"]).training.stage_ends == [0, 0, 1]
+    assert load_recipe("sharper", ["training.epochs=1"]).training.stage_ends == [0, 0, 1]
     for stages in ("[0.1, 0.2, 0.1]", "[1.5]", "[-0.5]", "0.5"):
         with pytest.raises(UsageError, match=r"training\.stages"):
-            load_recipe("sharp", [f"training.stages={stages}"])
+            load_recipe("sharper", [f"training.stages={stages}"])
     with pytest.raises(UsageError, match=r"this network has 0 smaller part\(s\) to train first"):
         load_recipe("blog", ["training.stages=[0.5]"])
 
 
 def test_each_epoch_belongs_to_a_stage():
-    training = load_recipe("sharp", ["training.epochs=10"]).training
-    assert [training.stage_of(epoch) for epoch in range(10)] == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
-    assert load_recipe("sharp", ["training.epochs=1"]).training.stage_of(0) == 2
+    training = load_recipe("sharper", ["training.epochs=10"]).training
+    assert [training.stage_of(epoch) for epoch in range(10)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert load_recipe("sharper", ["training.epochs=1"]).training.stage_of(0) == 2
     assert load_recipe("blog").training.stage_of(4) == 0
 
 
@@ -133,7 +133,7 @@ def test_each_epoch_belongs_to_a_stage():
 )
 def test_networks_have_keys_of_their_own(override, says):
     with pytest.raises(UsageError, match=says):
-        load_recipe("sharp", [override])
+        load_recipe("sharper", [override])
 
 
 def test_prediction_takes_pictures_at_the_scales_the_recipe_names():
