@@ -43,6 +43,7 @@ import carvana.backend
 carvana.backend._import_keras = lambda: importlib.import_module("keras")  # not on TensorFlow
 
 import carvana.networks.layers
+import carvana.run
 from carvana.data import augment as draws_of
 from carvana.data.batches import training_batch
 from carvana.data.dataset import draw_split, find_pairs
@@ -53,6 +54,7 @@ from carvana.training.losses import loss_of
 from carvana.training.optimizers import compile_network
 
 carvana.networks.layers.FusedBatchNormalization.call = keras.layers.BatchNormalization.call
+carvana.run.choose_precision = lambda wanted: "mixed_bfloat16"  # without asking TensorFlow
 EXACT = jax.default_matmul_precision("highest")
 
 
