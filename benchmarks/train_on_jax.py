@@ -21,6 +21,7 @@ import argparse
 import csv
 import functools
 import importlib
+import itertools
 import os
 import sys
 import time
@@ -55,6 +56,7 @@ from carvana.training.optimizers import compile_network
 
 carvana.networks.layers.FusedBatchNormalization.call = keras.layers.BatchNormalization.call
 carvana.run.choose_precision = lambda wanted: "mixed_bfloat16"  # without asking TensorFlow
+TOGETHER = 20  # steps a call: one at a time, the GPU waits for Python
 EXACT = jax.default_matmul_precision("highest")
 
 
@@ -209,7 +211,7 @@ def augment(pairs, change, height: int, width: int):
 
 
 class Trainer:
-    """A recipe's network and its optimizer, as arrays, with a compiled step for each stage."""
+    """A recipe's network and its optimizer, as arrays, with compiled steps for each stage."""
 
     def __init__(self, recipe, steps: int):
         training = recipe.training
@@ -224,13 +226,13 @@ class Trainer:
         self.variables = [*self.network.variables, *self.optimizer.variables]
         self.values = [variable.value + 0 for variable in self.variables]
         self.loss = loss_of(recipe)
-        self.steps = [self._step(part) for part in self.parts]
+        self.steps = [self._steps(part) for part in self.parts]
         self.scores = [self._score(part) for part in self.parts]
 
     def sides(self, stage: int) -> tuple[int, int]:
         return self.parts[stage].input_shape[1:3]
 
-    def _step(self, part):
+    def _steps(self, part):
         place_of = {id(variable): place for place, variable in enumerate(self.variables)}
         trained = part.trainable_variables
         height, width = part.input_shape[1:3]
@@ -242,9 +244,8 @@ class Trainer:
                 loss = self.loss(masks, part(images, training=True))
             return loss, [scope.get_current_value(v) for v in part.non_trainable_variables]
 
-        @functools.partial(jax.jit, donate_argnums=(0,))
-        def step(values, pairs, change):
-            images, masks = augment(pairs, change, height, width)
+        def step(values, batch):
+            images, masks = augment(*batch, height, width)
             trained_values = [values[place_of[id(v)]] for v in trained]
             gradient_of = jax.value_and_grad(predict, has_aux=True)
             (loss, moving), gradients = gradient_of(trained_values, values, images, masks)
@@ -256,7 +257,11 @@ class Trainer:
                 self.optimizer.apply(gradients, trained)
             return [scope.get_current_value(variable) for variable in self.variables], loss
 
-        return step
+        @functools.partial(jax.jit, donate_argnums=(0,))
+        def steps(values, pairs, change):
+            return jax.lax.scan(step, values, (pairs, change))
+
+        return steps
 
     def _score(self, part):
         height, width = part.input_shape[1:3]
@@ -272,11 +277,13 @@ class Trainer:
 
         return score
 
-    def train(self, stage: int, pairs, chosen, seeds) -> jax.Array:
-        """Do a step; return its loss."""
-        change = changes(seeds, self.recipe.augment, *self.sides(stage))
-        self.values, loss = self.steps[stage](self.values, pick(pairs, chosen), change)
-        return loss
+    def train(self, stage: int, pairs, batches) -> jax.Array:
+        """Do a step for each of the batches, all of one size, in one call; return their losses."""
+        drawn = [changes(seeds, self.recipe.augment, *self.sides(stage)) for _, seeds in batches]
+        change = {key: np.stack([draws[key] for draws in drawn]) for key in drawn[0]}
+        chosen = np.stack([indices for indices, _ in batches])
+        self.values, losses = self.steps[stage](self.values, pick(pairs, chosen), change)
+        return losses
 
     def validate(self, stage: int, pairs, chosen) -> np.ndarray:
         """Return the soft Dice of photographs at the network's size."""
@@ -290,6 +297,13 @@ class Trainer:
         for variable, value in zip(self.variables, self.values, strict=True):
             variable.assign(value)
         Run(self.recipe, (self.network,), (path,), val_dice).save_weights(path)
+
+
+def groups(batches):
+    """Gather batches of one size: what is trained on in one call, and compiled for each size."""
+    for _, alike in itertools.groupby(batches, key=lambda batch: len(batch[0])):
+        alike = list(alike)
+        yield from (alike[at : at + TOGETHER] for at in range(0, len(alike), TOGETHER))
 
 
 def what_it_lacks(recipe) -> str:
@@ -339,10 +353,12 @@ def main() -> None:
         history.writerow(["epoch", "steps", "seconds", "loss", "val_dice"])
         for epoch in range(training.epochs):
             stage, start, losses = training.stage_of(epoch), time.monotonic(), []
-            for number in range(epoch * steps, (epoch + 1) * steps):
-                batch = training_batch(number, count, training.batch_size, training.seed)
-                losses.append(trainer.train(stage, arrays[stage], *batch))
-            loss, dice = float(np.mean([float(value) for value in losses])), ""
+            numbers = range(epoch * steps, (epoch + 1) * steps)
+            batches = (training_batch(n, count, training.batch_size, training.seed) for n in numbers)
+            for group in groups(batches):
+                losses.append(trainer.train(stage, arrays[stage], group))
+                jax.block_until_ready(losses[-2:-1])  # pictures of two groups fit into memory
+            loss, dice = float(np.concatenate(losses).mean()), ""
             if not np.isfinite(loss):
                 sys.exit(f"epoch {epoch + 1}: the loss is not a number; lower the learning rate")
             if epoch + 1 in training.stage_ends:
