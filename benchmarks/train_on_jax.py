@@ -348,14 +348,16 @@ def main() -> None:
         f"{time.monotonic() - began:.1f} s",
         flush=True,
     )
+    batch_of = functools.partial(
+        training_batch, count=count, batch_size=training.batch_size, seed=training.seed
+    )
     with open(arguments.out.with_suffix(".csv"), "w", newline="") as file:
         history = csv.writer(file)
         history.writerow(["epoch", "steps", "seconds", "loss", "val_dice"])
         for epoch in range(training.epochs):
             stage, start, losses = training.stage_of(epoch), time.monotonic(), []
             numbers = range(epoch * steps, (epoch + 1) * steps)
-            batches = (training_batch(n, count, training.batch_size, training.seed) for n in numbers)
-            for group in groups(batches):
+            for group in groups(map(batch_of, numbers)):
                 losses.append(trainer.train(stage, arrays[stage], group))
                 jax.block_until_ready(losses[-2:-1])  # pictures of two groups fit into memory
             loss, dice = float(np.concatenate(losses).mean()), ""

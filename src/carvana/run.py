@@ -1,10 +1,11 @@
 """A run folder: the names of its files, and the trained network in it; small files of weights."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from carvana import __version__
 from carvana.backend import keras, keras_settings, tf
+from carvana.competition.facts import car_of
+from carvana.data.dataset import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.models import build_network, load_network, own_variables
@@ -31,6 +34,7 @@ REPORT = "report.html"
 OURS = (MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS, PLOT, REPORT, "logs")
 
 SHIPPED = Path(__file__).parent / "shipped"  # weights that come with the kit
+CARS = SHIPPED / "cars.csv"  # which of them was trained on which cars
 
 
 def check_folder(folder: Path) -> None:
@@ -275,6 +279,22 @@ def initialize(network: "keras.Model", recipe: Recipe) -> None:
             f"training.initial_weights = {name}: its model does not match its {RECIPE}; restore "
             "the matching one"
         ) from error
+
+
+def trained_on(source: str, names: Iterable[str]) -> list[str]:
+    """Return those photographs, by their names, that a run or shipped weights were trained on.
+
+    None where that is not on record, as of other files of weights.
+    """
+    path = find_source(source)
+    if path.is_dir():
+        known = names_in(path / SPLIT, "train") if (path / SPLIT).exists() else set()
+        return [name for name in names if name in known]
+    if path.parent != SHIPPED:
+        return []
+    with CARS.open(newline="", encoding="utf-8") as file:
+        cars = {row["car"] for row in csv.DictReader(file) if row.get(path.stem) == "train"}
+    return [name for name in names if car_of(name) in cars]
 
 
 def find_source(source: str | Path) -> Path:

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from carvana.data.dataset import find_pairs, read_split
+from carvana.data.dataset import find_pairs, names_in, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
+from carvana.run import CARS, trained_on
 from carvana.training import checkpoint, train
 from conftest import DATA, TINY, TINY_PYRAMID, prepared, press_ctrl_c, write_competition
 
@@ -414,6 +415,24 @@ def test_training_may_start_from_weights(trained, tmp_path):
     train.train(starting_from(before, "input.height=64"), paths.root, tmp_path / "run")
     for old, new in zip(weights(before), weights(tmp_path / "run"), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-6)
+
+
+def test_validating_on_what_the_start_was_trained_on_is_said(trained, tmp_path, capsys):
+    paths, before = trained
+    train.train(starting_from(before), paths.root, tmp_path / "same")
+    assert "was trained on" not in capsys.readouterr().err
+    train.train(starting_from(before, "data.seed=5"), paths.root, tmp_path / "other")
+    said = re.search(r"was trained on (\d+) of the \d+ validation phot", capsys.readouterr().err)
+    seen = names_in(before / "split.csv", "train") & names_in(
+        tmp_path / "other" / "split.csv", "validation"
+    )
+    assert int(said[1]) == len(seen) > 0
+
+
+def test_the_cars_that_shipped_weights_were_trained_on_are_known():
+    names = [f"{car}_01.jpg" for car in ("00087a6bd4dc", "0ed6904e1004", "street")]
+    names += [f"{car}_02.jpg" for car in pd.read_csv(CARS).query("sharp == 'test'")["car"]]
+    assert trained_on("sharp", names) == names[:1]
 
 
 def test_a_start_that_does_not_fit_is_named_and_does_not_stand_in_the_way(trained, tmp_path):

@@ -248,9 +248,9 @@ def count_split(path: Path) -> tuple[int, int]:
     return sides.count("train"), sides.count("validation")
 
 
-def validation_names(path: Path) -> set[str]:
-    """Return the names of a split's validation photographs."""
-    return {name for name, side in _read_rows(path) if side == "validation"}
+def names_in(path: Path, side: str) -> set[str]:
+    """Return the names of a split's photographs on one side, "train" or "validation"."""
+    return {name for name, subset in _read_rows(path) if subset == side}
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:

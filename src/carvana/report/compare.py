@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from carvana.competition.facts import Paths
-from carvana.data.dataset import validation_names
+from carvana.data.dataset import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import real_path, write_text
 from carvana.prediction.evaluate import read_metrics
@@ -58,7 +58,7 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
     for folder, recipe in zip(folders, recipes, strict=True):
         if recipe.data.classes != recipes[0].data.classes:
             raise UsageError(f"{folder}: has other classes than {folders[0]}; compare runs of one")
-    names = set.intersection(*(validation_names(folder / SPLIT) for folder in folders))
+    names = set.intersection(*(names_in(folder / SPLIT, "validation") for folder in folders))
     if not names:
         raise UsageError(
             f"{', '.join(map(str, folders))}: no photograph is in the validation split of all; "

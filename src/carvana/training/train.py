@@ -22,7 +22,7 @@ from carvana.models import build_network
 from carvana.networks import choose_precision, describe_device
 from carvana.progress import on_terminal
 from carvana.recipe import Recipe, load_recipe
-from carvana.run import HISTORY, MODEL, OURS, PLOT, SPLIT, initialize, precision_in
+from carvana.run import HISTORY, MODEL, OURS, PLOT, SPLIT, initialize, precision_in, trained_on
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
@@ -148,6 +148,8 @@ def _train(
         return read_metrics(run) or write_metrics(run, history, network, images, recipe)
     if done:
         print(f"{run}: resuming after step {done} of {steps * training.epochs}")
+    else:
+        _warn_of_seen(training.initial_weights, split.validation)
 
     images = len(split.train)
     wanted = reached(images, training.batch_size, training.seed, steps * training.epochs)
@@ -239,6 +241,17 @@ def _split(run: Path, pairs: list[Pair], recipe: Recipe, fold: tuple[int, int] |
     if (run / MODEL).exists():
         return read_split(run / SPLIT, pairs)
     return draw_split(pairs, recipe.data, fold)
+
+
+def _warn_of_seen(start: str, validation: list[Pair]) -> None:
+    """Say on standard error that the start's own photographs are among those to validate on."""
+    seen = trained_on(start, [pair.name for pair in validation]) if start else []
+    if seen:
+        print(
+            f"{start} was trained on {len(seen)} of the {len(validation)} validation photographs, "
+            f"by their names (first: {min(seen)}): their dice will flatter",
+            file=sys.stderr,
+        )
 
 
 def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "keras.Model":
