@@ -282,15 +282,18 @@ def initialize(network: "keras.Model", recipe: Recipe) -> None:
 
 
 def trained_on(source: str, names: Iterable[str]) -> list[str]:
-    """Return those photographs, by their names, that a run or shipped weights were trained on.
+    """Return those photographs, by their names, that a run or shipped weights had to train on.
 
-    None where that is not on record, as of other files of weights.
+    None where that is not on record, as of other files of weights. What a run started from itself
+    does not count.
     """
     path = find_source(source)
     if path.is_dir():
-        known = names_in(path / SPLIT, "train") if (path / SPLIT).exists() else set()
+        known = set()
+        with contextlib.suppress(CarvanaError):  # no split, or not one: it is not needed to start
+            known = names_in(path / SPLIT, "train")
         return [name for name in names if name in known]
-    if path.parent != SHIPPED:
+    if path.resolve().parent != SHIPPED.resolve():
         return []
     with CARS.open(newline="", encoding="utf-8") as file:
         cars = {row["car"] for row in csv.DictReader(file) if row.get(path.stem) == "train"}

@@ -132,7 +132,8 @@ def _train(
     steps = training.steps_per_epoch or math.ceil(len(split.train) / training.batch_size)
     print(f"{run}: training on {describe_device()}, in {precision}", flush=True)
 
-    if not (run / MODEL).exists():
+    fresh = not (run / MODEL).exists()
+    if fresh:
         start_folder(run, split, precision)
     last = [len(part) % training.batch_size for part in (split.train, split.validation)]
     with _strategy([training.batch_size, *last]).scope():
@@ -148,8 +149,8 @@ def _train(
         return read_metrics(run) or write_metrics(run, history, network, images, recipe)
     if done:
         print(f"{run}: resuming after step {done} of {steps * training.epochs}")
-    else:
-        _warn_of_seen(training.initial_weights, split.validation)
+    if fresh:
+        _warn_of_seen(run, training.initial_weights, split.validation)
 
     images = len(split.train)
     wanted = reached(images, training.batch_size, training.seed, steps * training.epochs)
@@ -243,13 +244,14 @@ def _split(run: Path, pairs: list[Pair], recipe: Recipe, fold: tuple[int, int] |
     return draw_split(pairs, recipe.data, fold)
 
 
-def _warn_of_seen(start: str, validation: list[Pair]) -> None:
+def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
     """Say on standard error that the start's own photographs are among those to validate on."""
     seen = trained_on(start, [pair.name for pair in validation]) if start else []
     if seen:
         print(
-            f"{start} was trained on {len(seen)} of the {len(validation)} validation photographs, "
-            f"by their names (first: {min(seen)}): their dice will flatter",
+            f"{run}: {len(seen)} of the {len(validation)} validation photographs are, by their "
+            f"names, among those {start} had to train on (first: {min(seen)}); if they are the "
+            "same, their dice flatters",
             file=sys.stderr,
         )
 
