@@ -438,6 +438,19 @@ def test_a_start_with_a_broken_split_is_good_enough(trained, tmp_path, capsys):
     assert "validation photographs" not in capsys.readouterr().err
 
 
+def test_a_run_stopped_in_its_first_step_resumes_without_its_start(trained, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    paths, before = trained
+    start = shutil.copytree(before, tmp_path / "start")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "_fit", stop)
+        train.train(starting_from(start), paths.root, tmp_path / "run")
+    shutil.rmtree(start)
+    assert train.train(starting_from(start), paths.root, tmp_path / "run")["epochs"] == 1
+
+
 def test_the_cars_that_shipped_weights_were_trained_on_are_known():
     names = [f"{car}_01.jpg" for car in ("00087a6bd4dc", "0ed6904e1004", "street")]
     names += [f"{car}_02.jpg" for car in pd.read_csv(CARS).query("sharp == 'test'")["car"]]

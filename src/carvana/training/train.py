@@ -251,7 +251,7 @@ def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
         print(
             f"{run}: {len(seen)} of the {len(validation)} validation photographs are, by their "
             f"names, among those {start} had to train on (first: {min(seen)}); if they are the "
-            "same, their dice flatters",
+            "same pictures, their dice is too high",
             file=sys.stderr,
         )
 
