@@ -25,7 +25,7 @@ from carvana.competition.submission import read_rows
 from carvana.data.dataset import spread
 from carvana.data.folders import list_images
 from carvana.networks import precision_of
-from carvana.prediction.evaluate import dice_by_class
+from carvana.prediction.evaluate import count_overlap, mean_dice
 from carvana.prediction.export import Check, read_whole, table, write_model
 from carvana.prediction.formats import FORMATS
 from carvana.prediction.predict import Model
@@ -48,7 +48,7 @@ def measure(
 
     def score() -> None:
         pairs = zip(check.labels, truth, strict=True)
-        scores.append(np.mean([dice_by_class(a, b, run.recipe.data) for a, b in pairs]))
+        scores.append(np.mean([mean_dice(count_overlap(a, b, data), data) for a, b in pairs]))
 
     score()
     precision = precision_of(trained.networks[0])

@@ -113,7 +113,7 @@ def test_training_watches_every_class(name, own, tmp_path, capsys):
     mean = (by_class["circle"] + by_class["square"]) / 2
     assert metrics["val_dice"] == pytest.approx(mean, abs=1e-5)
     header = (tmp_path / "run" / "history.csv").read_text().splitlines()[0]
-    assert header.endswith("val_dice_background,val_dice_circle,val_dice_square")
+    assert header.endswith("val_expected_dice,val_dice_background,val_dice_circle,val_dice_square")
     assert main(["score", "--run", run, "--data", data]) == 0
     assert "  circle 0." in capsys.readouterr().out
     assert main(["report", "--run", run, "--data", data]) == 0
@@ -140,15 +140,16 @@ def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
     assert main(score) == 0
     result = json.loads(capsys.readouterr().out)
     # The same by hand, from the files' numbers.
-    by_class = {name: [] for name in CLASSES}
+    counts = dict.fromkeys(CLASSES, np.zeros(2))
     for path in truth:
         found, true = (np.asarray(Image.open(p)) for p in (maps / path.name, path))
         assert found.shape == true.shape
         for name, value in CLASSES.items():
             a, b = (found == value) & (true != 255), true == value
-            by_class[name].append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    means = {name: np.mean(values) for name, values in by_class.items()}
+            counts[name] = counts[name] + (2 * (a & b).sum(), a.sum() + b.sum())
+    means = {name: shared / total for name, (shared, total) in counts.items()}
     assert result["classes"] == pytest.approx(means)
+    assert result["absent"] == []
     assert result["mean"] == pytest.approx((means["circle"] + means["square"]) / 2)
     assert result["mean"] > 0.8  # it has learnt something
     model = carvana.load(run)
@@ -163,3 +164,71 @@ def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
     assert main(predict) == 0
     assert main(score) == 0
     assert len(dates) == len(list(maps.glob("*.png")))
+
+
+def maps(folder, labels):
+    folder.mkdir()
+    for number, each in enumerate(labels):
+        Image.fromarray(np.array(each, np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_absent_classes_do_not_lift_the_mean(tmp_path, capsys):
+    """The only square is missed, circles are found half, triangles are nowhere."""
+    true = maps(tmp_path / "true", [[[0, 1, 1, 2]], *[[[0, 0, 1, 1]]] * 3])
+    found = maps(tmp_path / "found", [[[0, 1, 0, 0]], *[[[0, 0, 1, 0]]] * 3])
+    classes = "{background = 0, circle = 1, square = 2, triangle = 3}"
+    score = ["score", str(found), "--truth", str(true), "--recipe", "own"]
+    score += ["--set", f"data.classes={classes}"]
+    assert main([*score, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    background = 2 * 7 / (7 + 12)
+    assert result["classes"] == pytest.approx(
+        {"background": background, "circle": 2 / 3, "square": 0}
+    )
+    assert result["mean"] == pytest.approx(1 / 3)
+    assert result["absent"] == ["triangle"]
+    assert main(score) == 0
+    assert "triangle: in no mask, true or predicted; left out" in capsys.readouterr().out
+
+
+def test_one_dice_for_training_and_score(tmp_path, capsys):
+    """At the size of the pictures, training watches what `score` and the report compute."""
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for number in range(12):
+        mask = np.zeros((32, 48), np.uint8)
+        mask[4:20, 5:30] = 1
+        if number % 3 == 0:
+            mask[22:30, 30:40] = 2
+        image = rng.integers(90, 120, (32, 48, 3)) + 60 * (mask[..., None] == (1, 2, 3))
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / "data" / "images" / f"{number}.png")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{number}.png")
+    classes = "data.classes={background=0, circle=1, square=2, triangle=3}"
+    settings = [*NETWORKS["own"], classes, "training.epochs=8", "prediction.flip=false"]
+    run, data = str(tmp_path / "run"), str(tmp_path / "data")
+    assert (
+        main(["train", "--recipe", "own", "--data", data, "--run", run, *arguments(*settings)]) == 0
+    )
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    capsys.readouterr()
+    assert main(["score", "--run", run, "--data", data, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert metrics["val_dice"] == pytest.approx(result["mean"], abs=1e-5)
+    assert metrics["val_dice_by_class"] == pytest.approx(result["classes"], abs=1e-5)
+
+
+def test_runs_whose_outputs_mean_something_else_are_not_averaged(own, tmp_path):
+    data, runs = str(own / "data"), []
+    swapped = {"background": 0, "square": 2, "circle": 1}
+    for number, classes in enumerate((CLASSES, swapped)):
+        table = ", ".join(f"{name} = {value}" for name, value in classes.items())
+        settings = arguments(*NETWORKS["own"], f"data.classes={{{table}}}", "training.epochs=1")
+        runs.append(str(tmp_path / f"run{number}"))
+        command = ["train", "--recipe", "own", "--data", data, "--run", runs[-1], *settings]
+        assert main(command) == 0
+    with pytest.raises(UsageError, match=r"run1: has other classes, or in another order, than"):
+        carvana.load(runs)
+    with pytest.raises(UsageError, match=r"holds a run of another recipe: data\.classes"):
+        carvana.train(carvana.recipe.load_recipe(f"{runs[0]}/recipe.toml"), data, runs[1])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from carvana.backend import keras, keras_settings, layer_seeds
 from carvana.errors import CarvanaError
-from carvana.networks.encoder import ENCODER
+from carvana.networks.names import ENCODER, HEAD
 from carvana.recipe import Input, Recipe
 
 
@@ -62,3 +62,8 @@ def own_variables(network: "keras.Model") -> list["keras.Variable"]:
         layers += getattr(layer, "layers", [])
     foreign = {id(v) for layer in layers if layer.name == ENCODER for v in layer.weights}
     return [variable for variable in network.weights if id(variable) not in foreign]
+
+
+def is_head(variable: "keras.Variable") -> bool:
+    """Tell whether a variable is of a layer that gives logits."""
+    return HEAD in variable.path.split("/")

@@ -30,6 +30,8 @@ def print_score(result: "Score") -> None:
     print(f"mean Dice {result.mean:.6f} over {result.count} images")
     for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
         print(f"  {part} {mean:.6f}")
+    for name in result.absent:
+        print(f"  {name}: in no mask, true or predicted; left out of the mean")
     for run, member in result.members.items():
         print(f"  {run} {member.dice:.6f} over {member.count} images{_gain(member.gain)}")
     if result.members and not any(member.gain for member in result.members.values()):

@@ -78,6 +78,10 @@ class Data:
         names = self.class_names
         return names.index("background") if "background" in names else None
 
+    def other_classes(self, other: "Data") -> bool:
+        """Tell whether the classes differ in a name, a value or their order."""
+        return list(self.classes.items()) != list(other.classes.items())
+
     @property
     def outputs(self) -> int:
         """How many probabilities a network gives a pixel: the car's alone, or one a class."""
@@ -199,7 +203,7 @@ def to_toml(recipe: Recipe) -> str:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """Name the keys in which two recipes differ: `training.epochs (5, here 8)`."""
-    a, b = dataclasses.asdict(a), dataclasses.asdict(b)
+    a, b = ({s: _in_order(v) for s, v in dataclasses.asdict(each).items()} for each in (a, b))
 
     def shown(section: dict, key: str):
         value = section.get(key, "none")
@@ -211,6 +215,11 @@ def differences(a: Recipe, b: Recipe) -> list[str]:
         for key in a[section] | b[section]
         if a[section].get(key) != b[section].get(key)
     ]
+
+
+def _in_order(section: dict) -> dict:
+    """Turn a section's tables into lists, as the order of classes matters."""
+    return {k: [*v.items()] if isinstance(v, dict) else v for k, v in section.items()}
 
 
 def _read(path: Path) -> str:

@@ -17,7 +17,7 @@ from carvana.competition.facts import car_of
 from carvana.data.dataset import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
-from carvana.models import build_network, load_network, own_variables
+from carvana.models import build_network, is_head, load_network, own_variables
 from carvana.networks import choose_precision, precision_of
 from carvana.recipe import Recipe, differences, load_recipe, parse_recipe, to_toml
 
@@ -107,7 +107,7 @@ class Run:
     recipe: Recipe
     networks: tuple["keras.Model", ...]  # the same one at each of the prediction's scales
     paths: tuple[Path, ...]  # of the files it was loaded from
-    val_dice: float | None = None  # soft dice of the validation photographs, where it is known
+    usual: float | None = None  # the `expected_dice` of validation photographs, where known
 
     @classmethod
     def load(cls, source: str | Path | Sequence[str | Path]) -> "Run":
@@ -119,7 +119,7 @@ class Run:
 
         Raises:
             UsageError: there is nothing of this name, it is not a path, or the members of a list
-                resize photographs differently.
+                resize photographs differently or have other classes.
             CarvanaError: a file is absent or broken, or does not match its recipe.
         """
         if isinstance(source, (list, tuple)):
@@ -150,7 +150,7 @@ class Run:
             networks = _at_each_scale(recipe, network)
         except ValueError as error:
             raise mismatch from error
-        return cls(recipe, networks, (path,), read_val_dice(folder / METRICS))
+        return cls(recipe, networks, (path,), read_usual(folder / METRICS, recipe))
 
     @classmethod
     def _load_mean(cls, sources: Sequence[str | Path]) -> "Run":
@@ -165,13 +165,14 @@ class Run:
                 recipe = parse_recipe(str(arrays["recipe"]), str(path))
                 numbered = sorted(name for name in arrays.files if name.isdecimal())
                 weights = [arrays[name].astype(np.float32) for name in numbered]
-                val_dice = float(arrays["val_dice"]) if "val_dice" in arrays else None
+                key = usual_key(recipe)
+                usual = float(arrays[key]) if key in arrays else None
             if not all(np.isfinite(weight).all() for weight in weights):
                 raise ValueError("not numbers")
             network = build_network(recipe, choose_precision(recipe.training.precision))
             for variable, weight in zip(own_variables(network), weights, strict=True):
                 variable.assign(weight)
-            return cls(recipe, _at_each_scale(recipe, network), (path,), val_dice)
+            return cls(recipe, _at_each_scale(recipe, network), (path,), usual)
         except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
             raise
         except Exception as error:  # NumPy raises whatever the broken part raised
@@ -200,7 +201,7 @@ class Run:
                 raise CarvanaError(
                     f"{self.paths[0]}: does not match its recipe; restore it or train again"
                 ) from error
-        return Run(recipe, tuple(networks), self.paths, self.val_dice)
+        return Run(recipe, tuple(networks), self.paths, self.usual)
 
     def save_weights(self, path: Path) -> None:
         """Write the weights to a small file: convolutions as float16, the rest as float32.
@@ -218,8 +219,8 @@ class Run:
         if [w.shape for w in network.weights] != [w.shape for w in fresh.weights]:
             raise CarvanaError(f"{path}: the run's model does not match its recipe; train again")
         arrays = {"recipe": np.array(to_toml(self.recipe))}
-        if self.val_dice is not None:
-            arrays["val_dice"] = np.array(self.val_dice)
+        if self.usual is not None:
+            arrays[usual_key(self.recipe)] = np.array(self.usual)
         for number, variable in enumerate(own_variables(network)):
             weight = variable.numpy()
             with np.errstate(over="ignore"):
@@ -248,8 +249,8 @@ def fingerprint(recipe: Recipe, paths: Sequence[Path]) -> str:
 def initialize(network: "keras.Model", recipe: Recipe) -> None:
     """Give a fresh network the weights that its recipe starts from, if it names any.
 
-    Pictures may be of another size. Where the number of classes differs, the layers that give
-    logits keep their fresh weights.
+    Pictures may be of another size. Where the classes differ, or their order, the layers that
+    give logits keep their fresh weights.
 
     Raises:
         UsageError: there are no weights of this name, or they are of another network.
@@ -270,9 +271,9 @@ def initialize(network: "keras.Model", recipe: Recipe) -> None:
         )
     weights = start.networks[0].get_weights()
     try:
-        if start.recipe.data.outputs != recipe.data.outputs:
-            pairs = zip(weights, network.get_weights(), strict=True)
-            weights = [old if old.shape == new.shape else new for old, new in pairs]
+        if start.recipe.data.class_names != recipe.data.class_names:
+            pairs = zip(network.weights, weights, strict=True)
+            weights = [new.numpy() if is_head(new) else old for new, old in pairs]
         network.set_weights(weights)
     except ValueError as error:
         raise CarvanaError(
@@ -330,10 +331,19 @@ def find_source(source: str | Path) -> Path:
     return path
 
 
-def read_val_dice(metrics: Path) -> float | None:
-    """Return the soft dice that `metrics.json` records; None where training is not finished."""
+def usual_key(recipe: Recipe) -> str:
+    """Return which figure of a training tells how sure its masks usually are.
+
+    Of one output it is the soft dice of the validation photographs, which calibrated
+    probabilities let expect; that of several classes has a metric of its own.
+    """
+    return "val_expected_dice" if recipe.data.classes else "val_dice"
+
+
+def read_usual(metrics: Path, recipe: Recipe) -> float | None:
+    """Return that figure from `metrics.json`; None where training is not finished."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads(metrics.read_text(encoding="utf-8"))["val_dice"])
+        return float(json.loads(metrics.read_text(encoding="utf-8"))[usual_key(recipe)])
     return None
 
 
@@ -341,17 +351,12 @@ def mean_of(runs: Sequence[Run], sources: Sequence[str | Path]) -> Run:
     """Return the run that predicts the mean of several; the first one's recipe decides how.
 
     Raises:
-        UsageError: they resize photographs differently; the one of `sources` is named.
+        UsageError: see `check_mean`.
     """
     first = runs[0]
     if len(runs) == 1:
         return first
-    for run, source in zip(runs, sources, strict=True):
-        if run.recipe.prediction_inputs != first.recipe.prediction_inputs:
-            raise UsageError(
-                f"{source}: resizes photographs differently from {sources[0]}; average runs "
-                "of one recipe"
-            )
+    check_mean([run.recipe for run in runs], sources)
     means = []
     for networks in zip(*(run.networks for run in runs), strict=True):
         for number, network in enumerate(networks):
@@ -361,8 +366,25 @@ def mean_of(runs: Sequence[Run], sources: Sequence[str | Path]) -> Run:
             mean = keras.layers.Average()([network(inputs) for network in networks])
             means.append(keras.Model(inputs, mean))
     paths = tuple(path for run in runs for path in run.paths)
-    known = [run.val_dice for run in runs if run.val_dice is not None]
+    known = [run.usual for run in runs if run.usual is not None]
     return Run(first.recipe, tuple(means), paths, min(known, default=None))
+
+
+def check_mean(recipes: Sequence[Recipe], sources: Sequence[str | Path]) -> None:
+    """Make sure that the outputs of several runs mean the same, so that they can be averaged.
+
+    Raises:
+        UsageError: they do not; the one of `sources` is named.
+    """
+    first = recipes[0]
+    for recipe, source in zip(recipes, sources, strict=True):
+        what = ""
+        if recipe.prediction_inputs != first.prediction_inputs:
+            what = "resizes photographs differently from"
+        elif recipe.data.other_classes(first.data):
+            what = "has other classes, or in another order, than"
+        if what:
+            raise UsageError(f"{source}: {what} {sources[0]}; average runs of one recipe")
 
 
 def shipped_names() -> list[str]:

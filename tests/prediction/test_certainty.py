@@ -18,6 +18,19 @@ def test_expected_dice_by_hand():
     assert expected_dice(np.zeros((4, 5), np.float32)) == 1
     classes = np.stack([sure / 2, 1 - sure / 2, np.zeros_like(sure)], axis=-1)
     assert expected_dice(classes) == pytest.approx((0.5 + (3 * 0.25 + 3) / 4.5) / 2)
+    assert expected_dice(classes, background=1) == pytest.approx(0.5)
+
+
+def test_an_object_the_model_is_blind_in_makes_a_mask_unsure():
+    usual = np.zeros((100, 100, 3), np.float32)
+    usual[:, :50, 1], usual[:, 50:, 0] = 1, 1  # road and background, both sure
+    blind = usual.copy()
+    blind[:20, 50:70] = (0.6, 0.02, 0.38)  # something the model takes for background
+    assert (blind.argmax(-1) == usual.argmax(-1)).all()
+    assert not is_unsure(expected_dice(usual, 0), usual=0.9)
+    assert is_unsure(expected_dice(blind, 0), usual=0.9)
+    assert is_unsure(0.3, usual=0.6)  # also where masks are usually far from sure
+    assert not is_unsure(0.5, usual=0.6)
 
 
 def test_expected_dice_is_what_calibrated_probabilities_score():

@@ -130,7 +130,7 @@ def test_what_a_model_is_known_without_tensorflow(trained):
     for sources in ([trained[1]], [trained[1], trained[1]], ["sharp"]):
         run, known = load(sources).run, Trained.read(sources)
         assert known.fingerprint() == run.fingerprint()
-        assert (known.recipe, known.val_dice) == (run.recipe, run.val_dice)
+        assert (known.recipe, known.usual) == (run.recipe, run.usual)
 
 
 def test_addresses(trained, capsys, monkeypatch):

@@ -22,7 +22,7 @@ def fresh():
 class Disc:
     """Predicts a disc with a soft edge in the middle of any photograph."""
 
-    background, val_dice = 0, None
+    background, usual = 0, None
 
     def predict(self, photographs, finish):
         for path in photographs:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from carvana.data.dataset import Pair
-from carvana.prediction.evaluate import dice_by_class
+from carvana.prediction.evaluate import count_overlap, dice_by_class, mean_dice
 from carvana.recipe import load_recipe
 from carvana.report.examine import (
     BANDS,
@@ -33,11 +33,11 @@ def test_dice_at_each_threshold_is_that_of_the_mask_there(model):
     probability[:3] = [[0.0], [0.5], [1.0]]
     result = examine(model, Pair("a.jpg", None, None), probability, truth)
     wanted = [
-        dice_by_class(model.decide(probability, threshold), truth, DATA)[0]
+        dice_by_class(count_overlap(model.decide(probability, threshold), truth, DATA))[0]
         for threshold in THRESHOLDS.astype(np.float32)
     ]
     assert result.at_thresholds == pytest.approx(wanted)
-    assert result.dice == dice_by_class(model.decide(probability), truth, DATA)[0]
+    assert result.dice == mean_dice(result.overlap, DATA)
     empty = examine(model, Pair("a.jpg", None, None), np.zeros_like(probability), truth * 0)
     assert (empty.at_thresholds == 1).all()
 

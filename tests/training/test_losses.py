@@ -3,12 +3,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from carvana.prediction.certainty import expected_dice
 from carvana.training.losses import (
     BinaryCrossentropyDice,
     CategoricalCrossentropyDice,
     ClassDice,
     CountedAccuracy,
     CountedCrossentropy,
+    ExpectedDice,
     dice,
     dice_by_class,
 )
@@ -62,22 +64,41 @@ def test_dice_by_class_by_hand_ignores_what_is_of_no_class():
         (2 * 0.6 + 1) / (1 + 0.1 + 0.6 + 0.1 + 1),
     ]
     np.testing.assert_allclose(dice_by_class(SHARES, CLASSES), want, rtol=1e-5)
-    metric = ClassDice([1, 2])
-    metric.update_state(SHARES, CLASSES)
-    assert float(metric.result()) == pytest.approx((want[1] + want[2]) / 2)
-    # Over an epoch all pixels count alike, and a class that does not occur does not count.
-    metric.update_state(SHARES, CLASSES)
-    twice = (2 * 2 * 0.75 * 0.4 + 1) / (2 * (0.75 + 0.1 + 0.2 + 0.4) + 1)
-    first = ClassDice([1])
-    first.update_state(np.concatenate([SHARES, SHARES]), np.concatenate([CLASSES, CLASSES]))
-    assert float(first.result()) == pytest.approx(twice)
-    absent = ClassDice([1, 2])
-    absent.update_state(SHARES * np.array([1, 1, 0], np.float32), CLASSES)
-    only = (2 * 0.75 * 0.4 + 1) / (0.75 + 0.1 + 0.4 + 1)
-    assert float(absent.result()) == pytest.approx(only)
-    accuracy = CountedAccuracy()
-    accuracy.update_state(SHARES, CLASSES)
-    assert float(accuracy.result()) == pytest.approx(2 / 3)
+
+
+def measure(metric, *batches):
+    for truth, probabilities in batches:
+        metric.update_state(truth, probabilities)
+    return float(metric.result())
+
+
+def test_class_dice_is_that_of_labels_summed_over_the_epoch():
+    batch = SHARES, CLASSES  # predicted: the first, the third, the first, and one ignored
+    want = [2 * 1.25 / (1.25 + 2), 0, 1]
+    for place in range(3):
+        assert measure(ClassDice([place]), batch) == pytest.approx(want[place])
+    assert measure(ClassDice([1, 2]), batch) == pytest.approx(0.5)
+    # A class missed in the one photograph that shows it is missed in the set.
+    other = np.zeros_like(SHARES) + np.array([1, 0, 0], np.float32)
+    missed = measure(ClassDice([2]), (SHARES, other), *[(other, other)] * 9)
+    assert missed == 0
+    # One that is in no mask is left out of the mean, and has none of its own.
+    first = SHARES * np.array([1, 0, 0], np.float32)
+    assert measure(ClassDice([0, 1]), (first, other)) == pytest.approx(2 * 1.25 / 2.5)
+    assert np.isnan(measure(ClassDice([1]), (first, other)))
+    assert measure(ClassDice([1, 2]), (first, other)) == 1
+
+
+def test_expected_dice_is_that_of_certainty():
+    rng = np.random.default_rng(3)
+    batch = rng.dirichlet([0.2] * 4, (3, 20, 30)).astype(np.float32)
+    batch[..., 1] *= np.array([0, 1e-3, 1], np.float32)[:, None, None]  # hardly there in two
+    want = np.mean([expected_dice(each, 0) for each in batch])
+    assert measure(ExpectedDice([1, 2, 3]), (batch, batch)) == pytest.approx(want, rel=1e-5)
+
+
+def test_accuracy_does_not_count_ignored_pixels():
+    assert measure(CountedAccuracy(), (SHARES, CLASSES)) == pytest.approx(2 / 3)
 
 
 def test_crossentropy_of_classes_by_hand():

@@ -1,14 +1,18 @@
 import keras
 import numpy as np
+import pytest
 
+from carvana.models import build_network
+from carvana.recipe import load_recipe
 from carvana.training.optimizers import ConvolutionMuon
 
 rng = np.random.default_rng(1)
 
 
-def step(shape, gradient, start=0.0, **settings):
+def step(shape, gradient, start=0.0, name="conv2d", **settings):
     """Take one step; return the change."""
-    variable = keras.Variable(np.full(shape, start, np.float32))
+    with keras.name_scope(name):
+        variable = keras.Variable(np.full(shape, start, np.float32))
     optimizer = ConvolutionMuon(0.1, **settings)
     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
     return variable.numpy() - np.float32(start)
@@ -38,17 +42,36 @@ def test_the_gram_matrix_gives_the_plain_iteration():
 def test_only_the_kernels_of_muon_decay():
     change = step((3, 3, 8, 32), np.zeros((3, 3, 8, 32), np.float32), start=1, weight_decay=0.01)
     np.testing.assert_allclose(change, -0.1 * 0.01, rtol=1e-4)
-    for shape in ((5,), (1, 1, 8, 16)):
-        assert not step(shape, np.zeros(shape, np.float32), start=1, weight_decay=0.01).any()
+    for shape, name in (((5,), "conv2d"), ((1, 1, 8, 32), "head")):
+        still = np.zeros(shape, np.float32)
+        assert not step(shape, still, start=1, name=name, weight_decay=0.01).any()
 
 
 def test_all_else_is_adams():
-    for shape in ((5,), (1, 1, 8, 16), (3, 4)):
+    for shape, name in (((5,), "conv2d"), ((1, 1, 8, 48), "head"), ((3, 4), "dense")):
         gradient = rng.normal(size=shape).astype(np.float32)
         variable = keras.Variable(np.zeros(shape, np.float32))
         adam = keras.optimizers.Adam(0.03)
         adam.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        np.testing.assert_allclose(step(shape, gradient), variable.numpy(), rtol=1e-4)
+        np.testing.assert_allclose(step(shape, gradient, name=name), variable.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("recipe", "heads"), [("sharper", 3), ("quick", 1), ("blog", 1)])
+def test_the_head_alone_of_all_kernels_is_adams_whatever_its_size(recipe, heads):
+    classes = "data.classes={background=0, a=1, b=2, c=3}"
+    small = {"blog": "model.filters=4", "quick": "model.filters=[8, 16]"}
+    settings = [classes, small.get(recipe, "model.fine_filters=[16, 12]")]
+    recipe = load_recipe(
+        recipe, [*settings, "model.encoder_levels=0"][: 2 if recipe == "blog" else 3]
+    )
+    network = build_network(recipe, "float32")
+    optimizer = ConvolutionMuon()
+    optimizer.build(network.trainable_variables)
+    kernels = [v for v in network.trainable_variables if len(v.shape) == 4]
+    adams = [v for v in kernels if optimizer._is_adams(v)]
+    assert len(adams) == heads < len(kernels)
+    assert {v.shape[-1] % 4 for v in adams} == {0}  # a multiple of the classes
+    assert all(v.path.split("/")[-2] == "head" for v in adams)
 
 
 def test_it_is_saved_and_loaded_with_the_model(tmp_path):

@@ -34,7 +34,7 @@ class Member:
 
     dice: float  # its own, over what it held out
     count: int
-    gain: float | None  # the mean's Dice with it less that without it; None where it is alone
+    gain: float | None  # the mean's Dice with it minus that without it; None where it is alone
 
 
 @dataclass
@@ -46,7 +46,8 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)  # "Public", "Private" -> mean
     worst: list[tuple[float, str]] = field(default_factory=list)  # (dice, image), worst first
     views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
-    classes: dict[str, float] = field(default_factory=dict)  # of several classes, each one's mean
+    classes: dict[str, float] = field(default_factory=dict)  # of several classes, each one's
+    absent: list[str] = field(default_factory=list)  # classes in no mask, true or predicted
     members: dict[str, Member] = field(default_factory=dict)  # of several runs, each one's
     note: str = ""  # what looks like a mistake
 

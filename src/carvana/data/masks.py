@@ -21,6 +21,7 @@ PALETTE = (
     *("#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
 )
 IGNORED = 255  # the label of pixels that do not count
+LEAST_SHARE = 1e-3  # of the pixels: a class expected on fewer says nothing of how sure a mask is
 
 
 @dataclass

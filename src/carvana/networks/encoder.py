@@ -6,8 +6,8 @@ import numpy as np
 
 from carvana.backend import keras
 from carvana.errors import CarvanaError
+from carvana.networks.names import ENCODER
 
-ENCODER = "encoder"  # its name within a network
 WEIGHTS = Path(__file__).parent / "efficientnet_lite2.npz"  # its card is beside it
 BLOCKS = [  # kernel, stride, expansion, filters, as in the EfficientNet-Lite2 of Tan et al. (2020)
     (3, 1, 1, 16),

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from carvana.backend import keras
 from carvana.networks.encoder import imagenet_encoder
+from carvana.networks.names import HEAD
 from carvana.sections import Filters, section
 
 STEM = 4  # pixels a side that become channels, on the way in and on the way out
@@ -201,7 +202,7 @@ def _space_to_depth(picture):
 
 def _logits(x, num_classes: int, **settings):
     """Turn features into float32 logits, those of STEM x STEM pixels at each place."""
-    x = keras.layers.Conv2D(STEM**2 * num_classes, 1, dtype="float32", **settings)(x)
+    x = keras.layers.Conv2D(STEM**2 * num_classes, 1, dtype="float32", name=HEAD, **settings)(x)
     _, height, width, _ = x.shape
     x = keras.ops.reshape(x, (-1, width, STEM, STEM * num_classes))
     x = keras.ops.transpose(x, (0, 2, 1, 3))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from carvana.backend import keras, keras_settings
+from carvana.networks.names import HEAD
 from carvana.sections import Filters, section
 
 
@@ -114,8 +115,8 @@ def _connect(
         x = keras.layers.Concatenate()([skips[level], x])
         x = _block(x, filters * 2**level)
     if keras.config.dtype_policy().compute_dtype == "float32":
-        outputs = keras.layers.Conv2D(num_classes, 1, activation=output_activation)(x)
+        outputs = keras.layers.Conv2D(num_classes, 1, activation=output_activation, name=HEAD)(x)
     else:  # as TensorFlow's guide to mixed precision: probabilities in float32, not their logits
-        outputs = keras.layers.Conv2D(num_classes, 1)(x)
+        outputs = keras.layers.Conv2D(num_classes, 1, name=HEAD)(x)
         outputs = keras.layers.Activation(output_activation, dtype="float32")(outputs)
     return outputs

@@ -30,7 +30,16 @@ from carvana.prediction.predict import Model, load
 from carvana.prediction.rows import Job, Manifest, Shard
 from carvana.prediction.stream import make_shards
 from carvana.recipe import Recipe, load_recipe, parse_recipe
-from carvana.run import METRICS, MODEL, RECIPE, find_source, fingerprint, read_val_dice
+from carvana.run import (
+    METRICS,
+    MODEL,
+    RECIPE,
+    check_mean,
+    find_source,
+    fingerprint,
+    read_usual,
+    usual_key,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Trained:
     sources: tuple[str, ...]  # that a worker loads
     recipe: Recipe
     paths: tuple[Path, ...]
-    val_dice: float | None
+    usual: float | None
 
     def fingerprint(self) -> str:
         """Return what `Run.fingerprint` does."""
@@ -51,11 +60,12 @@ class Trained:
         """Read what `Run.load` would load, without TensorFlow.
 
         Raises:
-            UsageError: there is nothing of a name.
+            UsageError: there is nothing of a name, or the runs cannot be averaged.
             CarvanaError: a file is absent or broken.
         """
         found = [find_source(source) for source in sources]
         recipes, paths, dices = zip(*map(_read_source, found), strict=True)
+        check_mean(recipes, sources)
         known = [dice for dice in dices if dice is not None]
         return cls(
             tuple(str(p.absolute()) for p in found), recipes[0], paths, min(known, default=None)
@@ -66,11 +76,13 @@ def _read_source(path: Path) -> tuple[Recipe, Path, float | None]:
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise CarvanaError(f"{path / MODEL}: no such model; run `carvana train` first")
-        return load_recipe(path / RECIPE), path / MODEL, read_val_dice(path / METRICS)
+        recipe = load_recipe(path / RECIPE)
+        return recipe, path / MODEL, read_usual(path / METRICS, recipe)
     try:
         with np.load(path) as arrays:
-            dice = float(arrays["val_dice"]) if "val_dice" in arrays else None
-            return parse_recipe(str(arrays["recipe"]), str(path)), path, dice
+            recipe = parse_recipe(str(arrays["recipe"]), str(path))
+            key = usual_key(recipe)
+            return recipe, path, float(arrays[key]) if key in arrays else None
     except (OSError, ValueError, KeyError) as error:
         raise CarvanaError(f"{path}: is not a weights file; fetch it again") from error
 

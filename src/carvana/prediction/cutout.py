@@ -26,7 +26,7 @@ class Predictor(Protocol):
     """What predicts: `predict.Model`, or `quick.QuickModel`."""
 
     background: int | None  # the background's label
-    val_dice: float | None  # soft dice of the validation photographs
+    usual: float | None  # the `expected_dice` of the validation photographs
 
     def predict(self, photographs: Iterable, finish) -> Iterator: ...
 
@@ -104,7 +104,7 @@ def cut_out(
     targets = _check_targets(photos, out, style)
 
     def write(photo: Path, probability: np.ndarray) -> Path:
-        if is_unsure(expected_dice(probability), model.val_dice):
+        if is_unsure(expected_dice(probability, model.background), model.usual):
             print(
                 f"{photo}: its mask is unsure; the photograph is unlike those the model was "
                 "trained on",

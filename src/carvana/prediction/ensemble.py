@@ -10,11 +10,11 @@ from carvana.competition.score import Member, Score
 from carvana.data.dataset import Pair
 from carvana.errors import UsageError
 from carvana.prediction.evaluate import (
-    dice_by_class,
-    mean_dice,
+    count_overlap,
     read_metrics,
     read_truth,
     record_score,
+    set_dice,
     summarise,
     validation_pairs,
 )
@@ -49,33 +49,34 @@ def score_together(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Sc
     pairs: dict[Path, Pair] = {}
     for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
         data = model.recipe.data
-        if (data.classes, data.masks) != (settings.classes, settings.masks):
+        if data.other_classes(settings) or data.masks != settings.masks:
             raise UsageError(f"{folder}: has other classes or masks than {folders[0]}")
         for pair in validation_pairs(folder, paths, data):
             held_out[pair.image] = (*held_out.get(pair.image, ()), number)
             pairs[pair.image] = pair
 
     scored, own = [], [[] for _ in models]
-    gains: list[list[float]] = [[] for _ in models]
+    compared: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in models]  # with it, without
     predicted = progress(_predict(models, held_out), "scoring", len(held_out))
     for image, members, probabilities in predicted:
         truth, model = read_truth(pairs[image], probabilities[0], settings), models[members[0]]
 
-        def dice(some: list[np.ndarray], truth=truth, model=model) -> list[float]:
-            return dice_by_class(model.decide(np.mean(some, axis=0)), truth, settings)
+        def overlap(some: list[np.ndarray], truth=truth, model=model) -> np.ndarray:
+            return count_overlap(model.decide(np.mean(some, axis=0)), truth, settings)
 
-        together = dice(probabilities)
+        together = overlap(probabilities)
         scored.append((together, image.name))
         for place, member in enumerate(members):
-            own[member].append((dice([probabilities[place]]), image.name))
+            own[member].append((overlap([probabilities[place]]), image.name))
             if len(members) > 1:
-                others = dice([*probabilities[:place], *probabilities[place + 1 :]])
-                gain = mean_dice(together, settings) - mean_dice(others, settings)
-                gains[member].append(gain)
+                others = overlap([*probabilities[:place], *probabilities[place + 1 :]])
+                compared[member].append((together, others))
     result = summarise(scored, settings, worst)
-    for folder, values, gained in zip(folders, own, gains, strict=True):
-        alone = summarise(values, settings, worst)
-        gain = float(np.mean(gained)) if gained else None
+    for folder, values, both in zip(folders, own, compared, strict=True):
+        alone, gain = summarise(values, settings, worst), None
+        if both:
+            with_it, without = zip(*both, strict=True)
+            gain = set_dice(with_it, settings) - set_dice(without, settings)
         result.members[str(folder)] = Member(alone.mean, alone.count, gain)
         record_score(folder, alone.mean)
     return result

@@ -41,8 +41,8 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     read_metrics(folder)
     settings = model.recipe.data
 
-    def compare(pair: Pair, probability: np.ndarray, truth: np.ndarray) -> tuple[list[float], str]:
-        return dice_by_class(model.decide(probability), truth, settings), pair.name
+    def compare(pair: Pair, probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, str]:
+        return count_overlap(model.decide(probability), truth, settings), pair.name
 
     pairs = validation_pairs(folder, paths, settings)
     result = summarise(predict_pairs(model, pairs, compare), settings, worst)
@@ -146,12 +146,12 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
             "predict them too"
         )
 
-    def compare(stem: str) -> tuple[list[float], str]:
+    def compare(stem: str) -> tuple[np.ndarray, str]:
         pair = [read_mask(path, settings) for path in (found[stem], wanted[stem])]
         if pair[0].shape != pair[1].shape:
             (h, w), (height, width) = (mask.shape for mask in pair)
             raise CarvanaError(f"{found[stem]}: is {w}x{h}, the true mask {width}x{height}")
-        return dice_by_class(*pair, settings), wanted[stem].name
+        return count_overlap(*pair, settings), wanted[stem].name
 
     return summarise(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
 
@@ -177,8 +177,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return masks
 
 
-def dice_by_class(labels: np.ndarray, truth: np.ndarray, settings: Data) -> list[float]:
-    """Compute the Dice of each class: 2 |A and B| / (|A| + |B|), both empty counts 1.
+def count_overlap(labels: np.ndarray, truth: np.ndarray, settings: Data) -> np.ndarray:
+    """Count the pixels that Dice is made of: 2 |A and B| and |A| + |B| of each class.
 
     Args:
         labels: predicted labels, (height, width) uint8.
@@ -186,41 +186,58 @@ def dice_by_class(labels: np.ndarray, truth: np.ndarray, settings: Data) -> list
         settings: the recipe's classes; without them the car alone is compared.
 
     Returns:
-        A number in [0, 1] for each class, or one for the car.
+        (classes, 2) int64, or (1, 2) of the car. The sum over photographs is that of a set.
     """
-    if not settings.classes:
-        return [_dice(labels == 1, truth == 1)]
-    counted = truth != IGNORED
-    return [
-        _dice((labels == label) & counted, truth == label) for label in range(len(settings.classes))
+    masks = [(labels == 1, truth == 1)]
+    if settings.classes:
+        counted = truth != IGNORED
+        each = range(len(settings.classes))
+        masks = [((labels == label) & counted, truth == label) for label in each]
+    counts = [
+        (2 * np.count_nonzero(a & b), np.count_nonzero(a) + np.count_nonzero(b)) for a, b in masks
     ]
+    return np.array(counts, np.int64)
 
 
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
-    return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
+def dice_by_class(overlap: np.ndarray) -> np.ndarray:
+    """Return each class's Dice, (classes,); NaN for one that is in neither mask."""
+    shared, total = overlap.T
+    return np.divide(shared, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
-def mean_dice(by_class: Sequence[float], settings: Data) -> float:
-    """Average Dice over the classes, but for one that is called "background"."""
+def mean_dice(overlap: np.ndarray, settings: Data) -> float:
+    """Average Dice over the classes that occur, but for "background"; 1 if none occurs."""
     counted = [i for i, name in enumerate(settings.classes) if name != "background"] or [0]
-    return float(np.mean([by_class[i] for i in counted]))
+    dice = dice_by_class(overlap)[counted]
+    return float(np.nanmean(dice)) if np.isfinite(dice).any() else 1.0
 
 
-def summarise(
-    scored: Iterable[tuple[Sequence[float], str]], settings: Data, worst: int = 10
-) -> Score:
-    """Average over images: pairs of an image's Dice by class, and its name."""
-    by_class, listed = [], []
-    for values, name in scored:
-        by_class.append(values)
-        listed.append((mean_dice(values, settings), name))
-    listed.sort()
-    means = np.mean(by_class, axis=0).tolist()  # of each class
+def set_dice(overlaps: Sequence[np.ndarray], settings: Data) -> float:
+    """Return the Dice of a set of photographs.
+
+    Without classes it is the competition's: the mean over photographs. Of several classes it is
+    the mean over classes, each one's pixels summed over the set: a class that few photographs
+    show counts by those alone.
+    """
+    if settings.classes:
+        return mean_dice(np.sum(overlaps, axis=0), settings)
+    return float(np.mean([mean_dice(overlap, settings) for overlap in overlaps]))
+
+
+def summarise(scored: Iterable[tuple[np.ndarray, str]], settings: Data, worst: int = 10) -> Score:
+    """Score a set of photographs: pairs of `count_overlap` and a name."""
+    overlaps, names = zip(*scored, strict=True)
+    ranked = sorted(
+        (mean_dice(each, settings), name) for each, name in zip(overlaps, names, strict=True)
+    )
+    by_class = dict(
+        zip(settings.classes, dice_by_class(np.sum(overlaps, axis=0)).tolist(), strict=False)
+    )
     return Score(
-        mean=float(np.mean([dice for dice, _ in listed])),
-        count=len(listed),
-        worst=listed[:worst],
-        views={} if settings.classes else mean_by_view(listed),
-        classes=dict(zip(settings.classes, means, strict=False)),
+        mean=set_dice(overlaps, settings),
+        count=len(names),
+        worst=ranked[:worst],
+        views={} if settings.classes else mean_by_view(ranked),
+        classes={name: dice for name, dice in by_class.items() if dice == dice},
+        absent=[name for name, dice in by_class.items() if dice != dice],
     )

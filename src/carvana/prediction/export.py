@@ -19,7 +19,7 @@ from carvana.data.folders import list_images
 from carvana.data.images import read_photograph
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing_folder
-from carvana.prediction.evaluate import dice_by_class
+from carvana.prediction.evaluate import count_overlap, mean_dice
 from carvana.prediction.examples import example
 from carvana.prediction.formats import FORMATS, Engine, check_installed
 from carvana.prediction.predict import Model
@@ -172,7 +172,8 @@ class Check:
             labels.append(self.model.decide(probabilities))
         self.labels, self.masks = labels, self.masks or labels
         pairs = zip(labels, self.masks, strict=True)
-        dice = [np.mean(dice_by_class(*pair, self.settings)) for pair in pairs]
+        overlaps = [count_overlap(*pair, self.settings) for pair in pairs]
+        dice = [mean_dice(overlap, self.settings) for overlap in overlaps]
         median = 1e3 * statistics.median(seconds)
         self.rows.append(Measured(name, megabytes, median, float(np.mean(dice)), float(min(dice))))
         return self.rows[-1]
@@ -273,7 +274,7 @@ def _describe(
         },
         "threshold": None if many else recipe.prediction.threshold,
         "classes": recipe.data.class_names,
-        "val_dice": run.val_dice,
+        "usual_dice": run.usual,
         "inside": {
             "network_sizes": sizes,
             "method": recipe.input.method,

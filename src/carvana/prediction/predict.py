@@ -67,9 +67,9 @@ class Model:
         return self.recipe.data.background
 
     @property
-    def val_dice(self) -> float | None:
-        """The soft dice of the validation photographs, where it is known."""
-        return self.run.val_dice
+    def usual(self) -> float | None:
+        """The `expected_dice` of the validation photographs, where it is known."""
+        return self.run.usual
 
     def mask(self, photograph: Photograph) -> np.ndarray:
         """Return where the car is, or of several classes which one each pixel is of.

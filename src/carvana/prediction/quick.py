@@ -55,7 +55,7 @@ class QuickModel:
             method = about["inside"]["method"]
             names = about["classes"]
             self.background = names.index("background") if "background" in names else None
-            self.val_dice = about["val_dice"]
+            self.usual = about["usual_dice"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CarvanaError(f"{folder}: is not a readable export; delete it") from error
         self._largest = Input(height=height, width=width, method=method, antialias=False)

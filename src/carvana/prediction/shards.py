@@ -81,7 +81,7 @@ def write_submission(
     with _made(model, job, list_images(images), out, part, minutes, make) as rows:
         if rows:
             expected = _write_csv(out, rows)
-            write_review(review_of(out), expected, model.run.val_dice)
+            write_review(review_of(out), expected, model.run.usual)
 
 
 def write_masks(
@@ -131,7 +131,7 @@ def write_masks(
     with _made(model, job, names, out / "masks", part, minutes, make) as rows:
         if rows:
             expected = [(name, value) for name, value, _ in rows]
-            write_review(review_of(out), expected, model.run.val_dice)
+            write_review(review_of(out), expected, model.run.usual)
 
 
 def merge(out: Path, parts: Sequence[Path]) -> int:
@@ -210,7 +210,7 @@ def _made(
     until = time.monotonic() + 60 * minutes
     recipe = model.run.recipe
     size = shard_size(len(names), recipe.prediction.batch_size)
-    manifest = Manifest(job.key, model.run.val_dice, size, names)
+    manifest = Manifest(job.key, model.run.usual, size, names)
     try:
         with _alone(out, part):
             open_folder(job, manifest, shared=part is not None)

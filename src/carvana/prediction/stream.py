@@ -156,7 +156,7 @@ class Begun:
 
 def _finish(model: Model, job: Job, path: Path, probability: np.ndarray) -> tuple[float, str]:
     """Return a photograph's expected dice and its run lengths, or write its label map."""
-    expected = round(expected_dice(probability), 6)
+    expected = round(expected_dice(probability, model.background), 6)
     labels = model.decide(probability, job.threshold)
     if job.masks is None:
         return expected, rle.encode(labels)

@@ -9,7 +9,7 @@ from carvana.competition.facts import Paths
 from carvana.data.dataset import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import real_path, write_text
-from carvana.prediction.evaluate import read_metrics
+from carvana.prediction.evaluate import read_metrics, summarise
 from carvana.recipe import Recipe, differences
 from carvana.report.charts import Chart, histogram, limits
 from carvana.report.examine import Examined, examine_run
@@ -56,7 +56,7 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
         raise CarvanaError(f"{paths.root}: no such data folder; name it with --data")
     recipes = [read_run(folder)[0] for folder in folders]
     for folder, recipe in zip(folders, recipes, strict=True):
-        if recipe.data.classes != recipes[0].data.classes:
+        if recipe.data.other_classes(recipes[0].data):
             raise UsageError(f"{folder}: has other classes than {folders[0]}; compare runs of one")
     names = set.intersection(*(names_in(folder / SPLIT, "validation") for folder in folders))
     if not names:
@@ -100,16 +100,17 @@ def _figures(
     columns = []
     for folder, recipe, run in zip(folders, recipes, examined, strict=True):
         metrics, dices = read_metrics(folder), [one.dice for one in run]
+        score = summarise([(one.overlap, one.name) for one in run], recipe.data)
         errors = sum(one.errors.sum() for one in run) / sum(one.pixels.sum() for one in run)
         column = {
-            "mean Dice": f"{np.mean(dices):.4f}",
+            "mean Dice": f"{score.mean:.4f}",
             "median": f"{np.median(dices):.4f}",
             "worst photograph": f"{min(dices):.4f}",
             "wrong pixels": f"{errors:.2%}",
         }
-        by_class = np.mean([one.by_class for one in run], axis=0)
-        for name, dice in zip(recipe.data.classes, by_class, strict=False):
-            column[f"Dice of {name}"] = f"{dice:.4f}"
+        for name in recipe.data.classes:
+            dice = score.classes.get(name)
+            column[f"Dice of {name}"] = "absent" if dice is None else f"{dice:.4f}"
         column |= {
             "network": recipe.model.network,
             "parameters": f"{metrics.get('parameters', 0):,}",

@@ -11,7 +11,7 @@ from carvana.data.dataset import Pair
 from carvana.data.masks import IGNORED
 from carvana.prediction.certainty import expected_dice
 from carvana.prediction.evaluate import (
-    dice_by_class,
+    count_overlap,
     mean_dice,
     predict_pairs,
     record_score,
@@ -32,7 +32,7 @@ class Examined:
 
     pair: Pair
     dice: float  # the mean over classes, but for the background
-    by_class: list[float]
+    overlap: np.ndarray  # as `count_overlap` returns
     expected: float  # Dice, as its probabilities tell
     at_thresholds: np.ndarray | None  # (thresholds,) Dice; None of several classes
     errors: np.ndarray  # (missed, extra, confused; bands) pixels
@@ -70,7 +70,7 @@ def examine_run(
 
     examined = list(predict_pairs(model, pairs, measure, f"predicting, {folder.name}"))
     if names is None:
-        scored = ((one.by_class, one.name) for one in examined)
+        scored = ((one.overlap, one.name) for one in examined)
         record_score(folder, summarise(scored, settings).mean)
     return settings, examined
 
@@ -78,14 +78,14 @@ def examine_run(
 def examine(model: Model, pair: Pair, probability: np.ndarray, truth: np.ndarray) -> Examined:
     """Measure one photograph; arguments as `predict_pairs` gives them."""
     settings, labels = model.recipe.data, model.decide(probability)
-    by_class = dice_by_class(labels, truth, settings)
+    overlap = count_overlap(labels, truth, settings)
     kinds = error_kinds(labels, truth, settings)
     errors, pixels = _by_distance(kinds, truth)
     return Examined(
         pair=pair,
-        dice=mean_dice(by_class, settings),
-        by_class=by_class,
-        expected=expected_dice(probability),
+        dice=mean_dice(overlap, settings),
+        overlap=overlap,
+        expected=expected_dice(probability, settings.background),
         at_thresholds=None if settings.classes else _by_threshold(probability, truth == 1),
         errors=errors,
         pixels=pixels,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from carvana.competition.facts import VIEWS, view_of
 from carvana.data.dataset import group_pairs
+from carvana.prediction.evaluate import summarise
 from carvana.recipe import Data, Recipe
 from carvana.report.charts import Chart, histogram, limits, spread
 from carvana.report.examine import BANDS, THRESHOLDS, Examined
@@ -59,6 +60,7 @@ class Validation:
     by_subject: Chart | None
     subjects: int
     classes: list[tuple[str, float]]
+    absent: list[str]  # classes in no mask, true or predicted
     figure: list[list[str]]
     pictures: list[Picture]
     worst_places: list[int]  # of `pictures`
@@ -81,7 +83,7 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
     place = {name: number for number, name in enumerate(shown)}
     views, subjects = _by_view(ranked), _by_subject(ranked, settings)
     subject = subject_of(settings)
-    by_class = np.mean([one.by_class for one in ranked], axis=0).tolist()
+    score = summarise([(one.overlap, one.name) for one in ranked], settings)
     thresholds, best = _thresholds(ranked, recipe)
     certainty, ranks = _certainty(ranked, settings)
     errors = np.sum([one.errors for one in ranked], axis=0)  # (kinds, bands)
@@ -89,7 +91,7 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
     total = max(errors.sum(), 1)
     return Validation(
         count=len(ranked),
-        mean=float(np.mean(dices)),
+        mean=score.mean,
         median=float(np.median(dices)),
         worst=dices[0],
         distribution=histogram("Dice of the validation photographs", {"": dices})[0],
@@ -98,7 +100,8 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
         if subjects
         else None,
         subjects=len(subjects),
-        classes=list(zip(settings.classes, by_class, strict=False)),
+        classes=list(score.classes.items()),
+        absent=score.absent,
         figure=[side_by_side(one, settings) for one in _typical(ranked)],
         pictures=[view(one, settings) for one in shown.values()],
         worst_places=[place[one.name] for one in ranked[:worst]],

@@ -32,13 +32,15 @@ from carvana.run import (
 COLUMNS = [  # of history.csv; empty where an epoch was cut short
     *("epoch", "steps", "seconds", "accuracy", "dice", "loss"),
     *("val_accuracy", "val_dice", "val_loss"),
-]  # and of several classes val_dice_<class> each
+]  # and of several classes val_expected_dice, and val_dice_<class> each; empty if it is absent
 SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
 
 
 def columns(recipe: Recipe) -> list[str]:
     """Return the columns of a recipe's history."""
-    return [*COLUMNS, *(f"val_dice_{name}" for name in recipe.data.classes)]
+    classes = recipe.data.classes
+    more = ["val_expected_dice", *(f"val_dice_{name}" for name in classes)] if classes else []
+    return [*COLUMNS, *more]
 
 
 def check_run(run: Path, recipe: Recipe) -> None:
@@ -270,8 +272,9 @@ def write_metrics(
         "device": describe_device(),
     }
     if recipe.data.classes:
+        metrics["val_expected_dice"] = float(last["val_expected_dice"])
         by_class = {name: float(last[f"val_dice_{name}"]) for name in recipe.data.classes}
-        metrics["val_dice_by_class"] = by_class
+        metrics["val_dice_by_class"] = {n: dice for n, dice in by_class.items() if dice == dice}
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
 

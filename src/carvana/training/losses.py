@@ -5,6 +5,7 @@ car's, or each class's (of ignored pixels: of none). `probabilities` have the sa
 """
 
 from carvana.backend import keras
+from carvana.data.masks import LEAST_SHARE
 from carvana.recipe import Recipe
 
 SMOOTH = 1.0  # added to both sides of Dice's fraction, as in the article
@@ -94,7 +95,10 @@ class CategoricalCrossentropyDice(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="carvana")
 class ClassDice(keras.metrics.Metric):
-    """Dice of some classes over all pixels of an epoch: the mean of those that occur.
+    """Dice of some classes, each one's pixels summed over an epoch: the mean of those that occur.
+
+    What `prediction.evaluate.set_dice` computes at full size: a pixel is of its most probable
+    class. A class in neither the true nor the predicted masks is left out; alone, it has NaN.
 
     Args:
         places: of the classes among the outputs.
@@ -104,24 +108,54 @@ class ClassDice(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.places = list(places)
         shape = (len(self.places),)
-        self.both = self.add_weight(shape=shape, initializer="zeros", name="both")
-        self.true = self.add_weight(shape=shape, initializer="zeros", name="true")
-        self.predicted = self.add_weight(shape=shape, initializer="zeros", name="predicted")
+        self.shared = self.add_weight(shape=shape, initializer="zeros", name="shared")
+        self.total = self.add_weight(shape=shape, initializer="zeros", name="total")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         ops = keras.ops
-        masks, probabilities = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        probabilities *= ops.sum(masks, axis=-1, keepdims=True)  # of ignored pixels none
-        masks, probabilities = (ops.take(x, self.places, axis=-1) for x in (masks, probabilities))
-        self.both.assign_add(ops.sum(masks * probabilities, axis=(0, 1, 2)))
-        self.true.assign_add(ops.sum(masks, axis=(0, 1, 2)))
-        self.predicted.assign_add(ops.sum(probabilities, axis=(0, 1, 2)))
+        masks = ops.cast(y_true, "float32")
+        labels = ops.one_hot(ops.argmax(y_pred, -1), masks.shape[-1], dtype="float32")
+        counted = ops.sum(masks, axis=-1, keepdims=True)  # of ignored pixels nothing
+        masks, labels = (ops.take(x, self.places, axis=-1) for x in (masks, labels))
+        self.shared.assign_add(2 * ops.sum(masks * labels, axis=(0, 1, 2)))
+        self.total.assign_add(ops.sum(masks + labels * counted, axis=(0, 1, 2)))
 
     def result(self):
         ops = keras.ops
-        dice = (2.0 * self.both + SMOOTH) / (self.true + self.predicted + SMOOTH)
-        occurs = ops.cast(self.true > 0, "float32")
-        return ops.sum(dice * occurs) / ops.maximum(ops.sum(occurs), 1.0)
+        occurs = self.total > 0
+        dice = ops.where(occurs, self.shared / ops.where(occurs, self.total, 1.0), 0.0)
+        count = ops.sum(ops.cast(occurs, "float32"))
+        none = float("nan") if len(self.places) == 1 else 1.0
+        return ops.where(count > 0, ops.sum(dice) / ops.maximum(count, 1.0), none)
+
+    def get_config(self):
+        return {**super().get_config(), "places": self.places}
+
+
+@keras.saving.register_keras_serializable(package="carvana")
+class ExpectedDice(keras.metrics.Mean):
+    """The Dice that probabilities of several classes let expect, averaged over photographs.
+
+    See `prediction.certainty.expected_dice`, which tells by it whether a mask is unsure.
+
+    Args:
+        places: of the classes that count among the outputs.
+    """
+
+    def __init__(self, places: list[int], name: str = "expected_dice", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.places = list(places)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        ops = keras.ops
+        probabilities = ops.take(ops.cast(y_pred, "float32"), self.places, axis=-1)
+        sums = ops.sum(probabilities, axis=(1, 2))  # (batch, classes)
+        squares = ops.sum(ops.square(probabilities), axis=(1, 2))
+        pixels = ops.cast(ops.prod(ops.shape(probabilities)[1:3]), "float32")
+        there = ops.cast(sums >= LEAST_SHARE * pixels, "float32")
+        dice = ops.sum(there * squares / ops.maximum(sums, 1e-9), axis=-1)
+        count = ops.sum(there, axis=-1)
+        super().update_state(ops.where(count > 0, dice / ops.maximum(count, 1.0), 1.0))
 
     def get_config(self):
         return {**super().get_config(), "places": self.places}
@@ -163,4 +197,4 @@ def metrics_of(recipe: Recipe) -> list:
         return [dice, keras.metrics.BinaryAccuracy(name="accuracy")]
     counted = [place for place, name in enumerate(names) if name != "background"]
     each = [ClassDice([place], f"dice_{name}") for place, name in enumerate(names)]
-    return [ClassDice(counted), CountedAccuracy(), *each]
+    return [ClassDice(counted), CountedAccuracy(), ExpectedDice(counted), *each]

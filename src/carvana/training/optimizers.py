@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 from carvana.backend import keras, tf
+from carvana.models import is_head
 from carvana.recipe import Recipe
 from carvana.training.losses import loss_of, metrics_of
 
@@ -15,8 +16,8 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
 
     A kernel (height, width, inputs, outputs) is taken as the matrix (height * width * inputs,
     outputs), as in Jordan et al., "Muon" (2024); its update is scaled to the size of Adam's (Liu
-    et al., 2025), so that learning rates are comparable. Kernels with 16 outputs or fewer, the
-    logits' among them, are trained by Adam. Train it inside `exact_products`.
+    et al., 2025), so that learning rates are comparable. The kernels that give logits are trained
+    by Adam, as Muon's authors do. Train it inside `exact_products`.
 
     Keras has a Muon of its own since 3.10, for matrices only. This one does not build on it, so
     that Keras 3.8 will do.
@@ -84,7 +85,7 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
         return super().from_config(kept, custom_objects)
 
     def _is_adams(self, variable) -> bool:
-        return len(variable.shape) != 4 or variable.shape[-1] <= 16
+        return len(variable.shape) != 4 or is_head(variable)
 
     def _apply_weight_decay(self, variables):
         """Decay kernels as Keras's Muon does; the base class rounds otherwise."""
