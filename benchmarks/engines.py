@@ -44,6 +44,7 @@ def measure(
     """Print the table of a run or of weights."""
     trained = Run.load(source)
     run = trained.rebuilt("float32")
+    data = run.recipe.data
     check, scores, faults = Check(run, photographs), [], []
 
     def score() -> None:

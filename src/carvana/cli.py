@@ -288,17 +288,17 @@ def _inspect(options) -> int:
     from carvana.data.marks import check_sheet
     from carvana.recipe import load_recipe
 
-    settings = load_recipe(options.recipe, options.set).data
+    recipe = load_recipe(options.recipe, options.set)
     if options.out:
         check_sheet(options.out)
-    pairs, faults = match_pairs(options.data, settings)
-    result = inspect(pairs, faults, settings)
+    pairs, faults = match_pairs(options.data, recipe.data)
+    result = inspect(pairs, faults, recipe)
     if options.json:
         print(json.dumps(vars(result)))
     else:
         print_inspection(options.data, result)
     if options.out:
-        draw_sheet(pairs, settings, options.out)
+        draw_sheet(pairs, recipe, options.out)
         if not options.json:
             print(f"{options.out}: photograph | mask")
     return 1 if result.faults else 0

@@ -55,7 +55,7 @@ def print_inspection(data: Path, result: "Inspection") -> None:
     print(f"{data}: {plural(result.pairs, 'photograph')} with masks")
     for title, counts in (("sizes", result.sizes), ("formats", result.formats)):
         print(f"{title}: " + ", ".join(f"{name} ({count})" for name, count in counts.items()))
-    shares = (f"{name} {share:.1%}" for name, share in result.classes.items())
+    shares = (f"{name} {100 * share:.3g}%" for name, share in result.classes.items())
     print(f"pixels: {', '.join(shares)}")
     for line in (*result.warnings, *result.faults):
         print(f"  {line}")

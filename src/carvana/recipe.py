@@ -40,6 +40,7 @@ class Data:
         default_factory=dict
     )
     foreground: Foreground = ""
+    soft: Literal["", "threshold"] = ""
     ignore: Ignore = ""
     group: Pattern = ""
 
@@ -65,6 +66,10 @@ class Data:
             raise ValueError(f"ignore = {self.ignore}: is the value of a class")
         if self.foreground and self.classes:
             raise ValueError("foreground: goes with masks of two colours, without classes")
+        if self.soft and (self.classes or self.foreground == "any"):
+            raise ValueError(
+                f'soft = "{self.soft}": goes with masks of two colours, without classes'
+            )
         return self
 
     @property
@@ -94,6 +99,7 @@ class Input:
     width: Side
     method: Literal["bilinear", "area"]
     antialias: bool
+    white: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
 @section

@@ -39,8 +39,8 @@ def _ignore(value: object) -> int | str:
 
 
 def _foreground(value: object) -> str:
-    if not (value == "" or _is_colour(value)):
-        raise ValueError('give a colour as #rrggbb, or ""')
+    if not (value in ("", "any") or _is_colour(value)):
+        raise ValueError('give a colour as #rrggbb, "any", or ""')
     return value.lower()
 
 

@@ -3,6 +3,7 @@ import io
 import os
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -153,7 +154,7 @@ def test_pictures_that_cannot_be_read_are_named_in_one_line(tmp_path, monkeypatc
     with pytest.raises(CarvanaError, match="is not a readable photograph .Is a directory"):
         images.read_photograph(tmp_path)
     Image.new("F", (8, 8), 300).save(tmp_path / "f.tif")
-    with pytest.raises(CarvanaError, match=r"f\.tif: has pixels of 32 bits, from 300 to 300; save"):
+    with pytest.raises(CarvanaError, match=r"f\.tif: has grey values from 300 to 300; save"):
         images.read_photograph(tmp_path / "f.tif")
     for content, what in ((b"<!DOCTYPE html>", "a web page"), (b"    ftypheic" * 9, "HEIC under")):
         good.write_bytes(content)
@@ -221,10 +222,44 @@ def test_broken_exif_data_is_no_reason_to_refuse(tmp_path):
 
 def test_greys_of_more_bits_are_scaled(tmp_path):
     ramp = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (8, 1))
-    for stored in (ramp, (ramp * 65535).astype(np.uint16), np.rint(ramp * 255).astype(np.int32)):
+    for stored in (ramp, (ramp * 65535).astype(np.uint16), np.rint(ramp * 65535).astype(np.int32)):
         Image.fromarray(stored).save(tmp_path / "a.tif")
         found, _ = images.read_photograph(tmp_path / "a.tif")
         np.testing.assert_allclose(found[..., 0], ramp * 255, atol=1)
+
+
+@pytest.mark.parametrize("most", [255, 1023, 4095, 16383])
+def test_a_few_bits_in_sixteen_are_not_read_nearly_black(most, tmp_path):
+    ramp = np.tile(np.linspace(0, 1, 16), (8, 1))
+    path = tmp_path / "scan.png"
+    Image.fromarray((ramp * most).astype(np.uint16)).save(path)
+    says = rf"up to {most} of 65535, and would be read nearly black; set input\.white = {most} "
+    for read in (images.read_photograph, images.open_photograph):
+        with pytest.raises(CarvanaError, match=says):
+            read(path)
+    settings = dataclasses.replace(SMALL, white=most)
+    for found in (
+        images.read_photograph(path, settings)[0],
+        np.asarray(images.open_photograph(path, white=most)),
+    ):
+        np.testing.assert_allclose(found[..., 0], ramp * 255, atol=1)
+    np.testing.assert_allclose(
+        images.read_photograph(path, white=65535)[0][..., 0], ramp * most / 257, atol=1
+    )
+    with pytest.raises(CarvanaError, match=rf"values from 0 to {most} and input\.white is 200"):
+        images.read_photograph(path, white=200)
+    colours = np.repeat((ramp * most)[..., None], 3, axis=-1).astype(np.uint16)
+    path.write_bytes(cv2.imencode(".png", colours)[1].tobytes())
+    with pytest.raises(CarvanaError, match="has colours of 16 bits, none above"):
+        images.read_photograph(path)
+    bright = np.clip(colours.astype(int) * 65535 // most, 0, 65535).astype(np.uint16)
+    path.write_bytes(cv2.imencode(".png", bright)[1].tobytes())
+    np.testing.assert_allclose(images.read_photograph(path)[0][..., 0], ramp * 255, atol=1)
+
+
+def test_a_black_picture_of_sixteen_bits_is_black(tmp_path):
+    Image.fromarray(np.zeros((8, 9), np.uint16)).save(tmp_path / "a.png")
+    assert not images.read_photograph(tmp_path / "a.png")[0].any()
 
 
 def test_the_first_frame_of_an_animation_is_used_and_said_so(tmp_path, capsys):

@@ -1,7 +1,10 @@
 import dataclasses
 import io
+import struct
 import zipfile
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,14 +46,13 @@ BLACK, WHITE, BLUE, GREY = (0, 0, 0), (255, 255, 255), (0, 0, 255), (90, 90, 90)
     "picture",
     [
         palette((BLACK, WHITE)),
-        palette((BLACK, BLUE)),
         Image.fromarray(CAR.astype(np.uint8)),  # 0 and 1
         Image.fromarray(CAR.astype(np.uint8) * 255),
         Image.fromarray(CAR),  # one bit
-        Image.fromarray(np.repeat(CAR[..., None].astype(np.uint8) * 200, 3, axis=-1)),
+        Image.fromarray(np.repeat(CAR[..., None].astype(np.uint8) * 255, 3, axis=-1)),
     ],
 )
-def test_two_colours_of_which_one_is_black(picture, kind, tmp_path):
+def test_black_and_white_or_one(picture, kind, tmp_path):
     if kind == "WEBP" or (kind == "BMP" and picture.mode == "P"):  # Pillow writes those wrong
         picture = picture.convert("RGB")
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -61,6 +63,67 @@ def test_sixteen_bits(tmp_path):
     for value in (1, 255, 65535):
         picture = Image.fromarray(CAR.astype(np.uint16) * value)
         np.testing.assert_array_equal(read(picture, tmp_path), CAR)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_numbers_of_more_bits_are_never_taken_for_greys(dtype, tmp_path):
+    """What Cellpose, StarDist and ImageJ write: 0 background, 1 to 300 a cell each."""
+    cells = np.zeros((20, 30), dtype)
+    cells[5:15, :] = np.arange(1, 301).reshape(10, 30)
+    picture = Image.fromarray(cells)
+    with pytest.raises(CarvanaError, match=r"values 0 to 300.*data\.foreground = .any"):
+        read(picture, tmp_path, kind="TIFF")
+    found = read(picture, tmp_path, dataclasses.replace(DATA, foreground="any"), "TIFF")
+    np.testing.assert_array_equal(found, cells > 0)
+    one = Image.fromarray((cells > 0) * dtype(300))
+    with pytest.raises(CarvanaError, match=r"the value 300 beside 0.*foreground = .any"):
+        read(one, tmp_path, kind="TIFF")
+    numbered = read(
+        Image.fromarray((cells == 7).astype(dtype) * dtype(7)), tmp_path, CLASSES, "TIFF"
+    )
+    np.testing.assert_array_equal(numbered, 2 * (cells == 7))
+
+
+def test_fractions_and_values_below_zero_are_refused(tmp_path):
+    soft = Image.fromarray(CAR * np.float32(0.75) + np.eye(20, 30, dtype=np.float32) / 4)
+    with pytest.raises(CarvanaError, match=r"values 0 to 1.*data\.soft = .threshold"):
+        read(soft, tmp_path, kind="TIFF")
+    threshold = dataclasses.replace(DATA, soft="threshold")
+    np.testing.assert_array_equal(read(soft, tmp_path, threshold, "TIFF"), CAR)
+    below = Image.fromarray(CAR.astype(np.int32) * -1)
+    with pytest.raises(CarvanaError, match="the value -1 beside 0"):
+        read(below, tmp_path, kind="TIFF")
+    with pytest.raises(CarvanaError, match="has values below 0"):
+        read(below, tmp_path, dataclasses.replace(DATA, foreground="any"), "TIFF")
+
+
+def chunk(kind, data):
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_greys_of_two_and_four_bits_keep_their_numbers(tmp_path):
+    labels = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.uint8)
+    settings = dataclasses.replace(DATA, classes={"background": 0, "a": 1, "b": 2, "c": 3})
+    for bits, rows in ((2, (b"\x1b", b"\xe4")), (4, (b"\x01\x23", b"\x32\x10"))):
+        path = tmp_path / f"{bits}.png"
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+            + chunk(b"IEND", b"")
+        )
+        np.testing.assert_array_equal(masks.read_mask(path, settings), labels)
+
+
+def test_kinds_of_pixels_that_tell_no_class_are_named(tmp_path):
+    colours = np.repeat(CAR[..., None], 3, axis=-1).astype(np.uint16)
+    path = tmp_path / "m.png"
+    path.write_bytes(cv2.imencode(".png", colours)[1].tobytes())  # Pillow keeps the upper 8 bits
+    with pytest.raises(CarvanaError, match=r"m\.png: has colours of 16 bits, which are not read"):
+        masks.read_mask(path, DATA)
+    with pytest.raises(CarvanaError, match="pixels of the kind LAB, which is not read"):
+        read(Image.new("LAB", (30, 20)), tmp_path, kind="TIFF")
 
 
 def test_what_is_transparent_is_background(tmp_path):
@@ -93,6 +156,43 @@ def test_outside_of_a_gifs_frame_is_background(tmp_path):
     assert not masks.read_mask(path, DATA).any()
 
 
+def test_a_colour_that_is_neither_white_nor_one_has_to_be_named(tmp_path):
+    """One class a file, `classes` left out: three kinds must not become one."""
+    for value, says in ((2, r"the value 2 .#020202. beside 0"), (200, "the value 200 .#c8c8c8.")):
+        with pytest.raises(CarvanaError, match=rf"{says}.*data\.foreground = .*data\.classes"):
+            read(Image.fromarray(CAR.astype(np.uint8) * value), tmp_path)
+    # Palettes that differ give number 1 any colour.
+    with pytest.raises(CarvanaError, match=r"the colour #0000ff beside black, not white"):
+        read(palette((BLACK, BLUE)), tmp_path)
+    for foreground in ("#0000ff", "any"):
+        settings = dataclasses.replace(DATA, foreground=foreground)
+        np.testing.assert_array_equal(read(palette((BLACK, BLUE)), tmp_path, settings), CAR)
+    three = palette((BLACK, BLUE, GREY), CAR + np.eye(20, 30))
+    any_colour = dataclasses.replace(DATA, foreground="any")
+    want = CAR | np.eye(20, 30, dtype=bool)
+    np.testing.assert_array_equal(read(three, tmp_path, any_colour), want)
+
+
+def test_soft_masks_are_cut_at_half_grey(tmp_path):
+    """Kvasir-SEG's exist as JPEG alone; others were smoothed."""
+    threshold = dataclasses.replace(DATA, soft="threshold")
+    blue = dataclasses.replace(threshold, foreground="#0000ff")
+    for colour, settings in ((WHITE, threshold), (BLUE, blue)):
+        want = CAR.repeat(4, axis=0).repeat(4, axis=1)
+        picture = palette((BLACK, colour), want).convert("RGB")
+        found = read(picture, tmp_path, settings, "JPEG", quality=90, subsampling=0)
+        np.testing.assert_array_equal(found, want)
+        smooth = picture.resize((30, 20), Image.Resampling.BILINEAR)
+        assert (read(smooth, tmp_path, settings) != CAR).sum() < 10
+    with pytest.raises(CarvanaError, match=r"no pixel near #ffffff, and some of #....ff; name"):
+        read(palette((BLACK, BLUE)).convert("RGB"), tmp_path, threshold, "JPEG", quality=95)
+    assert not read(Image.new("RGB", (9, 9)), tmp_path, threshold, "JPEG").any()
+    exact = Image.fromarray(CAR.astype(np.uint8))  # 0 and 1: not cut at 128
+    np.testing.assert_array_equal(read(exact, tmp_path, threshold), CAR)
+    wide = Image.fromarray(CAR * np.uint16(65535) + np.eye(20, 30, dtype=np.uint16) * 9 * ~CAR)
+    np.testing.assert_array_equal(read(wide, tmp_path, threshold), CAR)
+
+
 def test_a_named_foreground(tmp_path):
     picture = palette((GREY, BLUE))
     with pytest.raises(CarvanaError, match=r"has the colours #5a5a5a and #0000ff, and neither is"):
@@ -105,14 +205,16 @@ def test_a_named_foreground(tmp_path):
 
 
 def test_empty_and_full_masks(tmp_path):
-    for colour, label in ((BLACK, 0), (WHITE, 1), (BLUE, 1)):
+    for colour, label in ((BLACK, 0), (WHITE, 1)):
         assert (read(Image.new("RGB", (5, 4), colour), tmp_path) == label).all()
 
 
 def test_what_is_not_a_mask_is_named(tmp_path):
     car = Image.fromarray(CAR.astype(np.uint8) * 255)
-    with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, which does not keep"):
+    with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, .*data\.soft = .threshold"):
         read(car, tmp_path, kind="JPEG")
+    with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, .*get the masks it was made from"):
+        read(car, tmp_path, CLASSES, kind="JPEG")
     with pytest.raises(CarvanaError, match=r"has [\d,]+ pixels of \d+ more colours? than the two"):
         read(car.resize((47, 33), Image.Resampling.BILINEAR), tmp_path)
     with pytest.raises(CarvanaError, match=r"has [\d,]+ pixels of 1 more colour than the two"):
@@ -171,7 +273,7 @@ def test_label_maps_are_read_back(height, width, random):
         buffer = io.BytesIO()
         masks.to_picture(drawn, settings).save(buffer, "PNG")
         with Image.open(buffer) as picture:
-            found = masks._label(*masks._values(picture), settings)
+            found = masks._label(*masks._values(picture, "P"), settings, False)
         np.testing.assert_array_equal(found, drawn)
 
 

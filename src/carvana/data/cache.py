@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,12 @@ import cv2
 import numpy as np
 
 from carvana.backend import tf
+from carvana.data.checks import MaskChecks, Palette
 from carvana.data.dataset import Pair, size_fault
 from carvana.data.images import read_photograph
-from carvana.data.masks import label_name, read_mask, to_targets
+from carvana.data.masks import Mask, open_mask, to_targets
 from carvana.data.resize import resize
-from carvana.errors import CarvanaError, list_faults, plural
+from carvana.errors import CarvanaError, list_faults
 from carvana.files import (
     LONGEST_NAME,
     cannot_write,
@@ -23,9 +25,12 @@ from carvana.files import (
     in_turn,
     replacing,
     stamp,
+    write_text,
 )
 from carvana.progress import progress
 from carvana.recipe import Input, Recipe
+
+PALETTE = "palette.json"  # beside prepared pairs: which colour each number of their masks has
 
 
 def load_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
@@ -37,16 +42,16 @@ def load_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         CarvanaError: the pair cannot be used; the message names the file.
     """
-    picture, labels = _read_pair(pair, recipe)
-    return _resize_pair(picture, labels, recipe)
+    picture, mask = _read_pair(pair, recipe)
+    return _resize_pair(picture, mask.labels, recipe)
 
 
-def _read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def _read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
     picture, size = read_photograph(pair.image, recipe.input)
-    labels = read_mask(pair.mask, recipe.data)
-    if labels.shape != tuple(size):
-        raise CarvanaError(size_fault(pair, labels.shape))
-    return picture, labels
+    mask = open_mask(pair.mask, recipe.data)
+    if mask.labels.shape != tuple(size):
+        raise CarvanaError(size_fault(pair, mask.labels.shape))
+    return picture, mask
 
 
 def _resize_pair(
@@ -118,18 +123,19 @@ def _prepare_missing(
 ) -> list[str]:
     """Make the files that are not there whole; return what is wrong with their pairs.
 
-    Masks of one class alone are usable, and often a mistake: they are counted on standard error.
+    What may be a mistake is said on standard error. The masks' palette is kept beside the files.
     """
-    plain: dict[str, list[Path]] = {}
+    palette = files[0].with_name(PALETTE)
+    checks = MaskChecks(recipe, _read_palette(palette))
 
     def make(pair: Pair, file: Path) -> str | None:
         try:
-            picture, labels = _read_pair(pair, recipe)
+            picture, mask = _read_pair(pair, recipe)
         except CarvanaError as error:
             return str(error)
-        if labels.min() == labels.max():
-            plain.setdefault(label_name(labels.min(), recipe.data), []).append(pair.mask)
-        pictures = _resize_pair(picture, labels, recipe)
+        if fault := checks.add(pair.mask, mask):
+            return fault
+        pictures = _resize_pair(picture, mask.labels, recipe)
         packed = _pack(np.concatenate(pictures, axis=-1), recipe.input)
         with replacing(file, _remedy(cache)) as temporary:  # `tofile` would not say why it failed
             temporary.write_bytes(packed.tobytes())
@@ -139,10 +145,19 @@ def _prepare_missing(
     with ThreadPoolExecutor() as pool:
         results = pool.map(lambda item: make(*item), todo)
         faults = [fault for fault in progress(results, "decoding", len(todo)) if fault]
-    for name, masks in plain.items():
-        what = f"{plural(len(masks), 'mask')} with nothing but {name}"
-        print(f"{what} (first: {min(masks)})", file=sys.stderr)
+    for line in checks.warnings():
+        print(line, file=sys.stderr)
+    if checks.palette and not faults:
+        write_text(palette, json.dumps(checks.palette) + "\n")
     return faults
+
+
+def _read_palette(path: Path) -> Palette:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {int(number): (colour, name) for number, (colour, name) in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def read_prepared(file: Path, recipe: Recipe) -> np.ndarray:
@@ -166,8 +181,8 @@ def _pack(pair: np.ndarray, settings: Input) -> np.ndarray:
 def _recipe_key(recipe: Recipe) -> str:
     """Name the folder of all recipes that prepare pairs alike."""
     data = recipe.data
-    values = (list(data.classes.values()), data.foreground, data.ignore)
-    made_by = (recipe.input, values, tf.__version__, "7")  # the last: the version of this code
+    values = (list(data.classes.values()), data.foreground, data.soft, data.ignore)
+    made_by = (recipe.input, values, tf.__version__, "8")  # the last: the version of this code
     return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
 
 

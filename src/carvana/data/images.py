@@ -27,7 +27,7 @@ _DISGUISES = {  # how files begin that are often named like photographs and are 
 }
 
 
-class _Unsupported(ValueError):
+class Unsupported(ValueError):
     """A picture is whole, but of a kind that is not read; the message says what to do."""
 
 
@@ -42,10 +42,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_photograph(
-    path: Path, settings: Input | None = None
+    path: Path, settings: Input | None = None, white: int = 0
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Read a photograph for the network; see `decode_photograph`."""
-    return decode_photograph(read_bytes(path), path, settings)
+    return decode_photograph(read_bytes(path), path, settings, white=white)
 
 
 def decode_photograph(
@@ -53,6 +53,7 @@ def decode_photograph(
     path: Path,
     settings: Input | None = None,
     decode_jpeg: Callable[[bytes, int], np.ndarray] | None = None,
+    white: int = 0,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode the bytes of a photograph for the network.
 
@@ -62,6 +63,7 @@ def decode_photograph(
         settings: the network's input. Where it averages areas, a JPEG is decoded at 1/2, 1/4 or
             1/8 of its size if that is whole and no smaller: the decoder computes fewer pixels.
         decode_jpeg: decodes plain JPEGs, at one part in so many; TensorFlow when None.
+        white: the value of white in 16 bits, where `settings` does not give it; 0 for 65535.
 
     Returns:
         The picture, (height, width, 3) uint8, and the (height, width) of the whole photograph.
@@ -75,7 +77,9 @@ def decode_photograph(
                 frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
                 if frames > 1:
                     print(f"{path}: has {frames} frames; the first is used", file=sys.stderr)
-                whole = np.asarray(_on_white(_upright(picture)))
+                whole = np.asarray(
+                    _on_white(_upright(picture, settings.white if settings else white))
+                )
                 return whole, whole.shape[:2]
             orientation, (width, height) = _orientation(picture), picture.size
         turned = orientation in (5, 6, 7, 8)
@@ -91,17 +95,21 @@ def _decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
     return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
 
 
-def open_photograph(path: Path) -> Image.Image:
+def open_photograph(path: Path, white: int = 0) -> Image.Image:
     """Read a photograph at full size: a PIL image, RGB, or RGBA where it has transparency.
+
+    Args:
+        path: the file.
+        white: as of `decode_photograph`.
 
     Raises:
         CarvanaError: it cannot be read, or is too large.
     """
     with readable(path), _open(path.read_bytes(), path) as picture:
-        return _upright(picture)
+        return _upright(picture, white)
 
 
-def as_photograph(picture: object) -> np.ndarray:
+def as_photograph(picture: object, white: int = 0) -> np.ndarray:
     """Take a PIL image or an array as a photograph: (height, width, 3) uint8.
 
     An image counts as its file would: it is turned upright if it has an EXIF orientation. Pillow
@@ -113,7 +121,7 @@ def as_photograph(picture: object) -> np.ndarray:
     """
     if isinstance(picture, Image.Image):
         try:
-            pixels = np.asarray(_on_white(_upright(picture)))
+            pixels = np.asarray(_on_white(_upright(picture, white)))
         except Exception as error:  # Pillow raises whatever the broken part raised
             raise UsageError(f"the PIL image cannot be read ({error}); open it again") from error
         if pixels.size:
@@ -161,7 +169,7 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
         raise CarvanaError(
             f"{path}: cannot be read ({error.strerror}); change its permissions"
         ) from error
-    except _Unsupported as error:
+    except Unsupported as error:
         raise CarvanaError(f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise CarvanaError(
@@ -244,10 +252,27 @@ def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(picture)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def raw_mode(picture: Image.Image) -> str:
+    """Return how a file that is not decoded yet stores its pixels, as in "L;2" or "RGB;16B"."""
+    if not picture.tile:
+        return ""
+    arguments = picture.tile[0][3]
+    return str(arguments if isinstance(arguments, str) else (arguments or [""])[0])
+
+
+def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
     """Bring a picture to 8-bit sRGB, upright: RGB, or RGBA where it has transparency."""
-    profile = _profile(picture)
-    picture = _eight_bits(turn_upright(picture))
+    profile, is_wide = _profile(picture), ";16" in raw_mode(picture)
+    picture = turn_upright(picture)
+    if picture.mode.startswith(("I", "F")):
+        picture = _eight_bits(picture, white)
+    elif is_wide and white != 65535:  # of whose colours Pillow keeps the upper 8 bits
+        brightest = max(high for _, high in picture.convert("RGB").getextrema())
+        if white or brightest < 64:
+            raise Unsupported(
+                f"has colours of 16 bits, none above {256 * brightest + 255} of 65535; save it "
+                "with 8 bits (if it is as dark as that: input.white = 65535)"
+            )
     transparent = picture.has_transparency_data
     alpha = picture.convert("RGBA").getchannel("A") if transparent else None
     if picture.mode in ("P", "PA"):
@@ -278,21 +303,29 @@ def _profile(picture: Image.Image) -> io.BytesIO | None:
     return io.BytesIO(profile)
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Scale grey values of 16 bits, or floats in [0, 1], to 8; Pillow itself scales colours."""
-    if not picture.mode.startswith(("I", "F")):
-        return picture
+def _eight_bits(picture: Image.Image, white: int) -> Image.Image:
+    """Scale grey values of 16 bits, or floats in [0, 1], to 8.
+
+    Values that fill less than a quarter of their range are not scaled without a word: 12 bits in
+    16 would come out nearly black.
+    """
     values = np.asarray(picture)
     low, high = float(values.min()), float(values.max())
-    if picture.mode == "F" and low >= 0 and high <= 1:
-        scale = 255.0
-    elif picture.mode != "F" and low >= 0 and high <= 65535:
-        scale = 1.0 if picture.mode == "I" and high <= 255 else 1 / 257
-    else:
-        raise _Unsupported(
-            f"has pixels of 32 bits, from {low:g} to {high:g}; save it with 8 or 16 bits"
+    most = 1 if picture.mode == "F" and high <= 1 else white or 65535
+    if low < 0 or high > most or (picture.mode == "F" and most != 1):
+        limit = f" and input.white is {white}" if white else ""
+        raise Unsupported(
+            f"has grey values from {low:g} to {high:g}{limit}; save it with 8 or 16 bits"
         )
-    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
+    if not white and 0 < high < most / 4:
+        remedy = "save it with 8 bits"
+        if most > 1:
+            guess = next(value for value in (255, 1023, 4095, 16383) if high <= value)
+            remedy = f"set input.white = {guess} if that is white, or {remedy}"
+        raise Unsupported(
+            f"has grey values up to {high:g} of {most}, and would be read nearly black; {remedy}"
+        )
+    return Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

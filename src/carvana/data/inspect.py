@@ -5,17 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from carvana.data.checks import MaskChecks
 from carvana.data.dataset import Pair, size_fault, spread
 from carvana.data.images import open_photograph, read_photograph
 from carvana.data.marks import png_mark
-from carvana.data.masks import IGNORED, label_name, read_mask, to_picture
-from carvana.errors import CarvanaError, plural
+from carvana.data.masks import open_mask, read_mask, to_picture
+from carvana.errors import CarvanaError
 from carvana.files import replacing
 from carvana.progress import progress
-from carvana.recipe import Data
+from carvana.recipe import Recipe
 
 TILE = 320  # pixels a side of the sheet's pictures, at most
 
@@ -28,65 +28,59 @@ class Inspection:
     sizes: dict[str, int]  # "1918x1280" -> photographs
     formats: dict[str, int]  # ".jpg + .gif" -> pairs
     classes: dict[str, float]  # class -> share of all pixels
-    warnings: list[str]  # masks of one class alone
+    warnings: list[str]  # what may be a mistake
     faults: list[str]  # pairs that cannot be used
 
 
-def inspect(pairs: list[Pair], faults: list[str], settings: Data) -> Inspection:
+def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
     """Read every photograph and mask of a data folder.
 
     Args:
         pairs, faults: what `match_pairs` found.
-        settings: the recipe's classes.
+        recipe: whose classes and input.
     """
-    faults = list(faults)
-    sizes, formats, pixels, plain = Counter(), Counter(), Counter(), Counter()
+    faults, checks = list(faults), MaskChecks(recipe)
+    sizes, formats = Counter(), Counter()
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda pair: _inspect_pair(pair, settings), pairs)
+        results = pool.map(lambda pair: _inspect_pair(pair, recipe, checks), pairs)
         for pair, result in zip(pairs, progress(results, "reading", len(pairs)), strict=True):
             formats[f"{pair.image.suffix.lower()} + {pair.mask.suffix.lower()}"] += 1
             if isinstance(result, str):
                 faults.append(result)
-                continue
-            size, counts = result
-            sizes[size] += 1
-            for label in np.flatnonzero(counts):
-                pixels[label_name(label, settings)] += int(counts[label])
-            if np.count_nonzero(counts) == 1:
-                plain[label_name(int(counts.argmax()), settings)] += 1
-    total = sum(pixels.values())
-    names = [*settings.class_names, *(["ignored"] if "ignored" in pixels else [])]
+            else:
+                sizes["{1}x{0}".format(*result)] += 1
     return Inspection(
         len(pairs),
         dict(sizes.most_common()),
         dict(formats.most_common()),
-        {name: pixels[name] / total if total else 0.0 for name in names},
-        [f"{plural(count, 'mask')} with nothing but {name}" for name, count in plain.items()],
+        checks.shares(),
+        checks.warnings(),
         faults,
     )
 
 
-def _inspect_pair(pair: Pair, settings: Data) -> tuple[str, np.ndarray] | str:
-    """Return a pair's size and its pixels by label, or what is wrong with it."""
+def _inspect_pair(pair: Pair, recipe: Recipe, checks: MaskChecks) -> tuple[int, int] | str:
+    """Return a photograph's height and width, or what is wrong with the pair."""
     try:
-        (height, width), labels = read_photograph(pair.image)[1], read_mask(pair.mask, settings)
+        _, size = read_photograph(pair.image, white=recipe.input.white)
+        mask = open_mask(pair.mask, recipe.data)
     except CarvanaError as error:
         return str(error)
-    if labels.shape != (height, width):
-        return size_fault(pair, labels.shape)
-    return f"{width}x{height}", np.bincount(labels.ravel(), minlength=IGNORED + 1)
+    if mask.labels.shape != tuple(size):
+        return size_fault(pair, mask.labels.shape)
+    return checks.add(pair.mask, mask) or size
 
 
-def draw_sheet(pairs: list[Pair], settings: Data, out: Path, count: int = 12) -> None:
+def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) -> None:
     """Save a PNG of photographs and their masks side by side, from all over the data.
 
     Raises:
         CarvanaError: there are no pairs to draw, or the picture cannot be written.
     """
-    tiles = []
+    tiles, settings = [], recipe.data
     for pair in spread(pairs, count):
         try:
-            photograph = open_photograph(pair.image).convert("RGB")
+            photograph = open_photograph(pair.image, recipe.input.white).convert("RGB")
             mask = to_picture(read_mask(pair.mask, settings), settings).convert("RGB")
         except CarvanaError:
             continue  # it is among the faults

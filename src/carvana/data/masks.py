@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from carvana.data.images import readable, turn_upright
+from carvana.data.images import raw_mode, readable, turn_upright
 from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
@@ -24,53 +24,105 @@ IGNORED = 255  # the label of pixels that do not count
 LEAST_SHARE = 1e-3  # of the pixels: a class expected on fewer says nothing of how sure a mask is
 
 
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+ON = ("#ffffff", "#010101")  # white, and the 1 that programs write for it: surely the foreground
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it was read."""
+
+    labels: np.ndarray  # (height, width) uint8
+    palette: dict[int, str]  # the colour of each number; empty where numbers are greys
+
+
 @dataclass
 class _Value:
     """One of the values that pixels of a file have."""
 
     place: int  # what stands for it in the array of pixels
-    number: int | None  # grey value or palette index; None in a picture of colours
-    colour: str  # #rrggbb
+    number: float | None  # grey value or palette index; None in a picture of colours
+    colour: str  # #rrggbb; of greys with more than 8 bits that are neither black nor white, decimal
     alpha: int
     count: int  # of its pixels
     outside: bool = False  # of a GIF's frame
 
 
 def read_mask(path: Path, settings: Data) -> np.ndarray:
+    """Read a mask's labels at full size; see `open_mask`."""
+    return open_mask(path, settings).labels
+
+
+def open_mask(path: Path, settings: Data) -> Mask:
     """Read a mask at full size.
 
     Without `data.classes` a mask has two colours: what is black, transparent or outside of a
-    GIF's frame is background, the other colour is the car. With them, each pixel is of the class
-    whose number (grey value or palette index) or colour it has.
+    GIF's frame is background; white, 1 or `data.foreground` is the car. With them, each pixel is
+    of the class whose number (grey value or palette index) or colour it has.
 
     Args:
-        path: a GIF, PNG, BMP, TIFF or lossless WebP.
-        settings: the recipe's classes.
+        path: a GIF, PNG, BMP, TIFF or lossless WebP; with `data.soft` a JPEG, too.
+        settings: the recipe's classes, foreground and soft.
 
     Returns:
-        (height, width) uint8: 0 background, 1 car; or the place of the class in `data.classes`,
-        255 for ignored pixels.
+        Labels: 0 background, 1 car; or the place of the class in `data.classes`, 255 for ignored
+        pixels. The palette, where `data.classes` are numbers and the file has one.
 
     Raises:
         CarvanaError: it cannot be read, or has other values than a mask of these classes.
     """
     with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
-        if picture.format not in FORMATS:
-            raise CarvanaError(
-                f"{path}: is a {picture.format}, which does not keep a mask's values; save masks "
-                "as PNG"
-            )
-        frames = getattr(picture, "n_frames", 1)
-        if frames != 1:
-            raise CarvanaError(f"{path}: has {frames} frames; a mask has one")
-        frame = picture.tile[0][1] if picture.format == "GIF" else None
-        places, values = _values(turn_upright(picture))
-    if frame is not None and frame != (0, 0, *places.shape[::-1]):
-        places, values = _clear_outside(places, values, frame)
+        frames, kind = getattr(picture, "n_frames", 1), picture.format
+        frame = picture.tile[0][1] if kind == "GIF" else None
+        raw, picture = raw_mode(picture), turn_upright(picture)
+        picture.load()
     try:
-        return _label(places, values, settings)
+        _check_kind(picture, kind, frames, raw, settings)
+        places, values = _values(picture, raw)
+        if frame is not None and frame != (0, 0, *places.shape[::-1]):
+            places, values = _clear_outside(places, values, frame)
+        labels = _label(places, values, settings, kind == "JPEG")
     except ValueError as error:
         raise CarvanaError(f"{path}: {error}") from error
+    return Mask(labels, _palette_of(picture, values, settings))
+
+
+def _check_kind(
+    picture: Image.Image, kind: str | None, frames: int, raw: str, settings: Data
+) -> None:
+    """Refuse files whose pixels do not tell classes.
+
+    Raises:
+        ValueError: what it is, and what to do.
+    """
+    if kind not in FORMATS and not settings.soft:
+        remedy = 'set data.soft = "threshold", which cuts it at half grey'
+        if settings.classes:
+            remedy = "get the masks it was made from, as PNG"
+        raise ValueError(f"is a {kind}, which does not keep a mask's values; {remedy}")
+    if frames != 1:
+        raise ValueError(f"has {frames} frames; a mask has one")
+    if picture.mode.startswith(("I", "F")):
+        return
+    if ";16" in raw:
+        raise ValueError("has colours of 16 bits, which are not read; save it with 8 bits")
+    if picture.mode not in MODES:
+        raise ValueError(
+            f"has pixels of the kind {picture.mode}, which is not read; save it as PNG"
+        )
+
+
+def _palette_of(picture: Image.Image, values: list[_Value], settings: Data) -> dict[int, str]:
+    numbered = any(isinstance(value, int) for value in settings.classes.values())
+    if picture.mode != "P" or not numbered:
+        return {}
+    palette = {v.number: v.colour for v in values if v.number is not None}
+    greys = all(colour == _grey(number) for number, colour in palette.items())
+    return {} if greys else palette
+
+
+def _grey(value: int) -> str:
+    return f"#{value:02x}{value:02x}{value:02x}"
 
 
 def label_name(label: int, settings: Data) -> str:
@@ -89,16 +141,24 @@ def to_targets(labels: np.ndarray, settings: Data) -> np.ndarray:
     return (labels[..., None] == np.arange(len(settings.classes))) * np.uint8(255)
 
 
+def numbers(settings: Data) -> list[int]:
+    """Return the number of each class in label maps: the recipe's, its place where it has colours.
+
+    Without classes 0 is the background, 1 the car.
+    """
+    values = settings.classes.values()
+    return [v if isinstance(v, int) else place for place, v in enumerate(values)] or [0, 1]
+
+
 def to_picture(labels: np.ndarray, settings: Data) -> Image.Image:
     """Turn labels into a palette picture that `read_mask` reads back to the same labels."""
-    values = list(settings.classes.values()) or [0, 1]
-    if settings.ignore != "":
-        values.append(settings.ignore)
     table, palette = np.zeros(256, np.uint8), np.zeros((256, 3), np.uint8)
-    for place, (value, colour) in enumerate(zip(values, colours(settings), strict=False)):
-        label = IGNORED if place == len(settings.class_names) else place
-        table[label] = value if isinstance(value, int) else place
-        palette[table[label]] = colour
+    known = numbers(settings)
+    table[: len(known)] = known
+    table[IGNORED] = settings.ignore if isinstance(settings.ignore, int) else len(known)
+    for label, colour in zip([*range(len(known)), IGNORED], colours(settings), strict=True):
+        if label != IGNORED or settings.ignore != "":
+            palette[table[label]] = colour
     picture = Image.fromarray(table[labels])
     picture.putpalette(palette.tobytes())
     return picture
@@ -126,8 +186,13 @@ def colours(settings: Data) -> list[list[int]]:
     return [list(bytes.fromhex((name or "#808080")[1:])) for name in names]
 
 
-def _values(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
-    """Return the place of each pixel's value, (height, width) integers, and the values."""
+def _values(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
+    """Return the place of each pixel's value, (height, width) integers, and the values.
+
+    Args:
+        picture: decoded.
+        raw: how its file stores pixels, see `raw_mode`.
+    """
     if picture.mode == "1":  # white is number 1
         places = np.asarray(picture).astype(np.uint8)
         counts = np.bincount(places.ravel(), minlength=2)
@@ -135,19 +200,15 @@ def _values(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
         values.append(_Value(1, 1, "#ffffff", 255, int(counts[1])))
         return places, [value for value in values if value.count]
     if picture.mode in ("L", "P"):
-        return np.asarray(picture), _values_of_bytes(picture)
-    if picture.mode.startswith("I"):
-        numbers, places, counts = np.unique(
-            np.asarray(picture), return_inverse=True, return_counts=True
-        )
-        scale = 1 if numbers[-1] <= 255 else 257  # of greys with 16 bits
-        greys = np.clip(np.rint(numbers / scale), 0, 255).astype(int)
-        values = [
-            _Value(place, int(number), f"#{grey:02x}{grey:02x}{grey:02x}", 255, int(count))
-            for place, (number, grey, count) in enumerate(zip(numbers, greys, counts, strict=True))
-        ]
-        return places.reshape(picture.size[::-1]), values
-    pixels = np.ascontiguousarray(picture.convert("RGBA")).view("<u4")[..., 0]
+        values = _values_of_bytes(picture)
+        if raw in ("L;2", "L;4"):  # whose numbers Pillow stretches to 8 bits
+            for value in values:
+                value.number //= 85 if raw == "L;2" else 17
+        return np.asarray(picture), values
+    if picture.mode.startswith(("I", "F")):
+        return _values_of_numbers(np.asarray(picture))
+    colours = picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGBA")
+    pixels = np.ascontiguousarray(colours.convert("RGBA")).view("<u4")[..., 0]
     packed, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
     red, green, blue, alpha = (packed >> shift & 255 for shift in (0, 8, 16, 24))
     grey = bool(((red == green) & (green == blue)).all())
@@ -156,6 +217,22 @@ def _values(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
         _Value(place, int(r) if grey else None, f"#{r:02x}{g:02x}{b:02x}", int(a), int(count))
         for place, (r, g, b, a, count) in enumerate(parts)
     ]
+    return places.reshape(pixels.shape), values
+
+
+def _values_of_numbers(pixels: np.ndarray) -> tuple[np.ndarray, list[_Value]]:
+    """Return places and values of greys of more than 8 bits; no number is taken for another."""
+    numbers, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    whole = bool((numbers == np.floor(numbers)).all())
+    values = []
+    for place, (number, count) in enumerate(zip(numbers.tolist(), counts.tolist(), strict=True)):
+        number = int(number) if whole else float(number)
+        colour = f"{number:.7g}"
+        if number == 65535:
+            colour = "#ffffff"
+        elif number in range(256):
+            colour = _grey(int(number))
+        values.append(_Value(place, number, colour, 255, count))
     return places.reshape(pixels.shape), values
 
 
@@ -189,57 +266,123 @@ def _clear_outside(
     return cleared, [value for value in values if value.count]
 
 
-def _label(places: np.ndarray, values: list[_Value], settings: Data) -> np.ndarray:
+def _label(places: np.ndarray, values: list[_Value], settings: Data, is_lossy: bool) -> np.ndarray:
     """Turn places of values into labels, (height, width) uint8.
 
     Raises:
         ValueError: they are not those of a mask of these classes.
     """
-    label = _label_classes if settings.classes else _label_two_colours
+    if settings.classes:
+        labels = _label_classes(values, settings)
+    elif settings.soft and (is_lossy or not _are_two_colours(values)):
+        labels = _label_by_threshold(values, settings)
+    else:
+        labels = _label_two_colours(values, settings)
     table = np.zeros(max(256, *(value.place + 1 for value in values)), np.uint8)
-    table[[value.place for value in values]] = label(values, settings)
+    table[[value.place for value in values]] = labels
     if places.dtype == np.uint8:
         return cv2.LUT(places, table)  # ten times as fast
     return table[places]
 
 
+def _are_two_colours(values: list[_Value]) -> bool:
+    clear = all(value.alpha in (0, 255) for value in values)
+    return clear and len({value.colour for value in values if value.alpha}) <= 2
+
+
 def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
-    """Return the label of each value: 1 for the colour that is not black or transparent."""
+    """Return the label of each value: 1 for the foreground's colour, 0 for the other."""
     if any(0 < value.alpha < 255 for value in values):
         raise ValueError(
-            "has half-transparent pixels; save it without smoothing, as black and white"
+            "has half-transparent pixels; save it without smoothing, as black and white, or set "
+            'data.soft = "threshold"'
         )
     opaque = [value for value in values if value.alpha]
     counts = Counter()
     for value in opaque:
         counts[value.colour] += value.count
-    colours = list(counts)
-    if len(colours) > 2:
-        *others, _, _ = sorted(counts.values())
-        raise ValueError(
-            f"has {plural(sum(others), 'pixel')} of {plural(len(others), 'more colour')} than the "
-            "two of a mask; was it a JPEG, or resized with smoothing? Save it again as PNG; more "
-            "classes go into data.classes"
-        )
-    car = {colour for colour in colours if colour != "#000000"}
-    if settings.foreground:
+    car = {colour for colour in counts if colour != "#000000"}
+    if settings.foreground != "any" and len(counts) > 2:
+        raise ValueError(_explain_more(opaque, counts))
+    if settings.foreground == "any":
+        if any(value.number is not None and value.number < 0 for value in opaque):
+            raise ValueError("has values below 0; give background the value 0")
+    elif settings.foreground:
         car = {settings.foreground}
-        if len(colours) == 2 and settings.foreground not in colours:
+        if len(counts) == 2 and settings.foreground not in counts:
             raise ValueError(
-                f"has the colours {' and '.join(colours)}, and data.foreground = "
+                f"has the colours {' and '.join(counts)}, and data.foreground = "
                 f"{settings.foreground} is neither"
             )
-    elif colours == ["#000000"] and any(not v.alpha and not v.outside for v in values):
+    elif list(counts) == ["#000000"] and any(not v.alpha and not v.outside for v in values):
         raise ValueError(
             "has black and transparent pixels alone; set data.foreground to #000000 if black is "
             "not the background, to #ffffff if it is"
         )
     elif len(car) == 2:
         raise ValueError(
-            f"has the colours {' and '.join(colours)}, and neither is black; name the one that is "
+            f"has the colours {' and '.join(counts)}, and neither is black; name the one that is "
             "not the background in data.foreground"
         )
+    elif not car <= {*ON}:
+        raise ValueError(_explain_other(*car, opaque))
     return [int(value.alpha > 0 and value.colour in car) for value in values]
+
+
+def _explain_other(colour: str, values: list[_Value]) -> str:
+    """Say that a mask's colour beside black may mean anything."""
+    number = next(value.number for value in values if value.colour == colour)
+    what, remedy = f"the colour {colour} beside black, not white", f'"{colour}"'
+    if not colour.startswith("#"):
+        what, remedy = f"the value {colour} beside 0, neither 1 nor white", '"any"'
+    elif number is not None and colour == _grey(int(number)):
+        what = f"the value {number} ({colour}) beside 0, neither 1 nor white"
+    return (
+        f"has {what}; if that is the foreground, set data.foreground = {remedy}; several classes "
+        "go into data.classes"
+    )
+
+
+def _explain_more(values: list[_Value], counts: Counter) -> str:
+    """Say what a mask of more than two colours may be, and what to do about it."""
+    *others, _, _ = sorted(counts.values())
+    more = f"{plural(sum(others), 'pixel')} of {plural(len(others), 'more colour')}"
+    numbers = [value.number for value in values]
+    text = f"has {more} than the two of a mask"
+    if None not in numbers:
+        text += f" (values {min(numbers):.6g} to {max(numbers):.6g})"
+    return (
+        f'{text}; if it was a JPEG or smoothed, set data.soft = "threshold", which cuts it at half '
+        'grey; if it numbers objects, data.foreground = "any"; several classes go into data.classes'
+    )
+
+
+def _label_by_threshold(values: list[_Value], settings: Data) -> list[int]:
+    """Return the label of each value by which of black and the foreground's colour is nearer.
+
+    Raises:
+        ValueError: no pixel comes near the foreground's colour, and some are not black.
+    """
+    wanted = settings.foreground or "#ffffff"
+    colours = _rgb_of(values) * np.array([[value.alpha / 255] for value in values])
+    from_black = np.abs(colours).max(axis=1)
+    from_wanted = np.abs(colours - list(bytes.fromhex(wanted[1:]))).max(axis=1)
+    if from_wanted.min() > 63 and from_black.max() > 63:
+        furthest = values[int(from_black.argmax())].colour
+        raise ValueError(
+            f"has no pixel near {wanted}, and some of {furthest}; name the foreground's colour in "
+            "data.foreground"
+        )
+    return (from_wanted < from_black).astype(int).tolist()
+
+
+def _rgb_of(values: list[_Value]) -> np.ndarray:
+    """Return the colours of values, (values, 3) in [0, 255]; greys of any range are scaled."""
+    if all(value.colour.startswith("#") for value in values):
+        return np.array([list(bytes.fromhex(value.colour[1:])) for value in values], float)
+    greys = np.array([[value.number] * 3 for value in values], float)
+    white = next((most for most in (1, 255) if greys.max() <= most), 65535)
+    return np.clip(greys * 255 / white, 0, 255)
 
 
 def _label_classes(values: list[_Value], settings: Data) -> list[int]:

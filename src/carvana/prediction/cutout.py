@@ -27,6 +27,7 @@ class Predictor(Protocol):
 
     background: int | None  # the background's label
     usual: float | None  # the `expected_dice` of the validation photographs
+    white: int  # of photographs of 16 bits, as the recipe's input has it
 
     def predict(self, photographs: Iterable, finish) -> Iterator: ...
 
@@ -112,7 +113,7 @@ def cut_out(
             )
         if probability.ndim == 3:  # of several classes, all but the background
             probability = 1 - probability[..., model.background]
-        picture = open_photograph(photo)
+        picture = open_photograph(photo, model.white)
         alpha = Image.fromarray(np.rint(probability * 255).astype(np.uint8))
         if picture.mode == "RGBA":  # what was transparent stays so
             alpha = ImageChops.multiply(alpha, picture.getchannel("A"))

@@ -28,14 +28,20 @@ $predict
 def main(photograph, out):
     about = json.loads((FOLDER / "model.json").read_text())
     with Image.open(photograph) as picture:
+        if picture.mode.startswith(("I", "F")):
+            sys.exit(f"{photograph}: has more than 8 bits; save it with 8")
         batch = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[None]
     probabilities = predict(batch)[0]
     if about["threshold"] is None:  # several classes: the most probable one
-        mask = probabilities.argmax(axis=-1)
+        places = probabilities.argmax(axis=-1)
     else:
-        mask = 255 * (probabilities[..., 0] > about["threshold"])
-    Image.fromarray(mask.astype(np.uint8)).save(out)
-    print(f"{out}: {np.mean(mask > 0):.1%} of the picture is not {about['classes'][0]}")
+        places = (probabilities[..., 0] > about["threshold"]).astype(int)
+    numbers, palette = np.array(about["numbers"], np.uint8), np.zeros((256, 3), np.uint8)
+    palette[numbers] = [list(bytes.fromhex(colour[1:])) for colour in about["colours"]]
+    mask = Image.fromarray(numbers[places])  # the numbers that the recipe gives the classes
+    mask.putpalette(palette.tobytes())
+    mask.save(out)
+    print(f"{out}: {np.mean(places > 0):.1%} of the picture is not {about['classes'][0]}")
 
 
 if __name__ == "__main__":
@@ -77,7 +83,8 @@ _ENGINES = {  # packages, imports, and how to predict
         "numpy, pillow and tensorflow",
         "import tensorflow as tf",
         """
-    return tf.saved_model.load(FOLDER / "saved_model").serve(photographs).numpy()
+    model = tf.saved_model.load(FOLDER / "saved_model")  # it lives as long as its name
+    return model.serve(photographs).numpy()
 """,
     ),
 }

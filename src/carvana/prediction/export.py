@@ -17,6 +17,7 @@ from carvana import __version__
 from carvana.data.dataset import find_pairs, read_split, spread
 from carvana.data.folders import list_images
 from carvana.data.images import read_photograph
+from carvana.data.masks import colours, numbers
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing_folder
 from carvana.prediction.evaluate import count_overlap, mean_dice
@@ -236,14 +237,17 @@ def _choose_photographs(
         folder = data / settings.images
         check = train = [folder / name for name in list_images(folder)]
     return tuple(
-        [functools.partial(read_whole, path) for path in spread(paths, wanted)]
+        [
+            functools.partial(read_whole, path, run.recipe.input.white)
+            for path in spread(paths, wanted)
+        ]
         for paths, wanted in ((check, count), (train, CALIBRATION))
     )
 
 
-def read_whole(path: Path) -> np.ndarray:
-    """Read a photograph at full size: (height, width, 3) uint8."""
-    return read_photograph(path)[0]
+def read_whole(path: Path, white: int = 0) -> np.ndarray:
+    """Read a photograph at full size: (height, width, 3) uint8; see `decode_photograph`."""
+    return read_photograph(path, white=white)[0]
 
 
 def _describe(
@@ -251,6 +255,7 @@ def _describe(
 ) -> dict:
     """Return what `model.json` says."""
     recipe, many = run.recipe, bool(run.recipe.data.classes)
+    names = recipe.data.class_names
     sizes = [[pictures.height, pictures.width] for pictures in recipe.prediction_inputs]
     return {
         "carvana": __version__,
@@ -273,11 +278,14 @@ def _describe(
             "size": "the photograph's: the model resizes probabilities itself",
         },
         "threshold": None if many else recipe.prediction.threshold,
-        "classes": recipe.data.class_names,
+        "classes": names,
+        "numbers": numbers(recipe.data),  # of the classes in label maps
+        "colours": ["#" + bytes(rgb).hex() for rgb in colours(recipe.data)[: len(names)]],
         "usual_dice": run.usual,
         "inside": {
             "network_sizes": sizes,
             "method": recipe.input.method,
+            "white": recipe.input.white,
             "flip": recipe.prediction.flip,
             "scales": recipe.prediction.scales,
         },

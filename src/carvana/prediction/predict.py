@@ -67,6 +67,11 @@ class Model:
         return self.recipe.data.background
 
     @property
+    def white(self) -> int:
+        """The value of white in photographs of 16 bits; 0 for 65535."""
+        return self.recipe.input.white
+
+    @property
     def usual(self) -> float | None:
         """The `expected_dice` of the validation photographs, where it is known."""
         return self.run.usual
@@ -192,7 +197,7 @@ def _load(
         largest = max(inputs, key=lambda settings: (settings.height, settings.width))
         picture, size = read(Path(photograph), largest)
     else:
-        picture = as_photograph(photograph)
+        picture = as_photograph(photograph, inputs[0].white)
         size = picture.shape[:2]
     return photograph, size, [resize(picture, settings) for settings in inputs]
 

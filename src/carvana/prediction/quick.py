@@ -56,9 +56,10 @@ class QuickModel:
             names = about["classes"]
             self.background = names.index("background") if "background" in names else None
             self.usual = about["usual_dice"]
+            self.white = about["inside"]["white"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CarvanaError(f"{folder}: is not a readable export; delete it") from error
-        self._largest = Input(height=height, width=width, method=method, antialias=False)
+        self._largest = Input(height, width, method, antialias=False, white=self.white)
 
     def predict(
         self,

@@ -144,7 +144,7 @@ def _pair(
         mean=float(gain.mean()),
         scatter=_scatter(left, right, x, y, [each.name for each in one]),
         differences=_differences(left, right, np.sort(gain)),
-        pictures=[view_two(one[place], other[place], recipe.data) for place in shown],
+        pictures=[view_two(one[place], other[place], recipe) for place in shown],
         gains=[shown.index(place) for place in gains],
         losses=[shown.index(place) for place in losses],
     )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from carvana.data.images import read_photograph
 from carvana.data.masks import IGNORED, colours, read_mask, to_picture
-from carvana.recipe import Data
+from carvana.recipe import Data, Recipe
 from carvana.report.examine import CONFUSED, EXTRA, MISSED, RIGHT, Examined, error_kinds
 
 # Told apart also by colour-blind eyes; the stylesheet has the same.
@@ -41,9 +41,9 @@ class Picture:
     places: list[list[int]]  # [x, y] of the worst errors
 
 
-def view(examined: Examined, settings: Data) -> Picture:
+def view(examined: Examined, recipe: Recipe) -> Picture:
     """Make what the viewer shows of a prediction: the truth on the left, it on the right."""
-    photograph, truth, labels = _read(examined, settings)
+    settings, (photograph, truth, labels) = recipe.data, _read(examined, recipe)
     kinds = error_kinds(labels, truth, settings)
     errors = _errors(kinds)
     return Picture(
@@ -61,9 +61,9 @@ def view(examined: Examined, settings: Data) -> Picture:
     )
 
 
-def view_two(left: Examined, right: Examined, settings: Data) -> Picture:
+def view_two(left: Examined, right: Examined, recipe: Recipe) -> Picture:
     """Make what the viewer shows of two runs' predictions of one photograph."""
-    photograph, truth, labels = _read(left, settings)
+    settings, (photograph, truth, labels) = recipe.data, _read(left, recipe)
     both = [labels, _decode(right)]
     kinds = [error_kinds(each, truth, settings) for each in both]
     return Picture(
@@ -81,9 +81,9 @@ def view_two(left: Examined, right: Examined, settings: Data) -> Picture:
     )
 
 
-def side_by_side(examined: Examined, settings: Data) -> list[str]:
+def side_by_side(examined: Examined, recipe: Recipe) -> list[str]:
     """Return truth, photograph and prediction, small, as the article's figure shows them."""
-    photograph, truth, labels = _read(examined, settings)
+    settings, (photograph, truth, labels) = recipe.data, _read(examined, recipe)
     size = (_FIGURE, round(_FIGURE * truth.shape[0] / truth.shape[1]))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
     masks = [to_picture(each, settings) for each in (truth, labels)]
@@ -99,9 +99,9 @@ def _shrunk(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     return mask.resize(size, Image.Resampling.BOX).quantize(16)
 
 
-def _read(examined: Examined, settings: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    photograph, _ = read_photograph(examined.pair.image)
-    return photograph, read_mask(examined.pair.mask, settings), _decode(examined)
+def _read(examined: Examined, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    photograph, _ = read_photograph(examined.pair.image, white=recipe.input.white)
+    return photograph, read_mask(examined.pair.mask, recipe.data), _decode(examined)
 
 
 def _decode(examined: Examined) -> np.ndarray:
