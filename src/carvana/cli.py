@@ -11,13 +11,16 @@ from pathlib import Path
 from carvana.arguments import build_parser
 from carvana.backend import import_quietly
 from carvana.competition.facts import Paths
-from carvana.errors import CarvanaError, UsageError
+from carvana.errors import CarvanaError, Terminated, UsageError
 from carvana.files import remedy_for
 from carvana.printing import print_inspection, print_score, print_trained, print_validation
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0, 1 failed, 2 wrong use, 130 interrupted."""
+    """Run one command; return its exit code.
+
+    0, 1 failed, 2 wrong use, 130 interrupted, 143 terminated.
+    """
     sys.stdout = sys.stdout or io.StringIO()  # closed, as by `>&-`
     sys.stderr = sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):  # a name the terminal cannot show is no reason to fail
@@ -53,13 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
         remedy = "lower training.batch_size, prediction.batch_size or the input's size"
         print(f"carvana {options.command}: out of memory; {remedy} (--set)", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if options.debug:
             raise
         resumes = options.command in ("download", "train", "predict", "demo")
         resume = "; run it again to resume" if resumes else ""
         print(f"\ncarvana {options.command}: interrupted{resume}", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
 
 
 def _download(options) -> None:

@@ -9,6 +9,10 @@ class UsageError(CarvanaError):
     """The command was called wrongly, or a recipe is wrong (exit code 2)."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, by SIGTERM."""
+
+
 def plural(count: int, noun: str) -> str:
     """Return `1 fault` or `2,000 faults`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -278,6 +278,17 @@ def test_killed_process_resumes_to_the_same_number_of_epochs(tiny, tmp_path):
     assert pd.read_csv(run / "history.csv")["epoch"].tolist() == list(range(1, epochs + 1))
 
 
+def test_sigterm_saves_too(tiny, tmp_path):
+    run = tmp_path / "run"
+    process = start(tiny, run, epochs=400)
+    wait_for(lambda: len(_lines(run)) > 2, process)
+    process.terminate()
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "saved at step" in printed
+    assert "Traceback" not in printed
+
+
 def test_ctrl_c_saves_and_says_how_to_resume(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
@@ -323,9 +334,75 @@ def test_divergence_is_told_and_keeps_the_last_good_model(tiny, tmp_path):
     model = keras.saving.load_model(tmp_path / "model.keras")
     model.optimizer.learning_rate = 1e30
     model.save(tmp_path / "model.keras")
-    with pytest.raises(CarvanaError, match="the loss is not a number"):
+    with pytest.raises(CarvanaError, match="the loss or a weight is not a number"):
         train.train(recipe("training.epochs=9"), tiny.root, tmp_path)
     assert all(np.isfinite(w).all() for w in weights(tmp_path))
+
+
+def break_at(step, what):
+    """A checkpoint that makes a number of the weights or of the optimizer's state NaN."""
+
+    class Broken(train.Checkpoint):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if self.step == step:
+                state = self.whole.weights if what == "weights" else self.whole.optimizer.variables
+                victim = next(each for each in state if len(each.shape) == 4)
+                victim.assign(victim * np.nan)
+
+    return Broken
+
+
+@pytest.mark.parametrize("what", ["weights", "optimizer"])
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_weights_that_are_no_numbers_never_replace_good_ones(
+    what, epochs, tiny, tmp_path, monkeypatch
+):
+    """The last step of the second epoch breaks them: of the last epoch, or before it."""
+    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+    good = {name: (tmp_path / name).read_bytes() for name in ("model.keras", "best.keras")}
+    monkeypatch.setattr(train, "Checkpoint", break_at(4, what))
+    with pytest.raises(CarvanaError, match="the loss or a weight is not a number; the last good"):
+        train.train(recipe(f"training.epochs={epochs}"), tiny.root, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in good} == good
+    assert pd.read_csv(tmp_path / "history.csv")["epoch"].tolist() == [1]
+    monkeypatch.undo()
+    assert train.train(recipe(), tiny.root, tmp_path)["epochs"] == 2  # and training can resume
+
+
+def test_an_epoch_whose_dice_is_no_number_is_not_the_best(tiny, tmp_path):
+    train.train(recipe(), tiny.root, tmp_path)
+    best = (tmp_path / "best.keras").read_bytes()
+    os.utime(tmp_path / "model.keras")
+    history = pd.read_csv(tmp_path / "history.csv")
+    history.loc[1, "val_dice"] = np.nan
+    (tmp_path / "model.keras").write_bytes(b"a model of no numbers")
+    checkpoint.keep_best(tmp_path, history, recipe().training)
+    assert (tmp_path / "best.keras").read_bytes() == best
+
+
+def test_a_prepared_pair_that_is_gone_is_named_and_no_other_error_taken_for_it(
+    tiny, tmp_path, monkeypatch
+):
+    class Deleting(train.Checkpoint):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            if epoch == 1:
+                for file in tiny.cache.glob("*/car*"):
+                    file.write_bytes(b"cut short")
+
+    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Checkpoint", Deleting)
+        with pytest.raises(CarvanaError, match="a prepared pair in .*cache cannot be read; run"):
+            train.train(recipe("training.epochs=9"), tiny.root, tmp_path)
+
+    def fail(*_):
+        raise tf.errors.InvalidArgumentError(None, None, "matrices do not fit")
+
+    with monkeypatch.context() as patch, pytest.raises(tf.errors.InvalidArgumentError):
+        patch.setattr(train, "_fit", fail)
+        train.train(recipe("training.epochs=9"), tiny.root, tmp_path)
 
 
 def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):

@@ -15,6 +15,10 @@ from carvana.data.resize import memory_errors
 from carvana.recipe import Recipe
 
 
+class UnreadablePair(Exception):
+    """A prepared pair is gone or cut short. TensorFlow keeps no more of it than this name."""
+
+
 def training_batch(
     number: int, count: int, batch_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -108,8 +112,15 @@ def _own_workers() -> "tf.data.Options":
 
 
 def _read(file: Path, recipe: Recipe, shrink: int) -> np.ndarray:
-    """Read a prepared pair, averaging `shrink` pixels a side into one."""
-    pair = read_prepared(file, recipe)
+    """Read a prepared pair, averaging `shrink` pixels a side into one.
+
+    Raises:
+        UnreadablePair: it is gone or cut short.
+    """
+    try:
+        pair = read_prepared(file, recipe)
+    except (OSError, ValueError) as error:
+        raise UnreadablePair(file) from error
     if shrink > 1:
         size = (recipe.input.width // shrink, recipe.input.height // shrink)
         pair = cv2.resize(pair, size, interpolation=cv2.INTER_AREA)

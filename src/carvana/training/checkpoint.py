@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from carvana.backend import keras
@@ -118,6 +119,8 @@ def load_checkpoint(run: Path, precision: str, seed: int) -> "keras.Model":
 class Checkpoint(keras.callbacks.Callback):
     """Keep `history.csv`, `model.keras` and `best.keras` up to date, each atomically.
 
+    Weights that are not finite are never saved: `model.stop_training` is set instead.
+
     An epoch's row is written before the model that has completed it: a kill between the two
     trains that epoch again and drops the row, so that none is repeated or lost.
 
@@ -160,7 +163,9 @@ class Checkpoint(keras.callbacks.Callback):
             self.printed = now
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.model.stop_training:  # diverged: keep the last good model
+        if not np.isfinite(logs.get("val_loss", 0.0)):
+            self.model.stop_training = True
+        if self.model.stop_training or not self._is_sound():  # diverged: keep the last good model
             return
         row = {"epoch": epoch + 1, "steps": self.step, **logs}
         if self.began:
@@ -179,7 +184,7 @@ class Checkpoint(keras.callbacks.Callback):
         Args:
             after_failed_step: whether the last step failed; the optimizer may have counted it.
         """
-        if self.model.stop_training:
+        if self.model.stop_training or not self._is_sound():
             return
         # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
         if not after_failed_step:
@@ -191,6 +196,13 @@ class Checkpoint(keras.callbacks.Callback):
             self.whole.save(temporary)
         self.saved = time.monotonic()
 
+    def _is_sound(self) -> bool:
+        """Tell whether all weights are numbers; end the training if they are not."""
+        variables = (*self.whole.variables, *self.whole.optimizer.variables)
+        sound = all(np.isfinite(keras.ops.convert_to_numpy(each)).all() for each in variables)
+        self.model.stop_training = self.model.stop_training or not sound
+        return sound
+
 
 def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
     """Copy the model that completed the last epoch to `best.keras` if none of its stage is better.
@@ -199,7 +211,7 @@ def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
     """
     *before, last = _dice_of_stage(history, training, int(history["epoch"].iloc[-1]))
     model, best = run / MODEL, run / BEST
-    if before and last <= max(before):
+    if before and not last > max(before):
         return
     if best.exists() and best.stat().st_mtime_ns >= model.stat().st_mtime_ns:
         return

@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,15 @@ import cv2
 
 from carvana.backend import keras, keras_settings, tf
 from carvana.competition.facts import Paths
-from carvana.data.batches import reached, training_dataset, validation_dataset
+from carvana.data.batches import (
+    UnreadablePair,
+    reached,
+    training_dataset,
+    validation_dataset,
+)
 from carvana.data.cache import prepare
 from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split
-from carvana.errors import CarvanaError, UsageError
+from carvana.errors import CarvanaError, Terminated, UsageError
 from carvana.files import alone, clear_temporaries
 from carvana.models import build_network
 from carvana.networks import choose_precision, describe_device
@@ -64,7 +69,7 @@ def train(
         CarvanaError: the data cannot be used, a file cannot be written, or training diverged.
         UsageError: the recipe is wrong, or `run` holds another recipe's model or files that
             the kit did not write.
-        KeyboardInterrupt: Ctrl-C, after the model has been saved.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the model has been saved.
     """
     run = Path(run)
     overrides = [overrides] if isinstance(overrides, str) else list(overrides)
@@ -83,7 +88,7 @@ def train(
         precision = choose_precision(recipe.training.precision)
         if (run / MODEL).exists():
             precision = precision_in(run)  # whatever hardware resumes it
-        with _settings(recipe, precision):
+        with _settings(recipe, precision), _terminable():
             metrics = _train(recipe, data, cache, run, precision, fold)
     draw_history(run / HISTORY, run / PLOT)
     return metrics
@@ -185,12 +190,16 @@ def _fit_all(job: _Job, done: int, cache: Path) -> None:
     except KeyboardInterrupt:
         with _uninterrupted():
             checkpoint.save()
+        if checkpoint.model.stop_training:
+            raise _diverged(job.run) from None
         print(
             f"\n{job.run}: saved at step {checkpoint.step} of {steps * training.epochs}; "
             "run the same command to resume"
         )
         raise
-    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+    except tf.errors.OpError as error:
+        if UnreadablePair.__name__ not in str(error):
+            raise
         checkpoint.save(after_failed_step=True)
         raise CarvanaError(
             f"{job.run}: a prepared pair in {cache} cannot be read; run the same command again: "
@@ -205,6 +214,8 @@ def _validate(job: _Job, epoch: int) -> None:
     logs = network.evaluate(validation, return_dict=True, verbose=0)
     job.checkpoint.set_model(network)
     job.checkpoint.on_epoch_end(epoch, {f"val_{name}": value for name, value in logs.items()})
+    if network.stop_training:
+        raise _diverged(job.run)
 
 
 def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> None:
@@ -231,10 +242,14 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
         verbose=1 if on_terminal(sys.stdout) else 2,  # a bar on a terminal, else a line an epoch
     )
     if network.stop_training:
-        raise CarvanaError(
-            f"{job.run}: the loss is not a number; the last good model, if one was saved, is kept; "
-            "lower training.learning_rate (--set training.learning_rate=...) in another run"
-        )
+        raise _diverged(job.run)
+
+
+def _diverged(run: Path) -> CarvanaError:
+    return CarvanaError(
+        f"{run}: the loss or a weight is not a number; the last good model, if one was saved, is "
+        "kept; lower training.learning_rate (--set training.learning_rate=...) in another run"
+    )
 
 
 def _split(run: Path, pairs: list[Pair], recipe: Recipe, fold: tuple[int, int] | None) -> Split:
@@ -293,13 +308,28 @@ def _strategy(batches: list[int]) -> "tf.distribute.Strategy":
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Make a second Ctrl-C wait until the block ends."""
+def _handling(handler: Callable | signal.Handlers, *signals: signal.Signals) -> Iterator[None]:
+    """Handle signals in one way while the block runs; other threads than the main one cannot."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {each: signal.signal(each, handler) for each in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, former in before.items():
+            signal.signal(each, former)
+
+
+def _uninterrupted() -> contextlib.AbstractContextManager:
+    """Keep a second Ctrl-C from ending the block."""
+    return _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
+
+
+def _terminable() -> contextlib.AbstractContextManager:
+    """Let SIGTERM, which queues and `docker stop` send, save as Ctrl-C does."""
+
+    def stop(*_):
+        raise Terminated
+
+    return _handling(stop, signal.SIGTERM)
