@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from werkzeug.wrappers import Response
 
 from carvana.competition.facts import SLUG
-from carvana.kaggle.client import KaggleError, _retry_after
+from carvana.errors import CarvanaError
+from carvana.kaggle.client import KaggleError, _retry_after, with_retries
 from carvana.kaggle.download import download
 from kaggle_fixtures import assert_train_is_there, download_call, files_in, run_client
 
@@ -75,6 +77,70 @@ def test_network_gone(sandbox, paths, monkeypatch, capsys):
     with pytest.raises(KaggleError, match="Kaggle cannot be reached; check the network"):
         download(paths)
     assert capsys.readouterr().err.count("the connection was lost; trying again in") == 4
+
+
+def lost(kind, cause):
+    return getattr(requests.exceptions, kind)(f"HTTPSConnectionPool(...): (Caused by {cause})")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            lost("SSLError", "SSLCertVerificationError('[SSL: CERTIFICATE_VERIFY_FAILED]')"),
+            "CA_BUND",
+        ),
+        (OSError("Could not find a suitable TLS CA certificate bundle: /x.pem"), "names no file"),
+        (
+            lost("ProxyError", "OSError('Tunnel connection failed: 407 Proxy Auth')"),
+            "NAME:PASSWORD",
+        ),
+        (
+            lost("ProxyError", "OSError('Tunnel connection failed: 403 Forbidden')"),
+            "let you through",
+        ),
+        (requests.exceptions.InvalidProxyURL("Please check proxy URL."), "http://HOST:PORT"),
+        (requests.exceptions.JSONDecodeError("Expecting value", "<html>", 0), "web page, not Kag"),
+    ],
+)
+def test_a_proxy_that_stands_in_between_is_named_and_not_asked_again(error, says):
+    calls = []
+
+    def work():
+        calls.append(1)
+        raise error
+
+    with pytest.raises(KaggleError, match=says):
+        with_retries("the list of files", work)
+    assert len(calls) == 1
+
+
+PAGE = b"<!DOCTYPE html><html><title>Sign in to the network</title></html>"
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("on", ["ListDataFiles", "/storage/train.zip"])
+def test_a_web_page_in_place_of_an_answer(sandbox, paths, on, status):
+    server = sandbox()
+    answer, asked = server.answer, []
+
+    def page_instead(request):
+        if not request.path.endswith(on):
+            return answer(request)
+        asked.append(request.path)
+        return Response(PAGE, status=status, mimetype="text/html")
+
+    server.answer = page_instead
+    with pytest.raises(CarvanaError, match="the answer is a web page, not Kaggle's; a proxy"):
+        download(paths)
+    assert len(asked) == 1
+    assert not (paths.root / "train.zip").exists()
+
+
+def test_a_refusal_that_is_not_about_the_rules_leads_with_what_kaggle_says(sandbox, paths):
+    sandbox("403 on=DownloadDataFile message='The deadline has passed'")
+    with pytest.raises(KaggleError, match=r'Kaggle refuses .403.: "The deadline has passed"; see'):
+        download(paths)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle.client import KaggleError, connect
 from carvana.kaggle.download import download
 from carvana.kaggle.submit import Standing, _leaderboard, _standing, submit
+from carvana.sandbox.answers import refusal
 from conftest import press_ctrl_c
 from kaggle_fixtures import TEST_IMAGES, csv_bytes, start_client, wait_until, write_submission
 
@@ -61,8 +62,8 @@ SUBMIT_FAULTS = {
     "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
     "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/subm",
     "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",
-    "503 on=ListSubmissions times=0": "sent; do not submit it again: its score will be at .*/subm",
-    "503 on=CreateSubmission times=0": r"Kaggle has a problem \(503\)",
+    "503 on=ListSubmissions times=0": r"the list of submissions: Kaggle has a problem \(503\)",
+    "503 on=CreateSubmission times=0": r"not known whether it was submitted.*problem \(503\)\)",
 }
 
 
@@ -77,20 +78,56 @@ def test_trouble_with_a_submission(sandbox, ready, tmp_path, fault):
     assert submission.read_bytes() == before
 
 
-def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path):
+@pytest.mark.parametrize("trouble", ["504", "lost"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path, trouble, listed):
+    """Kaggle accepts it, and the answer says otherwise or never comes."""
     server = sandbox(pending_seconds=0)
     answer = server.answer
+    mine = write_submission(tmp_path / "mine.csv")
+    assert submit(mine, "message", ready).ref == 1  # an earlier one, of the same name and message
 
-    def lose_the_answer(request):
+    def accept_and_fail(request):
+        if not listed and request.path.endswith("ListSubmissions") and len(server.submissions) > 1:
+            return refusal(503)
         response = answer(request)
-        if request.path.endswith("CreateSubmission"):
+        if not request.path.endswith("CreateSubmission"):
+            return response
+        if trouble == "lost":
             request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        return response
+        return refusal(504)
 
-    server.answer = lose_the_answer
-    with pytest.raises(KaggleError, match="lost while submitting; check at .*/submissions whether"):
-        submit(write_submission(tmp_path / "mine.csv"), "message", ready)
+    server.answer = accept_and_fail
+    if listed:
+        result = submit(mine, "message", ready)
+        assert (result.ref, result.public) == (2, 1.0)
+    else:
+        with pytest.raises(
+            KaggleError, match="not known whether it was submitted; check at .*/sub"
+        ):
+            submit(mine, "message", ready)
+    assert len(server.submissions) == 2
+
+
+def test_a_submission_that_did_not_arrive_is_sent_again(sandbox, ready, tmp_path):
+    server = sandbox("504 on=CreateSubmission times=2", pending_seconds=0)
+    assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
     assert len(server.submissions) == 1
+
+
+def test_what_is_sent_is_not_lost_when_waiting_for_its_score_fails(sandbox, ready, tmp_path):
+    server = sandbox()
+    answer = server.answer
+
+    def fail_later(request):
+        sent = server.submissions and request.path.endswith("ListSubmissions")
+        return refusal(503) if sent else answer(request)
+
+    server.answer = fail_later
+    with pytest.raises(
+        KaggleError, match="sent; do not submit it again: its score will be at .*/sub"
+    ):
+        submit(write_submission(tmp_path / "mine.csv"), "message", ready)
 
 
 def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):

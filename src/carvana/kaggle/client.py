@@ -8,6 +8,7 @@ import contextlib
 import email.utils
 import errno
 import io
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,11 @@ TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 PHONE_PAGE = "https://www.kaggle.com/settings"
 STATUS_PAGE = "https://status.kaggle.com"
 AGAIN = "then run the same command again: nothing done so far is lost"
+
+NOT_KAGGLE = (
+    "the answer is a web page, not Kaggle's; a proxy, a firewall or a sign-in page stands between: "
+    f"open https://www.kaggle.com in a browser on this machine, {AGAIN}"
+)
 
 ATTEMPTS = 5  # without progress, before giving up
 FIRST_DELAY = 2.0  # seconds before the second attempt, doubled for each one after it
@@ -97,7 +103,8 @@ def _no_credentials() -> KaggleError:
 
 _BAD_CREDENTIALS = (
     "Kaggle does not accept these credentials (expired, revoked or mistyped); make a new token at "
-    f"{TOKEN_PAGE} and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN"
+    f"{TOKEN_PAGE} and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN (a proxy that "
+    "removes it looks the same)"
 )
 
 
@@ -131,6 +138,10 @@ def with_retries(
         try:
             with _without_output():
                 return work()
+        except json.JSONDecodeError as error:
+            if not error.doc.lstrip().startswith("<"):
+                raise
+            raise KaggleError(f"{what}: {NOT_KAGGLE}") from error
         except (requests.RequestException, OSError) as error:
             trouble = _explain(error, what)
             is_lost = getattr(error, "response", None) is None
@@ -160,19 +171,50 @@ def _explain(error: Exception, what: str) -> KaggleError:
     if response is not None:
         return _explain_status(_status(response), response, what)
     if isinstance(error, requests.RequestException) or error.errno is None:
-        return KaggleError(
-            f"{what}: Kaggle cannot be reached; check the network (and HTTPS_PROXY, if you need "
-            f"one), {AGAIN}",
-            retryable=True,
-        )
+        return _explain_connection(str(error), error, what)
     if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED):
         return KaggleError(f"{what}: the connection was lost; {AGAIN}", retryable=True)
     return KaggleError(str(disk_error(Path(error.filename or what), error)))
 
 
+def _explain_connection(said: str, error: Exception, what: str) -> KaggleError:
+    """Say what stands between us and Kaggle, as far as a failed connection tells."""
+    lasting = {
+        "CERTIFICATE_VERIFY_FAILED": (
+            "the TLS certificate is not trusted, as behind a proxy that opens TLS; set "
+            "REQUESTS_CA_BUNDLE to the file (PEM) of your network's own certificates"
+        ),
+        "TLS CA certificate bundle": "REQUESTS_CA_BUNDLE names no file; correct or unset it",
+        "failed: 407": (
+            "the proxy asks for a name and password; give them as "
+            "HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
+        ),
+        "Tunnel connection failed: 403": (
+            "the proxy does not let you through to Kaggle (403); ask whoever runs it, or use "
+            "another network"
+        ),
+    }
+    for text, remedy in lasting.items():
+        if text in said:
+            return KaggleError(f"{what}: {remedy}, {AGAIN}")
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return KaggleError(
+            f"{what}: HTTPS_PROXY is not an address; write it as http://HOST:PORT, {AGAIN}"
+        )
+    return KaggleError(
+        f"{what}: Kaggle cannot be reached; check the network (and HTTPS_PROXY, if you need one), "
+        f"{AGAIN}",
+        retryable=True,
+    )
+
+
 def _explain_status(status: int, response: requests.Response, what: str) -> KaggleError:
     said = _message(response)
     quoted = f'; Kaggle says: "{said}"' if said else ""
+    if "text/html" in response.headers.get("Content-Type", "") and status < 429:
+        return KaggleError(f"{what}: {NOT_KAGGLE} ({status})")
+    if status == 407:
+        return _explain_connection("failed: 407", requests.RequestException(), what)
     if status == 401:
         return KaggleError(f"{what}: {_BAD_CREDENTIALS} (401)")
     if status == 403 and any(word in said.lower() for word in ("phone", "verif")):
@@ -180,6 +222,9 @@ def _explain_status(status: int, response: requests.Response, what: str) -> Kagg
             f"{what}: your account must be verified by phone first (403); do so at {PHONE_PAGE}, "
             f"then run the same command again{quoted}"
         )
+    about_rules = ("rule", "accept", "permission", "denied", "forbidden")
+    if status == 403 and said and not any(word in said.lower() for word in about_rules):
+        return KaggleError(f'{what}: Kaggle refuses (403): "{said}"; see {PAGE}')
     if status == 403:
         return KaggleError(
             f"{what}: Kaggle refuses (403); accept the competition's rules in a browser at "

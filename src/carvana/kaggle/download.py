@@ -17,7 +17,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone
 from carvana.kaggle import archives
 from carvana.kaggle.archives import BrokenArchive, disk_error, size_text
-from carvana.kaggle.client import PAGE, connect, say, with_retries
+from carvana.kaggle.client import NOT_KAGGLE, PAGE, connect, say, with_retries
 from carvana.kaggle.local import (
     is_complete,
     note_files,
@@ -180,12 +180,17 @@ def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
             archives.check(part)
             break
         except BrokenArchive as error:
+            with part.open("rb") as file:
+                is_page = file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html"))
             # What an earlier run left may be damaged: fetch once more, from the first byte.
             _discard(part)
+            if is_page:
+                raise CarvanaError(f"{root / name}: {NOT_KAGGLE}") from error
             if not again:
                 raise CarvanaError(
-                    f"{root / name}: fetched twice, and both times it {error.reason}; try later, "
-                    f"or fetch it in a browser at {PAGE}/data and use --from FOLDER"
+                    f"{root / name}: fetched twice, and both times it {error.reason}, as by a "
+                    "proxy or virus scanner on the way; try later or on another network, or fetch "
+                    f"it in a browser at {PAGE}/data and use --from FOLDER"
                 ) from error
             say(f"{name}: {error.reason}; fetching it once more from the beginning")
     if size_of(part) != size:

@@ -1,6 +1,7 @@
 """Submit: validate, upload, wait for the score, find its place on the leaderboard."""
 
 import bisect
+import contextlib
 import itertools
 import sys
 import time
@@ -14,7 +15,14 @@ from carvana.competition.facts import ANCHORS, SLUG, TEAMS, Paths
 from carvana.competition.submission import validate
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.kaggle.archives import size_text
-from carvana.kaggle.client import PAGE, STATUS_PAGE, KaggleError, connect, say, with_retries
+from carvana.kaggle.client import (
+    PAGE,
+    STATUS_PAGE,
+    KaggleError,
+    connect,
+    say,
+    with_retries,
+)
 from carvana.kaggle.download import download
 from carvana.progress import LINE_SECONDS, on_terminal
 
@@ -83,27 +91,55 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
 
 
 def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
-    """Upload and submit; return Kaggle's number of the submission."""
+    """Upload and submit, once; return Kaggle's number of the submission.
 
-    def send():
-        quiet = not on_terminal(sys.stderr)
-        return api.competition_submit(str(submission), message, SLUG, quiet=quiet)
+    An answer that says it failed, or none at all, may come of a submission that was accepted: it is
+    looked for in the list of submissions before anything is sent again.
+    """
+    before = {each.ref for each in with_retries("the list of submissions", lambda: _listed(api))}
+    sent = False
+
+    def arrived() -> int | None:
+        new = (each for each in _listed(api) if each.ref not in before)
+        mine = (each.ref for each in new if _is_mine(each, submission, message))
+        return next(mine, None)
+
+    def send() -> int:
+        nonlocal sent
+        if sent and (ref := arrived()) is not None:
+            return ref
+        sent, quiet = True, not on_terminal(sys.stderr)
+        response = api.competition_submit(str(submission), message, SLUG, quiet=quiet)
+        if response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
+            raise KaggleError(
+                f"{submission}: the upload failed, nothing was submitted; see {STATUS_PAGE}, then "
+                "run the same command again"
+            )
+        return response.ref
 
     try:
-        response = with_retries(str(submission), send, lost="stop")
+        return with_retries(str(submission), send, lost="stop")
     except KaggleError as error:
-        if isinstance(error.__cause__, requests.HTTPError):
+        if not error.retryable:
             raise
+        time.sleep(POLL_SECONDS)  # what was accepted may be listed late
+        with contextlib.suppress(requests.RequestException, OSError):
+            if (ref := arrived()) is not None:
+                return ref
         raise KaggleError(
-            f"{submission}: the connection was lost while submitting; check at {PAGE}/submissions "
-            "whether it arrived before you submit it again"
+            f"{submission}: it is not known whether it was submitted; check at {PAGE}/submissions "
+            f"before you submit it again ({str(error).split(';')[0]})"
         ) from error
-    if response.message == api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-        raise KaggleError(
-            f"{submission}: the upload failed, nothing was submitted; see {STATUS_PAGE}, then "
-            "run the same command again"
-        )
-    return response.ref
+
+
+def _listed(api: "KaggleApi") -> list:
+    """Return the newest submissions."""
+    return api.competition_submissions(SLUG) or []
+
+
+def _is_mine(listed, submission: Path, message: str) -> bool:
+    """Tell whether a listed submission has this file's name and this message."""
+    return (listed.file_name, listed.description) == (submission.name, message)
 
 
 def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None, float | None]:
@@ -141,8 +177,7 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
 
 def _submission(api: "KaggleApi", ref: int):
     """Find a submission by its number, or the newest if Kaggle gave none; None if not listed."""
-    latest = api.competition_submissions(SLUG) or []
-    return next((each for each in latest if each.ref == ref or not ref), None)
+    return next((each for each in _listed(api) if each.ref == ref or not ref), None)
 
 
 def _number(text: str | None) -> float | None:
