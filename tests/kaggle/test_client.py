@@ -86,19 +86,10 @@ def lost(kind, cause):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (
-            lost("SSLError", "SSLCertVerificationError('[SSL: CERTIFICATE_VERIFY_FAILED]')"),
-            "CA_BUND",
-        ),
+        (lost("SSLError", "SSLError('[SSL: CERTIFICATE_VERIFY_FAILED]')"), "REQUESTS_CA_BUNDLE"),
         (OSError("Could not find a suitable TLS CA certificate bundle: /x.pem"), "names no file"),
-        (
-            lost("ProxyError", "OSError('Tunnel connection failed: 407 Proxy Auth')"),
-            "NAME:PASSWORD",
-        ),
-        (
-            lost("ProxyError", "OSError('Tunnel connection failed: 403 Forbidden')"),
-            "let you through",
-        ),
+        (lost("ProxyError", "OSError('Tunnel connection failed: 407 P')"), "NAME:PASSWORD@HOST"),
+        (lost("ProxyError", "OSError('Tunnel connection failed: 403 F')"), "let you through"),
         (requests.exceptions.InvalidProxyURL("Please check proxy URL."), "http://HOST:PORT"),
         (requests.exceptions.JSONDecodeError("Expecting value", "<html>", 0), "web page, not Kag"),
     ],

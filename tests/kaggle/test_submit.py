@@ -102,9 +102,7 @@ def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path, tr
         result = submit(mine, "message", ready)
         assert (result.ref, result.public) == (2, 1.0)
     else:
-        with pytest.raises(
-            KaggleError, match="not known whether it was submitted; check at .*/sub"
-        ):
+        with pytest.raises(KaggleError, match="not known whether it was submitted; check at"):
             submit(mine, "message", ready)
     assert len(server.submissions) == 2
 
@@ -124,10 +122,12 @@ def test_what_is_sent_is_not_lost_when_waiting_for_its_score_fails(sandbox, read
         return refusal(503) if sent else answer(request)
 
     server.answer = fail_later
-    with pytest.raises(
-        KaggleError, match="sent; do not submit it again: its score will be at .*/sub"
-    ):
+    with pytest.raises(KaggleError, match="sent; do not submit it again: its score will be at"):
         submit(write_submission(tmp_path / "mine.csv"), "message", ready)
+
+
+def _is_waiting(server) -> bool:
+    return "ListSubmissions" in server.log[-1]
 
 
 def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
@@ -136,7 +136,7 @@ def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
     paths = f"Paths(Path({str(ready.root)!r}))"
     call = f"submit.submit(Path({str(submission)!r}), 'message', {paths})"
     with start_client(call, server.environment()) as process:
-        wait_until(lambda: any("ListSubmissions" in line for line in server.log), process)
+        wait_until(lambda: server.submissions and _is_waiting(server), process)
         output, _ = press_ctrl_c(process)
     assert "uploaded; do not submit it again: its score will be at" in output
     assert len(server.submissions) == 1
