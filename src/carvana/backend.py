@@ -37,6 +37,7 @@ else:
     keras, tf = _Lazy("keras"), _Lazy("tensorflow")
 
 _lock = threading.RLock()
+_process: int | None = None  # in which networks were first built or run
 _users = 0  # of `keras_settings` at this moment, over all threads
 _outside: dict | None = None  # Keras's settings before the first of them
 _OURS = {
@@ -81,6 +82,22 @@ def _import_keras() -> ModuleType:
     return loaded
 
 
+def check_process() -> None:
+    """Make sure that TensorFlow was not used before this process was forked: it would hang.
+
+    Raises:
+        UsageError: it was.
+    """
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise UsageError(
+            "a model was loaded before this process was forked, and TensorFlow would hang in it; "
+            "load the model in the worker, after the fork (gunicorn: without --preload), or start "
+            "workers by spawn"
+        )
+
+
 @contextlib.contextmanager
 def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
     """Build or run networks under a dtype policy and Keras's defaults; restore all afterwards.
@@ -90,8 +107,12 @@ def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
 
     Args:
         precision: a dtype policy or its name, such as "float32" or "mixed_bfloat16".
+
+    Raises:
+        UsageError: see `check_process`.
     """
     global _users, _outside
+    check_process()
     with _lock:
         policy = keras.config.dtype_policy()
         if _users == 0:

@@ -1,6 +1,7 @@
 """Write files so that a reader sees the old or the new one, never a part of it."""
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import os
@@ -80,7 +81,7 @@ def replacing(path: Path, remedy: str = "") -> Iterator[Path]:
         CarvanaError: the file cannot be written (disk full, folder read-only).
     """
     path = Path(path)
-    temporary = beside(path, f"tmp{os.getpid()}{path.suffix}")
+    temporary = beside(path, f"tmp{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -115,7 +116,7 @@ def clear_temporaries(folder: Path, names: Collection[str] | None = None) -> Non
             are the kit's alone.
     """
     for path in folder.glob(".*.tmp*"):
-        left = re.fullmatch(r"\.(.+)\.tmp\d+(\.\w+)?", path.name)
+        left = re.fullmatch(r"\.(.+)\.tmp[\da-f]{8}(\.\w+)?", path.name)
         if left and path.is_file() and (names is None or left[1] in names):
             path.unlink(missing_ok=True)
 
@@ -164,16 +165,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         CarvanaError: it cannot be written.
     """
     path = Path(path)
-    temporary, old = (beside(path, f"{name}{os.getpid()}") for name in ("tmp", "old"))
+    temporary, old = beside(path, f"tmp{uuid.uuid4().hex[:8]}"), beside(path, "old")
+    lock = filelock.FileLock(temporary / ".lock")  # held while its process lives
     try:
+        if old.exists() and not path.exists():  # a kill came between two renames
+            os.replace(old, path)
         for left in path.parent.glob(".*.tmp*"):
-            if re.fullmatch(rf"\.{re.escape(path.name)}\.tmp\d+", left.name):
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.tmp[\da-f]{{8}}", left.name):
                 _remove_if_dead(left)
         temporary.mkdir(parents=True)
+        lock.acquire()
         yield temporary
-        if path.exists():
+        lock.release()
+        (temporary / ".lock").unlink(missing_ok=True)
+        if path.exists() and not _exchange(temporary, path):
             os.replace(path, old)
-        os.replace(temporary, path)
+        if not path.exists():
+            os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     except CarvanaError:
@@ -183,20 +191,28 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             raise
         raise cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
         if old.exists() and not path.exists():
             os.replace(old, path)
-        shutil.rmtree(old, ignore_errors=True)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _remove_if_dead(temporary: Path) -> None:
-    """Delete the folder that a killed process left; its number is at the end of the name."""
-    try:
-        os.kill(int(temporary.name.rpartition(".tmp")[2]), 0)
-    except (ProcessLookupError, OverflowError):
+    """Delete the folder that a killed process left: nobody holds its lock."""
+    with contextlib.suppress(OSError, filelock.Timeout):
+        with filelock.FileLock(temporary / ".lock", blocking=False):
+            pass
         shutil.rmtree(temporary, ignore_errors=True)
-    except PermissionError:  # it lives, and is another user's
-        pass
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places at once; False where the system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    with contextlib.suppress(AttributeError, OSError):
+        rename = ctypes.CDLL(None).renameat2
+        return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
+    return False
 
 
 @contextlib.contextmanager

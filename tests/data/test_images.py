@@ -156,6 +156,21 @@ def test_pictures_that_cannot_be_read_are_named_in_one_line(tmp_path, monkeypatc
     Image.new("F", (8, 8), 300).save(tmp_path / "f.tif")
     with pytest.raises(CarvanaError, match=r"f\.tif: has grey values from 300 to 300; save"):
         images.read_photograph(tmp_path / "f.tif")
+    Image.new("LAB", (8, 8)).save(tmp_path / "lab.tif")
+    with pytest.raises(CarvanaError, match=r"lab\.tif: has pixels of the kind LAB, which is not"):
+        images.read_photograph(tmp_path / "lab.tif")
+    for content, what in (
+        (b"", r"it is empty"),
+        (b"8BPS a whole Photoshop file", r"of no format that is read.; convert it to PNG or JPEG"),
+        (b"II*\0a TIFF of five channels", r"a TIFF that is broken, or has channels or bits that"),
+        (whole[:100], "a JPEG that is broken|cut short or broken"),
+    ):
+        good.write_bytes(content)
+        with pytest.raises(CarvanaError, match=rf"good\.jpg: is not a readable .*{what}"):
+            images.read_photograph(good)
+    for bug in (ZeroDivisionError, KeyError, TypeError, AttributeError):
+        with pytest.raises(bug), images.readable(good):
+            raise bug
     for content, what in ((b"<!DOCTYPE html>", "a web page"), (b"    ftypheic" * 9, "HEIC under")):
         good.write_bytes(content)
         with pytest.raises(CarvanaError, match=rf"good\.jpg: is not a photograph but {what}"):

@@ -22,7 +22,7 @@ def fresh():
 class Disc:
     """Predicts a disc with a soft edge in the middle of any photograph."""
 
-    background, usual = 0, None
+    background, usual, white = 0, None, 0
 
     def predict(self, photographs, finish):
         for path in photographs:

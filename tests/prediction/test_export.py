@@ -217,7 +217,7 @@ def test_what_interrupts_an_export_leaves_what_was_there(trained, exported, tmp_
     paths, run = trained
     out = tmp_path / "out"
     shutil.copytree(exported[0], out)
-    left = tmp_path / ".out.tmp999999999"  # of a killed process
+    left = tmp_path / ".out.tmp0123abcd"  # of a killed process
     left.mkdir()
     for error, raised, text in (
         (KeyboardInterrupt(), KeyboardInterrupt, None),

@@ -25,6 +25,16 @@ _DISGUISES = {  # how files begin that are often named like photographs and are 
     b"%pdf": "a PDF; export its pictures",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
 }
+_STARTS = {  # how files of common formats begin
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"II": "TIFF",
+    b"MM": "TIFF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+}
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
 
 
 class Unsupported(ValueError):
@@ -122,7 +132,9 @@ def as_photograph(picture: object, white: int = 0) -> np.ndarray:
     if isinstance(picture, Image.Image):
         try:
             pixels = np.asarray(_on_white(_upright(picture, white)))
-        except Exception as error:  # Pillow raises whatever the broken part raised
+        except Exception as error:
+            if not _is_decoders(error):
+                raise
             raise UsageError(f"the PIL image cannot be read ({error}); open it again") from error
         if pixels.size:
             return pixels
@@ -153,16 +165,14 @@ def photograph_size(path: Path) -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
-    """Turn whatever a decoder raises into one line that names the file.
+    """Turn what decoders raise into one line that names the file.
 
     Raises:
-        CarvanaError: it cannot be read, or is too large.
+        CarvanaError: it cannot be read, is of a kind that is not read, or is too large.
     """
     try:
         with memory_errors():
             yield
-    except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
-        raise
     except FileNotFoundError as error:
         raise CarvanaError(f"{path}: no such {kind}; check the name") from error
     except PermissionError as error:
@@ -176,24 +186,47 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
             f"{path}: is too large ({str(error).split(',')[0].lower()}); make it smaller"
         ) from error
     except Exception as error:
-        if disguise := _disguise(path):
-            raise CarvanaError(f"{path}: is not a {kind} but {disguise}") from error
-        reason = getattr(error, "strerror", None) or "cut short or broken"
-        raise CarvanaError(
-            f"{path}: is not a readable {kind} ({reason}); replace or remove it and run the same "
-            "command again: what was made so far is kept"
-        ) from error
+        if not _is_decoders(error):
+            raise
+        raise CarvanaError(_explain_unreadable(path, kind, error)) from error
 
 
-def _disguise(path: Path) -> str:
-    """Say what a file is that only its name calls a picture; "" where that is not known."""
+def _is_decoders(error: Exception) -> bool:
+    """Tell whether an error is one that decoders raise of broken files; others are bugs."""
+    known = (OSError, ValueError, SyntaxError, EOFError)  # of Pillow
+    if isinstance(error, known) or type(error) is RuntimeError:  # of its AVIF
+        return True
+    return type(error).__name__ == "InvalidArgumentError"  # of TensorFlow, which may be absent
+
+
+def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
+    again = "and run the same command again: what was made so far is kept"
+    start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        start = file.read(64).lower()
-        if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-            return "HEIC under another name; rename it to .heic, or convert it to JPEG"
-        text = start.lstrip()
-        return next((what for magic, what in _DISGUISES.items() if text.startswith(magic)), "")
-    return ""
+        start = file.read(64)
+    if disguise := _disguise(start):
+        return f"{path}: is not a {kind} but {disguise}"
+    format = next((name for magic, name in _STARTS.items() if start.startswith(magic)), "")
+    reason, remedy = (
+        getattr(error, "strerror", None) or "cut short or broken",
+        "replace or remove it",
+    )
+    if not start and not path.is_dir():
+        reason = "it is empty"
+    elif isinstance(error, Image.UnidentifiedImageError) and not format:
+        reason, remedy = "of no format that is read", "convert it to PNG or JPEG, or remove it"
+    elif isinstance(error, Image.UnidentifiedImageError):
+        reason = f"a {format} that is broken, or has channels or bits that are not read"
+        remedy = "save it again with 8 bits, or remove it"
+    return f"{path}: is not a readable {kind} ({reason}); {remedy} {again}"
+
+
+def _disguise(start: bytes) -> str:
+    """Say what a file is that only its name calls a picture; "" where that is not known."""
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+        return "HEIC under another name; rename it to .heic, or convert it to JPEG"
+    text = start.lower().lstrip()
+    return next((what for magic, what in _DISGUISES.items() if text.startswith(magic)), "")
 
 
 def _open(source: bytes | Path, path: Path) -> Image.Image:
@@ -273,6 +306,10 @@ def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
                 f"has colours of 16 bits, none above {256 * brightest + 255} of 65535; save it "
                 "with 8 bits (if it is as dark as that: input.white = 65535)"
             )
+    if picture.mode not in MODES:
+        raise Unsupported(
+            f"has pixels of the kind {picture.mode}, which is not read; save it as PNG"
+        )
     transparent = picture.has_transparency_data
     alpha = picture.convert("RGBA").getchannel("A") if transparent else None
     if picture.mode in ("P", "PA"):

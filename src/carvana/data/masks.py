@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from carvana.data.images import raw_mode, readable, turn_upright
+from carvana.data.images import MODES, raw_mode, readable, turn_upright
 from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
@@ -24,7 +24,6 @@ IGNORED = 255  # the label of pixels that do not count
 LEAST_SHARE = 1e-3  # of the pixels: a class expected on fewer says nothing of how sure a mask is
 
 
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 ON = ("#ffffff", "#010101")  # white, and the 1 that programs write for it: surely the foreground
 
 

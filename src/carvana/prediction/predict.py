@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from carvana.backend import keras, keras_settings, tf
+from carvana.backend import check_process, keras, keras_settings, tf
 from carvana.data.images import as_photograph, read_photograph
 from carvana.data.resize import resize, upsample
 from carvana.errors import CarvanaError, UsageError
@@ -134,11 +134,13 @@ class Model:
             workers: threads that read, and as many that finish; a core each when None.
 
         Raises:
+            UsageError: the model was loaded before this process was forked.
             CarvanaError: a photograph cannot be read; it is named, after the results of all
                 before it have been yielded.
         """
         if isinstance(photographs, (str, os.PathLike, Image.Image, np.ndarray)):
             raise UsageError("predict takes a list of photographs; for one use mask or probability")
+        check_process()
         if workers is not None and workers < 1:
             raise UsageError(f"workers = {workers}: give 1 or more, or None for a core each")
         return self._predict(photographs, finish, read or read_photograph, workers)

@@ -1,0 +1,73 @@
+"""Folders are put in place whole, whatever happens to the process that writes them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carvana import files
+from carvana.files import replacing_folder
+
+WRITE = """
+import os, signal, sys
+from pathlib import Path
+from carvana import files
+replace = os.replace
+def dying(old, new):
+    replace(old, new)
+    if Path(old).name == "out":
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = dying
+if sys.argv[2] == "two renames":
+    files._exchange = lambda a, b: False
+with files.replacing_folder(Path(sys.argv[1])) as folder:
+    (folder / "model").write_text("new")
+    if sys.argv[2] == "while writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def write(out, text):
+    with replacing_folder(out) as folder:
+        (folder / "model").write_text(text)
+
+
+@pytest.mark.parametrize("when", ["while writing", "two renames", "never"])
+def test_a_kill_leaves_a_whole_folder_and_the_next_writer_clears_up(when, tmp_path):
+    out = tmp_path / "out"
+    write(out, "old")
+    done = subprocess.run([sys.executable, "-c", WRITE, out, when], check=False)
+    assert (done.returncode == -signal.SIGKILL) == (when != "never")
+    if when == "two renames":  # of a system that cannot exchange folders at once
+        assert not out.exists()
+        with pytest.raises(ZeroDivisionError), replacing_folder(out):
+            raise ZeroDivisionError
+    assert (out / "model").read_text() == ("new" if when == "never" else "old")
+    write(out, "newer")
+    assert (out / "model").read_text() == "newer"
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(out) == ["model"]
+
+
+def test_a_folder_that_a_living_process_writes_is_left_alone(tmp_path):
+    out = tmp_path / "out"
+    with replacing_folder(out) as first:
+        (first / "model").write_text("first")
+        code = f"from carvana.files import replacing_folder as r\nwith r(Path({str(out)!r})) as f:"
+        code = f"from pathlib import Path\n{code} (f / 'model').write_text('second')"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert (first / "model").exists()
+        assert (out / "model").read_text() == "second"
+    assert (out / "model").read_text() == "first"
+
+
+def test_temporary_files_of_two_machines_do_not_collide(tmp_path):
+    """Process numbers are no names on a disk that machines share."""
+    with files.replacing(tmp_path / "a.csv") as one, files.replacing(tmp_path / "a.csv") as two:
+        assert one != two
+        one.write_text("1")
+        two.write_text("2")
+    assert Path(tmp_path / "a.csv").read_text() == "1"
