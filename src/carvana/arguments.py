@@ -151,6 +151,13 @@ def _add_prediction_commands(commands) -> None:
         metavar="I/N",
         help="make this part of the photographs only, see merge",
     )
+    added.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "auto"),
+        help="auto: bfloat16 or float16 where the hardware has it, faster and a little different "
+        "(default: float32)",
+    )
     _cluster_option(added)
     added.add_argument("--minutes", type=_minutes, default=math.inf, help="stop after so long")
 

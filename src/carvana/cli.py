@@ -114,10 +114,11 @@ def _predict(options) -> None:
         from carvana.prediction.cluster import Workers
 
         with open_cluster(options.cluster) as client:
-            workers = Workers(client, options.cluster, options.run or [options.weights])
+            sources = options.run or [options.weights]
+            workers = Workers(client, options.cluster, sources, options.precision)
             write(workers, options.images, out, *rest, workers.make)
     else:
-        write(_load(options), options.images, out, *rest)
+        write(_load(options, options.precision), options.images, out, *rest)
     if not options.part:
         print(f"{out}: written")
 
@@ -141,6 +142,7 @@ def _cutout(options) -> None:
         import_quietly()
     if engine == "litert":
         model = quick.QuickModel(graph or quick.keep_graph(sources, options.photo))
+        print(f"{options.weights or options.run[0]}: predicting by LiteRT, in float32")
     else:
         model = _load(options)
     written = cut_out(model, options.photo, options.out, style)
@@ -178,14 +180,14 @@ def _export(options) -> None:
     print(f"{options.out}: written")
 
 
-def _load(options):
+def _load(options, precision: str = "float32"):
     """Load what --run or --weights names, and say what it runs on."""
-    from carvana.networks import describe_device, precision_of
+    from carvana.networks import describe_device
     from carvana.prediction.predict import load
 
-    model = load(options.run or options.weights)
+    model = load(options.run or options.weights, precision)
     name = options.weights or ", ".join(map(str, options.run))
-    print(f"{name}: predicting on {describe_device()}, in {precision_of(model.run.networks[0])}")
+    print(f"{name}: predicting on {describe_device()}, in {model.run.precision}")
     return model
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 from carvana import __version__
 from carvana.backend import silence, tf
 from carvana.errors import CarvanaError, UsageError, list_faults, plural
+from carvana.machine import cores
 
 try:
     import dask
@@ -95,7 +96,7 @@ def workers_of(where: str) -> int:
 
 def share_of_cores(workers: int) -> int:
     """Return how many threads each of a machine's workers gets."""
-    return max((os.cpu_count() or 1) // workers, 1)
+    return max(cores() // workers, 1)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from carvana.backend import keras, keras_settings, layer_seeds
+from carvana.backend import keras, keras_settings, layer_seeds, tf
 from carvana.errors import CarvanaError
 from carvana.networks.names import ENCODER, HEAD
 from carvana.recipe import Input, Recipe
@@ -45,6 +45,8 @@ def load_network(
     try:
         with keras_settings(training_precision or "float32"), layer_seeds(seed):
             return keras.saving.load_model(path, compile=training_precision is not None)
+    except (CarvanaError, MemoryError, tf.errors.ResourceExhaustedError):
+        raise
     except PermissionError as error:
         raise CarvanaError(
             f"{path}: cannot be read ({error.strerror}); change its permissions"

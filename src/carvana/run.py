@@ -110,12 +110,14 @@ class Run:
     usual: float | None = None  # the `expected_dice` of validation photographs, where known
 
     @classmethod
-    def load(cls, source: str | Path | Sequence[str | Path]) -> "Run":
+    def load(cls, source: str | Path | Sequence[str | Path], precision: str = "float32") -> "Run":
         """Load a run folder, a file of weights, weights the kit ships, or the mean of several.
 
         Args:
             source: a run's folder, an `.npz` file, a shipped name ("sharp"), or a list of those.
                 The recipe of a list's first member decides how the mean predicts.
+            precision: what networks compute in, whatever they were trained in: "float32", or
+                "auto" for the fastest that this hardware computes safely.
 
         Raises:
             UsageError: there is nothing of this name, it is not a path, or the members of a list
@@ -123,12 +125,14 @@ class Run:
             CarvanaError: a file is absent or broken, or does not match its recipe.
         """
         if isinstance(source, (list, tuple)):
-            return cls._load_mean(source)
+            return cls._load_mean(source, precision)
         path = find_source(source)
-        return cls._load_folder(path) if path.is_dir() else cls._load_weights(path)
+        precision = "float32" if precision == "float32" else choose_precision("auto")
+        load = cls._load_folder if path.is_dir() else cls._load_weights
+        return load(path, precision)
 
     @classmethod
-    def _load_folder(cls, folder: Path) -> "Run":
+    def _load_folder(cls, folder: Path, precision: str) -> "Run":
         path = folder / MODEL
         if not path.is_file() and not (folder / MARKER).exists():
             raise CarvanaError(f"{path}: no such model; run `carvana train` first")
@@ -147,29 +151,32 @@ class Run:
                 f"{path}: holds weights that are not numbers; restore a good one or train again"
             )
         try:
+            if precision_of(network) != precision:
+                trained, network = network, build_network(recipe, precision)
+                network.set_weights(trained.get_weights())
             networks = _at_each_scale(recipe, network)
         except ValueError as error:
             raise mismatch from error
         return cls(recipe, networks, (path,), read_usual(folder / METRICS, recipe))
 
     @classmethod
-    def _load_mean(cls, sources: Sequence[str | Path]) -> "Run":
+    def _load_mean(cls, sources: Sequence[str | Path], precision: str) -> "Run":
         if not sources:
             raise UsageError("an empty list cannot be loaded; name one run or more")
-        return mean_of([cls.load(source) for source in sources], sources)
+        return mean_of([cls.load(source, precision) for source in sources], sources)
 
     @classmethod
-    def _load_weights(cls, path: Path) -> "Run":
+    def _load_weights(cls, path: Path, precision: str) -> "Run":
         try:
             with np.load(path) as arrays:
                 recipe = parse_recipe(str(arrays["recipe"]), str(path))
-                numbered = sorted(name for name in arrays.files if name.isdecimal())
+                numbered = sorted(filter(str.isdecimal, arrays.files), key=int)
                 weights = [arrays[name].astype(np.float32) for name in numbered]
                 key = usual_key(recipe)
                 usual = float(arrays[key]) if key in arrays else None
             if not all(np.isfinite(weight).all() for weight in weights):
                 raise ValueError("not numbers")
-            network = build_network(recipe, choose_precision(recipe.training.precision))
+            network = build_network(recipe, precision)
             for variable, weight in zip(own_variables(network), weights, strict=True):
                 variable.assign(weight)
             return cls(recipe, _at_each_scale(recipe, network), (path,), usual)
@@ -232,6 +239,11 @@ class Run:
             arrays[f"{number:03}"] = stored
         with replacing(path) as temporary:
             np.savez_compressed(temporary, **arrays)
+
+    @property
+    def precision(self) -> str:
+        """The dtype policy that it predicts under."""
+        return precision_of(self.networks[0])
 
     def fingerprint(self) -> str:
         """Return a digest of the model's and recipe's bytes: the same run has the same."""

@@ -279,9 +279,9 @@ def test_label_maps_are_read_back(height, width, random):
 
 def test_targets_are_the_car_or_a_channel_a_class():
     labels = np.array([[0, 1, 2, 255]], np.uint8)
-    assert masks.to_targets(labels[:, :2].copy(), DATA).tolist() == [[[0], [255]]]
-    want = [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]]]
-    assert masks.to_targets(labels, CLASSES).tolist() == want
+    assert masks.target_of(labels[:, :2], 0, DATA).tolist() == [[[0], [255]]]
+    targets = [masks.target_of(labels, number, CLASSES)[0, :, 0].tolist() for number in range(3)]
+    assert targets == [[255, 0, 0, 0], [0, 255, 0, 0], [0, 0, 255, 0]]
 
 
 def test_real_masks_are_read_as_pillow_reads_them(real, tmp_path):

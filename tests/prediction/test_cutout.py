@@ -6,7 +6,7 @@ from carvana.data.marks import png_mark
 from carvana.errors import CarvanaError, UsageError
 from carvana.models import build_network
 from carvana.prediction.cutout import Style, cut_out, estimate_foreground
-from carvana.prediction.predict import Model
+from carvana.prediction.predict import Model, Prediction
 from carvana.recipe import load_recipe
 from carvana.run import Run
 from conftest import TINY
@@ -24,10 +24,11 @@ class Disc:
 
     background, usual, white = 0, None, 0
 
-    def predict(self, photographs, finish):
+    def map(self, photographs, work):
         for path in photographs:
             with Image.open(path) as picture:
-                yield finish(path, disc(*picture.size))
+                width, height = picture.size
+            yield work(path, Prediction([disc(width, height)[..., None]], (height, width), 0.5, 0))
 
 
 def disc(width, height):
@@ -85,8 +86,9 @@ def test_crops_and_masks(red_on_grey, tmp_path):
     np.testing.assert_allclose(np.asarray(mask), 255 * share, atol=0.51)
 
     class Nothing(Disc):
-        def predict(self, photographs, finish):
-            return (finish(path, np.zeros((80, 120), np.float32)) for path in photographs)
+        def map(self, photographs, work):
+            nothing = Prediction([np.zeros((80, 120, 1), np.float32)], (80, 120), 0.5, 0)
+            return (work(path, nothing) for path in photographs)
 
     (out,) = cut_out(Nothing(), [path], tmp_path / "none", Style(crop=True))
     assert Image.open(out).size == (120, 80)

@@ -47,13 +47,12 @@ def test_its_masks_are_the_kits(trained, cache, tmp_path):
     other = tmp_path / "large.png"
     Image.open(paths[0]).resize((331, 277)).save(other)
     model = Model(Run.load(trained[1]).rebuilt("float32"))
-    found = list(quick.QuickModel(cache).predict([*paths, other]))
+    found = list(quick.QuickModel(cache).map([*paths, other], lambda *both: both))
     assert [path for path, _ in found] == [*paths, other]
-    for (_, probability), (_, want) in zip(found, model.predict([*paths, other]), strict=True):
+    for (_, prediction), (_, want) in zip(found, model.predict([*paths, other]), strict=True):
+        probability = prediction.probability()
         assert probability.shape == want.shape
         np.testing.assert_allclose(probability, want, atol=1e-4)
-    names = quick.QuickModel(cache).predict(paths, lambda path, _: path.name)
-    assert list(names) == [path.name for path in paths]
 
 
 def test_a_broken_photograph_is_named_after_those_before_it(trained, cache, tmp_path):
@@ -61,7 +60,7 @@ def test_a_broken_photograph_is_named_after_those_before_it(trained, cache, tmp_
     path = sorted(trained[0].test.iterdir())[0]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(path.read_bytes()[:1500])
-    results = quick.QuickModel(cache).predict([path, broken])
+    results = quick.QuickModel(cache).map([path, broken], lambda *both: both)
     assert next(results)[0] == path
     with pytest.raises(CarvanaError, match=r"broken\.jpg: is not a readable photograph"):
         next(results)
@@ -154,7 +153,8 @@ def test_several_classes_and_means(trained, tmp_path, monkeypatch):
     class Classes(quick.QuickModel):
         def __init__(self):
             self._engine = lambda batch: np.ones((*batch.shape[:3], 3), np.float32) / 3
+            self._threshold, self.background = 0.5, 0
 
     picture = read_photograph(sorted(trained[0].test.iterdir())[0])[0]
     loaded = ("x", picture, picture.shape[:2])
-    assert Classes()._predict_one(loaded)[1].shape == (*picture.shape[:2], 3)
+    assert Classes()._predict_one(loaded)[1].probability().shape == (*picture.shape[:2], 3)

@@ -3,6 +3,7 @@ import pytest
 
 from carvana.data.dataset import Pair
 from carvana.prediction.evaluate import count_overlap, dice_by_class, mean_dice
+from carvana.prediction.predict import Prediction
 from carvana.recipe import load_recipe
 from carvana.report.examine import (
     BANDS,
@@ -19,6 +20,14 @@ from conftest import DATA
 CLASSES = load_recipe("own", ["data.classes={background=0, cat=1, dog=2}", "data.ignore=255"]).data
 
 
+PAIR = Pair("a.jpg", None, None)
+
+
+def found(probability):
+    """A prediction of this probability."""
+    return Prediction([probability.astype(np.float32)[..., None]], probability.shape, 0.5, 0)
+
+
 def square(low, high, side=100):
     """A mask with a square from `low` to `high`."""
     mask = np.zeros((side, side), np.uint8)
@@ -26,28 +35,28 @@ def square(low, high, side=100):
     return mask
 
 
-def test_dice_at_each_threshold_is_that_of_the_mask_there(model):
+def test_dice_at_each_threshold_is_that_of_the_mask_there():
     rng = np.random.default_rng(1)
     truth = square(20, 70)
     probability = np.clip(truth * 0.4 + rng.uniform(0, 0.6, truth.shape), 0, 1).astype(np.float32)
     probability[:3] = [[0.0], [0.5], [1.0]]
-    result = examine(model, Pair("a.jpg", None, None), probability, truth)
+    result = examine(DATA, PAIR, found(probability), truth)
     wanted = [
-        dice_by_class(count_overlap(model.decide(probability, threshold), truth, DATA))[0]
+        dice_by_class(count_overlap(probability > threshold, truth, DATA))[0]
         for threshold in THRESHOLDS.astype(np.float32)
     ]
     assert result.at_thresholds == pytest.approx(wanted)
     assert result.dice == mean_dice(result.overlap, DATA)
-    empty = examine(model, Pair("a.jpg", None, None), np.zeros_like(probability), truth * 0)
+    empty = examine(DATA, PAIR, found(np.zeros_like(probability)), truth * 0)
     assert (empty.at_thresholds == 1).all()
 
 
-def test_errors_are_counted_by_their_distance_from_the_true_edge(model):
+def test_errors_are_counted_by_their_distance_from_the_true_edge():
     truth = square(30, 70)
     predicted = square(31, 70)  # misses a row and a column along the edge
     predicted[50, 50] = 0  # 20 pixels inside
     predicted[2, 50] = 1  # 28 pixels outside
-    result = examine(model, Pair("a.jpg", None, None), predicted.astype(np.float32), truth)
+    result = examine(DATA, PAIR, found(predicted), truth)
     band = {distance: number for number, distance in enumerate(BANDS)}
     wanted = np.zeros((3, len(BANDS) + 1), int)
     wanted[MISSED - 1, band[1]] = 79
@@ -56,7 +65,7 @@ def test_errors_are_counted_by_their_distance_from_the_true_edge(model):
     np.testing.assert_array_equal(result.errors, wanted)
     assert result.pixels.sum() == truth.size
     assert result.pixels[0] == 4 * 39 + 4 * 40  # both sides of the edge
-    without_edge = examine(model, Pair("a.jpg", None, None), truth * np.float32(1), truth * 0)
+    without_edge = examine(DATA, PAIR, found(truth), truth * 0)
     assert without_edge.errors[EXTRA - 1].tolist() == [0] * len(BANDS) + [1600]
 
 

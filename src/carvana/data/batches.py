@@ -1,7 +1,6 @@
 """The network's input: prepared pairs, shuffled, augmented (`augment.py`) and batched."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from carvana.backend import tf
 from carvana.data.augment import augment
 from carvana.data.cache import read_prepared
 from carvana.data.resize import memory_errors
+from carvana.machine import cores
 from carvana.recipe import Recipe
 
 
@@ -75,7 +75,7 @@ def training_dataset(
     return (
         tf.data.Dataset.range(first_batch, end)
         .repeat()
-        .map(_numpy(load, recipe, shrink), num_parallel_calls=os.cpu_count())
+        .map(_numpy(load, recipe, shrink), num_parallel_calls=cores())
         .prefetch(2)
         .with_options(_own_workers())
     )
@@ -91,7 +91,7 @@ def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> "t
     return (
         tf.data.Dataset.range(len(files))
         .batch(recipe.training.batch_size)
-        .map(_numpy(load, recipe, shrink), num_parallel_calls=os.cpu_count())
+        .map(_numpy(load, recipe, shrink), num_parallel_calls=cores())
         .prefetch(2)
         .with_options(_own_workers())
     )
@@ -106,7 +106,7 @@ def _own_workers() -> "tf.data.Options":
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = os.cpu_count()
+    options.threading.private_threadpool_size = cores()
     options.threading.max_intra_op_parallelism = 1
     return options
 

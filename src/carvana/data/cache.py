@@ -14,8 +14,8 @@ import numpy as np
 from carvana.backend import tf
 from carvana.data.checks import MaskChecks, Palette
 from carvana.data.dataset import Pair, size_fault
-from carvana.data.images import read_photograph
-from carvana.data.masks import Mask, open_mask, to_targets
+from carvana.data.images import READING, pixels_of, read_photograph
+from carvana.data.masks import Mask, open_mask, target_of
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, list_faults
 from carvana.files import (
@@ -27,6 +27,7 @@ from carvana.files import (
     stamp,
     write_text,
 )
+from carvana.machine import Turns, cores
 from carvana.progress import progress
 from carvana.recipe import Input, Recipe
 
@@ -59,8 +60,11 @@ def _resize_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     # Cubic enlarging would let the shares of several classes add up to more than a pixel.
     enlarge = cv2.INTER_LINEAR if recipe.data.classes else cv2.INTER_CUBIC
-    targets = to_targets(labels, recipe.data)
-    return resize(picture, recipe.input), resize(targets, recipe.input, enlarge)
+    targets = [  # one class at a time: at full size they would take much memory
+        resize(target_of(labels, number, recipe.data), recipe.input, enlarge)
+        for number in range(recipe.data.outputs)
+    ]
+    return resize(picture, recipe.input), np.concatenate(targets, axis=-1)
 
 
 def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
@@ -126,9 +130,13 @@ def _prepare_missing(
     What may be a mistake is said on standard error. The masks' palette is kept beside the files.
     """
     palette = files[0].with_name(PALETTE)
-    checks = MaskChecks(recipe, _read_palette(palette))
+    checks, turns = MaskChecks(recipe, _read_palette(palette)), Turns()
 
     def make(pair: Pair, file: Path) -> str | None:
+        with turns.take(pixels_of(pair.image) * READING):
+            return make_in_turn(pair, file)
+
+    def make_in_turn(pair: Pair, file: Path) -> str | None:
         try:
             picture, mask = _read_pair(pair, recipe)
         except CarvanaError as error:
@@ -142,7 +150,7 @@ def _prepare_missing(
         return None
 
     todo = list(itertools.compress(zip(pairs, files, strict=True), _missing(files, recipe)))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(lambda item: make(*item), todo)
         faults = [fault for fault in progress(results, "decoding", len(todo)) if fault]
     for line in checks.warnings():

@@ -34,6 +34,7 @@ _STARTS = {  # how files of common formats begin
     b"BM": "BMP",
     b"RIFF": "WebP",
 }
+READING = 12  # bytes a pixel: the decoded photograph, and copies of it on its way to the network
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
 
 
@@ -163,6 +164,13 @@ def photograph_size(path: Path) -> tuple[int, int, int]:
     return (width, height, orientation) if orientation > 4 else (height, width, orientation)
 
 
+def pixels_of(path: Path) -> int:
+    """Return how many pixels a photograph has; 0 where that cannot be read."""
+    with contextlib.suppress(Exception), Image.open(path) as picture:  # reading it will say why
+        return picture.width * picture.height
+    return 0
+
+
 @contextlib.contextmanager
 def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
     """Turn what decoders raise into one line that names the file.
@@ -287,9 +295,10 @@ def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 def raw_mode(picture: Image.Image) -> str:
     """Return how a file that is not decoded yet stores its pixels, as in "L;2" or "RGB;16B"."""
-    if not picture.tile:
+    tile = getattr(picture, "tile", None)  # none of pictures that are from no file
+    if not tile:
         return ""
-    arguments = picture.tile[0][3]
+    arguments = tile[0][3]
     return str(arguments if isinstance(arguments, str) else (arguments or [""])[0])
 
 

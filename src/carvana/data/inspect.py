@@ -9,11 +9,12 @@ from PIL import Image
 
 from carvana.data.checks import MaskChecks
 from carvana.data.dataset import Pair, size_fault, spread
-from carvana.data.images import open_photograph, read_photograph
+from carvana.data.images import READING, open_photograph, pixels_of, read_photograph
 from carvana.data.marks import png_mark
 from carvana.data.masks import open_mask, read_mask, to_picture
 from carvana.errors import CarvanaError
 from carvana.files import replacing
+from carvana.machine import Turns, cores
 from carvana.progress import progress
 from carvana.recipe import Recipe
 
@@ -39,10 +40,10 @@ def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
         pairs, faults: what `match_pairs` found.
         recipe: whose classes and input.
     """
-    faults, checks = list(faults), MaskChecks(recipe)
+    faults, checks, turns = list(faults), MaskChecks(recipe), Turns()
     sizes, formats = Counter(), Counter()
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda pair: _inspect_pair(pair, recipe, checks), pairs)
+    with ThreadPoolExecutor(cores()) as pool:
+        results = pool.map(lambda pair: _inspect_pair(pair, recipe, checks, turns), pairs)
         for pair, result in zip(pairs, progress(results, "reading", len(pairs)), strict=True):
             formats[f"{pair.image.suffix.lower()} + {pair.mask.suffix.lower()}"] += 1
             if isinstance(result, str):
@@ -59,16 +60,19 @@ def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
     )
 
 
-def _inspect_pair(pair: Pair, recipe: Recipe, checks: MaskChecks) -> tuple[int, int] | str:
+def _inspect_pair(
+    pair: Pair, recipe: Recipe, checks: MaskChecks, turns: Turns
+) -> tuple[int, int] | str:
     """Return a photograph's height and width, or what is wrong with the pair."""
-    try:
-        _, size = read_photograph(pair.image, white=recipe.input.white)
-        mask = open_mask(pair.mask, recipe.data)
-    except CarvanaError as error:
-        return str(error)
-    if mask.labels.shape != tuple(size):
-        return size_fault(pair, mask.labels.shape)
-    return checks.add(pair.mask, mask) or size
+    with turns.take(pixels_of(pair.image) * READING):
+        try:
+            _, size = read_photograph(pair.image, white=recipe.input.white)
+            mask = open_mask(pair.mask, recipe.data)
+        except CarvanaError as error:
+            return str(error)
+        if mask.labels.shape != tuple(size):
+            return size_fault(pair, mask.labels.shape)
+        return checks.add(pair.mask, mask) or size
 
 
 def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) -> None:

@@ -129,15 +129,13 @@ def label_name(label: int, settings: Data) -> str:
     return "ignored" if label == IGNORED else settings.class_names[label]
 
 
-def to_targets(labels: np.ndarray, settings: Data) -> np.ndarray:
-    """Turn labels into what a network learns: (height, width, outputs) uint8, 0 or 255.
+def target_of(labels: np.ndarray, number: int, settings: Data) -> np.ndarray:
+    """Return what one output of a network learns of labels: (height, width, 1) uint8, 0 or 255.
 
-    Without classes there is one output, the car; else one for each class, and ignored pixels have
-    0 in all of them. The labels may be overwritten.
+    Without classes the only output is the car. Ignored pixels have 0 in all outputs.
     """
-    if not settings.classes:
-        return np.multiply(labels, np.uint8(255), out=labels)[..., None]
-    return (labels[..., None] == np.arange(len(settings.classes))) * np.uint8(255)
+    label = number if settings.classes else 1
+    return np.where(labels == label, np.uint8(255), np.uint8(0))[..., None]
 
 
 def numbers(settings: Data) -> list[int]:

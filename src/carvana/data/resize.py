@@ -78,11 +78,9 @@ def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bring probabilities to a photograph's size, bilinearly.
 
     Args:
-        probability: (h, w, outputs) float32 in [0, 1].
+        probability: (h, w) float32 in [0, 1], of one output.
 
     Returns:
-        (height, width) float32 for one output, else (height, width, outputs).
+        (height, width) float32.
     """
-    if probability.shape[-1] == 1:
-        probability = probability[..., 0]
     return cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -10,11 +10,11 @@ Keras, and its builder. Settings have
   probabilities: of one class (1 output), or of exclusive classes.
 """
 
-import os
 import platform
 from pathlib import Path
 
 from carvana.backend import keras, tf
+from carvana.machine import cores
 from carvana.networks.pyramid import PyramidUnet
 from carvana.networks.unet import Unet
 
@@ -60,4 +60,4 @@ def describe_device() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"CPU, {os.cpu_count()} cores ({next(names, platform.machine())})"
+    return f"CPU, {cores()} cores ({next(names, platform.machine())})"

@@ -31,16 +31,22 @@ def expected_dice(probability: np.ndarray, background: int | None = None) -> flo
         A number in [0, 1]: of several classes the mean over those that a thousandth of the pixels
         or more is expected to be of; 1 for an empty mask.
     """
-    classes, least = probability[..., None], 1.0
-    if probability.ndim == 3:
-        classes = np.delete(probability, [] if background is None else background, axis=-1)
-        least = LEAST_SHARE * probability[..., 0].size
-    ratios = []
-    for number in range(classes.shape[-1]):
-        p = np.ascontiguousarray(classes[..., number]).ravel()
-        total = float(p.sum())
-        if total >= least:
-            ratios.append(float(np.dot(p, p)) / total)
+    if probability.ndim == 2:
+        return expected_of([sums_of(probability)], least=1.0)
+    counted = [number for number in range(probability.shape[-1]) if number != background]
+    sums = [sums_of(probability[..., number]) for number in counted]
+    return expected_of(sums, LEAST_SHARE * probability[..., 0].size)
+
+
+def sums_of(probability: np.ndarray) -> tuple[float, float]:
+    """Return the sums that an output's expected Dice is made of: p² and p over all pixels."""
+    p = np.ascontiguousarray(probability).ravel()
+    return float(np.dot(p, p)), float(p.sum())
+
+
+def expected_of(sums: Sequence[tuple[float, float]], least: float) -> float:
+    """Return the expected Dice of outputs by their `sums_of`; less than `least` does not count."""
+    ratios = [square / total for square, total in sums if total >= least]
     return float(np.mean(ratios)) if ratios else 1.0
 
 

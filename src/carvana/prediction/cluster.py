@@ -25,7 +25,7 @@ from carvana.cluster import (
 )
 from carvana.errors import CarvanaError
 from carvana.files import check_writable
-from carvana.networks import describe_device, precision_of
+from carvana.networks import describe_device
 from carvana.prediction.predict import Model, load
 from carvana.prediction.rows import Job, Manifest, Shard
 from carvana.prediction.stream import make_shards
@@ -50,13 +50,14 @@ class Trained:
     recipe: Recipe
     paths: tuple[Path, ...]
     usual: float | None
+    precision: str = "float32"  # or "auto", which each worker decides
 
     def fingerprint(self) -> str:
         """Return what `Run.fingerprint` does."""
         return fingerprint(self.recipe, self.paths)
 
     @classmethod
-    def read(cls, sources: Sequence[str | Path]) -> "Trained":
+    def read(cls, sources: Sequence[str | Path], precision: str = "float32") -> "Trained":
         """Read what `Run.load` would load, without TensorFlow.
 
         Raises:
@@ -68,7 +69,11 @@ class Trained:
         check_mean(recipes, sources)
         known = [dice for dice in dices if dice is not None]
         return cls(
-            tuple(str(p.absolute()) for p in found), recipes[0], paths, min(known, default=None)
+            tuple(str(p.absolute()) for p in found),
+            recipes[0],
+            paths,
+            min(known, default=None),
+            precision,
         )
 
 
@@ -94,11 +99,18 @@ class Workers:
         client: of the cluster.
         where: how the user named it.
         sources: the run folders, files or names that the model is loaded from.
+        precision: as of `load`.
     """
 
-    def __init__(self, client: Client, where: str, sources: Sequence[str | Path]):
+    def __init__(
+        self,
+        client: Client,
+        where: str,
+        sources: Sequence[str | Path],
+        precision: str = "float32",
+    ):
         self.client, self.where = client, where
-        self.run = Trained.read(sources)
+        self.run = Trained.read(sources, precision)
 
     def make(self, job: Job, shards: list[Shard], faults: list[str], until: float) -> Iterator[str]:
         """Make shards on the workers; see `make_shards`.
@@ -119,7 +131,7 @@ class Workers:
         needs = (self.run.sources, self.run.fingerprint(), job)
         check_workers(client, check_here, *needs)
         plugin = f"carvana-{uuid.uuid4().hex[:12]}"
-        _register(client, Predictor(needs), plugin)
+        _register(client, Predictor(needs, self.run.precision), plugin)
         try:
             futures = {
                 client.submit(
@@ -179,8 +191,8 @@ def check_here(sources: Sequence[str], expected: str, job: Job) -> None:
 class Predictor(WorkerPlugin):
     """Loads the model once a worker, in its first task. A worker that comes late is checked too."""
 
-    def __init__(self, needs: tuple):
-        self.needs = needs
+    def __init__(self, needs: tuple, precision: str):
+        self.needs, self.precision = needs, precision
 
     def setup(self, worker) -> None:
         """Check what the worker needs; let it use the GPU of its number on this machine."""
@@ -193,7 +205,7 @@ class Predictor(WorkerPlugin):
         """The model, on a GPU of its own where there are several workers of local:N."""
         with silent_import():
             use_own_gpu(self.number)
-        return load(list(self.needs[0]))
+        return load(list(self.needs[0]), self.precision)
 
 
 def make_one(plugin: str, job: Job, shard: Shard) -> tuple[list[str], list[str], str]:
@@ -203,7 +215,7 @@ def make_one(plugin: str, job: Job, shard: Shard) -> tuple[list[str], list[str],
         model = predictor.model
     faults: list[str] = []
     made = list(make_shards(model, job, [shard], faults))
-    return made, faults, f"{describe_device()}, in {precision_of(model.run.networks[0])}"
+    return made, faults, f"{describe_device()}, in {model.run.precision}"
 
 
 def _register(client: Client, predictor: Predictor, name: str) -> None:

@@ -1,7 +1,7 @@
 """Cut cars out of photographs: onto transparency, a colour or another picture."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +14,13 @@ from carvana.data.images import open_photograph
 from carvana.data.marks import exif_mark, is_ours, png_mark
 from carvana.errors import UsageError
 from carvana.files import replacing
-from carvana.prediction.certainty import expected_dice, is_unsure
+from carvana.prediction.certainty import is_unsure
+from carvana.prediction.predict import Prediction
 from carvana.progress import progress
 
 FORMATS = ("png", "jpg", "webp")
 RADII = (90, 6)  # of the blurs that estimate the foreground's colours, in pixels
+BAND = 2**22  # pixels whose colours are estimated at a time
 MARGIN = 0.02  # around what is cropped, of its longer side
 
 
@@ -29,7 +31,7 @@ class Predictor(Protocol):
     usual: float | None  # the `expected_dice` of the validation photographs
     white: int  # of photographs of 16 bits, as the recipe's input has it
 
-    def predict(self, photographs: Iterable, finish) -> Iterator: ...
+    def map(self, photographs: Iterable, work: Callable) -> Iterator: ...
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,15 @@ def cut_out(
     style = style or Style()
     targets = _check_targets(photos, out, style)
 
-    def write(photo: Path, probability: np.ndarray) -> Path:
-        if is_unsure(expected_dice(probability, model.background), model.usual):
+    def write(photo: Path, found: Prediction) -> Path:
+        if is_unsure(found.decide()[1], model.usual):
             print(
                 f"{photo}: its mask is unsure; the photograph is unlike those the model was "
                 "trained on",
                 file=sys.stderr,
             )
-        if probability.ndim == 3:  # of several classes, all but the background
-            probability = 1 - probability[..., model.background]
         picture = open_photograph(photo, model.white)
-        alpha = Image.fromarray(np.rint(probability * 255).astype(np.uint8))
+        alpha = Image.fromarray(np.rint(found.foreground() * 255).astype(np.uint8))
         if picture.mode == "RGBA":  # what was transparent stays so
             alpha = ImageChops.multiply(alpha, picture.getchannel("A"))
         cut = _draw(picture.convert("RGB"), alpha, style)
@@ -128,7 +128,7 @@ def cut_out(
         return targets[photo]
 
     unique = list(targets)
-    return list(progress(model.predict(unique, write), "cutting out", len(unique)))
+    return list(progress(model.map(unique, write), "cutting out", len(unique)))
 
 
 def estimate_foreground(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -148,14 +148,20 @@ def estimate_foreground(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     if not edge.any():
         return picture
     rows, columns = (_reach(edge.any(axis=axis)) for axis in (1, 0))
-    share = (alpha[rows, columns] / np.float32(255))[..., None]
-    colours = picture[rows, columns] / np.float32(255)
-    front = behind = colours
-    for radius in RADII:
-        front, behind = _fuse(colours, front, behind, share, radius)
     estimated = picture.copy()
-    estimated[rows, columns] = np.rint(255 * front)
-    return np.where(edge[..., None], estimated, picture)
+    step = max(BAND // (columns.stop - columns.start), 1)
+    for top in range(rows.start, rows.stop, step):  # in bands, so that memory stays bounded
+        end = min(top + step, rows.stop)
+        first, last = max(top - sum(RADII), rows.start), min(end + sum(RADII), rows.stop)
+        part = picture[first:last, columns] / np.float32(255)
+        share = (alpha[first:last, columns] / np.float32(255))[..., None]
+        front = behind = part
+        for radius in RADII:
+            front, behind = _fuse(part, front, behind, share, radius)
+        front = np.rint(255 * front[top - first : end - first]).astype(np.uint8)
+        at = edge[top:end, columns]
+        estimated[top:end, columns][at] = front[at]
+    return estimated
 
 
 def _reach(edge: np.ndarray) -> slice:

@@ -59,7 +59,10 @@ def score_together(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Sc
     compared: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in models]  # with it, without
     predicted = progress(_predict(models, held_out), "scoring", len(held_out))
     for image, members, probabilities in predicted:
-        truth, model = read_truth(pairs[image], probabilities[0], settings), models[members[0]]
+        truth, model = (
+            read_truth(pairs[image], probabilities[0].shape[:2], settings),
+            models[members[0]],
+        )
 
         def overlap(some: list[np.ndarray], truth=truth, model=model) -> np.ndarray:
             return count_overlap(model.decide(np.mean(some, axis=0)), truth, settings)

@@ -16,7 +16,7 @@ from carvana.data.folders import MASKS, list_files
 from carvana.data.masks import IGNORED, read_mask
 from carvana.errors import CarvanaError, plural
 from carvana.files import write_text
-from carvana.prediction.predict import Model, load
+from carvana.prediction.predict import Model, Prediction, load
 from carvana.progress import progress
 from carvana.recipe import Data
 from carvana.run import METRICS, SPLIT
@@ -41,8 +41,8 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
     read_metrics(folder)
     settings = model.recipe.data
 
-    def compare(pair: Pair, probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, str]:
-        return count_overlap(model.decide(probability), truth, settings), pair.name
+    def compare(pair: Pair, found: Prediction, truth: np.ndarray) -> tuple[np.ndarray, str]:
+        return count_overlap(found.decide()[0], truth, settings), pair.name
 
     pairs = validation_pairs(folder, paths, settings)
     result = summarise(predict_pairs(model, pairs, compare), settings, worst)
@@ -58,7 +58,7 @@ def validation_pairs(folder: Path, paths: Paths, settings: Data) -> list[Pair]:
 def predict_pairs(
     model: Model,
     pairs: list[Pair],
-    compare: Callable[[Pair, np.ndarray, np.ndarray], _Out],
+    compare: Callable[[Pair, Prediction, np.ndarray], _Out],
     what: str = "scoring",
 ) -> Iterator[_Out]:
     """Predict photographs once, in order, and compare each with its true mask.
@@ -66,27 +66,27 @@ def predict_pairs(
     Args:
         model: what predicts.
         pairs: the photographs and masks.
-        compare: called on a thread with the pair, the probability as `Model.predict` gives it and
-            the true labels, (height, width) uint8; what it returns is yielded.
+        compare: called on a thread with the pair, its prediction and the true labels, (height,
+            width) uint8; what it returns is yielded.
         what: the name of the work, for the progress shown.
     """
     by_path = {pair.image: pair for pair in pairs}
 
-    def finish(path: Path, probability: np.ndarray) -> _Out:
+    def finish(path: Path, found: Prediction) -> _Out:
         pair = by_path[path]
-        return compare(pair, probability, read_truth(pair, probability, model.recipe.data))
+        return compare(pair, found, read_truth(pair, found.size, model.recipe.data))
 
-    return progress(model.predict(by_path, finish), what, len(pairs))
+    return progress(model.map(by_path, finish), what, len(pairs))
 
 
-def read_truth(pair: Pair, probability: np.ndarray, settings: Data) -> np.ndarray:
-    """Read a pair's true labels, (height, width) uint8, as large as its probability.
+def read_truth(pair: Pair, size: tuple[int, int], settings: Data) -> np.ndarray:
+    """Read a pair's true labels, (height, width) uint8, of its photograph's size.
 
     Raises:
         CarvanaError: they cannot be read, or have another size.
     """
     truth = read_mask(pair.mask, settings)
-    if truth.shape != probability.shape[:2]:
+    if truth.shape != tuple(size):
         raise CarvanaError(size_fault(pair, truth.shape))
     return truth
 

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import io
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from carvana.backend import keras, silence, tf
 from carvana.errors import UsageError
+from carvana.machine import cores
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """Photographs (batch, height, width, 3) uint8 -> probabilities (batch, height, width, outputs)."""
@@ -138,7 +138,7 @@ def _open_litert(path: Path) -> Engine:
         Interpreter = tf.lite.Interpreter
     with warnings.catch_warnings(), silence():
         warnings.simplefilter("ignore")  # TensorFlow says that its own is deprecated
-        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter = Interpreter(str(path), num_threads=cores())
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     shape = None
 

@@ -23,10 +23,9 @@ import numpy as np
 from carvana import __version__
 from carvana.backend import import_quietly
 from carvana.data.images import decode_photograph, read_bytes
-from carvana.data.resize import upsample
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction.formats import FORMATS
-from carvana.prediction.predict import ahead
+from carvana.prediction.predict import Prediction, ahead
 from carvana.recipe import Input
 from carvana.run import MODEL, RECIPE, Run, find_source
 
@@ -56,33 +55,29 @@ class QuickModel:
             names = about["classes"]
             self.background = names.index("background") if "background" in names else None
             self.usual = about["usual_dice"]
+            self._threshold = about["threshold"] or 0.5  # of several classes none
             self.white = about["inside"]["white"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CarvanaError(f"{folder}: is not a readable export; delete it") from error
         self._largest = Input(height, width, method, antialias=False, white=self.white)
 
-    def predict(
-        self,
-        photographs: Iterable[Path],
-        finish: Callable[[Path, np.ndarray], _Out] = lambda *result: result,
+    def map(
+        self, photographs: Iterable[Path], work: Callable[[Path, Prediction], _Out]
     ) -> Iterator[_Out]:
-        """Predict photographs in order, as `Model.predict` does; reading and finishing overlap.
+        """Predict photographs in order, as `Model.map` does; reading and the work overlap.
 
         Raises:
             CarvanaError: a photograph cannot be read.
         """
-
         with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(2) as finishers:
             loaded = ahead(readers, self._load, photographs, 1)
             results = map(self._predict_one, loaded)
-            yield from ahead(finishers, lambda result: finish(*result), results, 1)
+            yield from ahead(finishers, lambda result: work(*result), results, 1)
 
-    def _predict_one(self, loaded: tuple) -> tuple[Path, np.ndarray]:
+    def _predict_one(self, loaded: tuple) -> tuple[Path, Prediction]:
         path, picture, size = loaded
         probabilities = self._engine(picture[None])[0]
-        if picture.shape[:2] != size:  # it was decoded at a part of its size
-            return path, upsample(probabilities, *size)
-        return path, probabilities[..., 0] if probabilities.shape[-1] == 1 else probabilities
+        return path, Prediction([probabilities], size, self._threshold, self.background)
 
     def _load(self, path: Path) -> tuple[Path, np.ndarray, tuple[int, int]]:
         picture, size = decode_photograph(read_bytes(path), path, self._largest, decode_jpeg)

@@ -18,6 +18,7 @@ from pathlib import Path
 from carvana.data.images import read_bytes
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import write_text
+from carvana.machine import cores
 from carvana.progress import progress
 from carvana.recipe import Data
 
@@ -176,7 +177,7 @@ def whole_shards(job: Job, shards: Iterable[Shard], settings: Data) -> list[Shar
     made = {shard: rows for shard, rows in made.items() if rows.keys() >= set(shard.names)}
     photographs = [(name, rows[name]) for shard, rows in made.items() for name in shard.names]
     changed = set()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         checked = pool.map(lambda row: is_good(job, *row, settings), photographs)
         checked = progress(checked, "checking existing rows", len(photographs))
         for (name, _), good in zip(photographs, checked, strict=True):

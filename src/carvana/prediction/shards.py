@@ -188,7 +188,7 @@ def _job(
     masks: Path | None = None,
 ) -> Job:
     wanted = run.recipe.prediction.threshold if threshold is None else threshold
-    key = f"{run.fingerprint()} {wanted} 3"
+    key = f"{run.fingerprint()} {wanted} {run.precision} 4"
     places = (path.absolute() if path else None for path in (folder, images, masks))
     return Job(key, *places, threshold, workers)
 

@@ -16,8 +16,7 @@ from carvana.data.marks import png_mark
 from carvana.data.masks import to_picture
 from carvana.errors import CarvanaError
 from carvana.files import cannot_write, replacing
-from carvana.prediction.certainty import expected_dice
-from carvana.prediction.predict import Model
+from carvana.prediction.predict import Model, Prediction
 from carvana.prediction.rows import Job, Shard, digest_of, is_good, map_of, read_rows
 from carvana.recipe import Data, Input
 
@@ -78,16 +77,16 @@ def make_shards(
             unread[path] = str(error)
             return FILLING, (1, 1)
 
-    def row(photograph: Path | np.ndarray, probability: np.ndarray) -> tuple | None:
+    def row(photograph: Path | np.ndarray, found: Prediction) -> tuple | None:
         if isinstance(photograph, np.ndarray):
             return None
         if photograph in unread:
             return photograph.name, None
-        cells = finish(photograph, probability)
+        cells = finish(photograph, found)
         return photograph.name, (photograph.name, digests.pop(photograph), *cells)
 
     try:
-        for made in model.predict(photographs(), row, read, job.workers):
+        for made in model.map(photographs(), row, job.workers, read):
             if made:
                 name, cells = made
                 begun = where.pop(name)
@@ -154,10 +153,10 @@ class Begun:
             file.unlink(missing_ok=True)
 
 
-def _finish(model: Model, job: Job, path: Path, probability: np.ndarray) -> tuple[float, str]:
+def _finish(model: Model, job: Job, path: Path, found: Prediction) -> tuple[float, str]:
     """Return a photograph's expected dice and its run lengths, or write its label map."""
-    expected = round(expected_dice(probability, model.background), 6)
-    labels = model.decide(probability, job.threshold)
+    labels, expected = found.decide(job.threshold)
+    expected = round(expected, 6)
     if job.masks is None:
         return expected, rle.encode(labels)
     picture = to_picture(labels, model.recipe.data)

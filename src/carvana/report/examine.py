@@ -9,7 +9,6 @@ import numpy as np
 from carvana.competition.facts import Paths
 from carvana.data.dataset import Pair
 from carvana.data.masks import IGNORED
-from carvana.prediction.certainty import expected_dice
 from carvana.prediction.evaluate import (
     count_overlap,
     mean_dice,
@@ -18,7 +17,7 @@ from carvana.prediction.evaluate import (
     summarise,
     validation_pairs,
 )
-from carvana.prediction.predict import Model, load
+from carvana.prediction.predict import Prediction, load
 from carvana.recipe import Data
 
 THRESHOLDS = np.arange(1, 50) / 50  # of the probability
@@ -65,8 +64,8 @@ def examine_run(
     if names is not None:
         pairs = [pair for pair in pairs if pair.name in names]
 
-    def measure(pair: Pair, probability: np.ndarray, truth: np.ndarray) -> Examined:
-        return examine(model, pair, probability, truth)
+    def measure(pair: Pair, found: Prediction, truth: np.ndarray) -> Examined:
+        return examine(settings, pair, found, truth)
 
     examined = list(predict_pairs(model, pairs, measure, f"predicting, {folder.name}"))
     if names is None:
@@ -75,9 +74,9 @@ def examine_run(
     return settings, examined
 
 
-def examine(model: Model, pair: Pair, probability: np.ndarray, truth: np.ndarray) -> Examined:
+def examine(settings: Data, pair: Pair, found: Prediction, truth: np.ndarray) -> Examined:
     """Measure one photograph; arguments as `predict_pairs` gives them."""
-    settings, labels = model.recipe.data, model.decide(probability)
+    labels, expected = found.decide()
     overlap = count_overlap(labels, truth, settings)
     kinds = error_kinds(labels, truth, settings)
     errors, pixels = _by_distance(kinds, truth)
@@ -85,8 +84,8 @@ def examine(model: Model, pair: Pair, probability: np.ndarray, truth: np.ndarray
         pair=pair,
         dice=mean_dice(overlap, settings),
         overlap=overlap,
-        expected=expected_dice(probability, settings.background),
-        at_thresholds=None if settings.classes else _by_threshold(probability, truth == 1),
+        expected=expected,
+        at_thresholds=None if settings.classes else _by_threshold(found.probability(), truth == 1),
         errors=errors,
         pixels=pixels,
         labels=cv2.imencode(".png", labels)[1].tobytes(),

@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import multiprocessing
-import os
 import signal
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from carvana.competition.facts import VIEWS
 from carvana.competition.submission import HEADER
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
+from carvana.machine import cores
 from carvana.progress import progress
 from carvana.sandbox.cars.geometry import Rng
 from carvana.sandbox.cars.studio import render
@@ -128,7 +128,7 @@ def _shots(cars: list[int]) -> Iterator[Iterator[Shot]]:
     """Yield the shots of cars, in order, rendered on all cores."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
-        min(len(cars), os.cpu_count() or 1),
+        min(len(cars), cores()),
         # Forking would copy the locks of whatever threads run in the caller (TensorFlow's).
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_leave_interrupt_to_parent,
