@@ -106,3 +106,40 @@ def test_settings_are_restored_after_an_error():
         assert keras.config.dtype_policy().name == "float32"
     finally:
         keras.config.set_epsilon(1e-7)
+
+
+NO_HOME = """
+import os, pwd, sys
+del os.environ["HOME"]
+def unknown(number):
+    raise KeyError(number)
+pwd.getpwuid = unknown  # a container's user has no entry
+assert os.path.expanduser("~") == "~"
+from carvana.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["cutout", "download", "look"])
+def test_a_user_without_a_home(command, tiny, tmp_path):
+    photograph = str(sorted(tiny.test.iterdir())[0])
+    arguments = {
+        "cutout": [photograph, "--weights", "quick", "--out", "cutouts"],
+        "download": ["--data", "data"],
+        "look": ["--data", str(tiny.root)],
+    }
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XDG", "KAGGLE"))}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HOME, command, *arguments[command]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "~").exists()
+    if command == "download":
+        assert "no Kaggle credentials found" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr

@@ -56,6 +56,20 @@ def test_weights_written_and_read_predict_the_same(run, tmp_path):
     assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.networks[0].get_weights())
 
 
+def test_weights_are_in_order_however_many_there_are(tmp_path):
+    """As text, "1000" comes before "999"."""
+    recipe = load_recipe("sharp", ["model.encoder_levels=0", "input.height=64", "input.width=64"])
+    network = build_network(recipe, "float32", seed=1)
+    Run(recipe, (network,), ()).save_weights(tmp_path / "few.npz")
+    with np.load(tmp_path / "few.npz") as arrays:
+        shifted = {f"{int(n) + 950}" if n.isdecimal() else n: arrays[n] for n in arrays.files}
+    assert {"999", "1000"} <= shifted.keys()
+    np.savez(tmp_path / "many.npz", **shifted)
+    few, many = (Run.load(tmp_path / f"{name}.npz") for name in ("few", "many"))
+    for a, b in zip(few.networks[0].weights, many.networks[0].weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_other_classes_start_from_all_weights_but_those_of_their_logits(run, tmp_path):
     run.save_weights(tmp_path / "w.npz")
     classes = "data.classes={background=0, circle=1, square=2}"

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from carvana.errors import UsageError
+from carvana.files import some_home
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +64,8 @@ def _import_keras() -> ModuleType:
             wanted = os.environ.get("KERAS_BACKEND")
             os.environ["KERAS_BACKEND"] = "tensorflow"
             try:
-                loaded = importlib.import_module("keras")
+                with some_home():
+                    loaded = importlib.import_module("keras")
             except (ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
                 raise UsageError(
                     f"keras.json: Keras does not start with it ({error}); correct or delete it "

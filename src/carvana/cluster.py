@@ -187,11 +187,14 @@ def check_workers(client: distributed.Client, check: Callable, *arguments) -> No
 
 
 def results_of(
-    client: distributed.Client, futures: Sequence[distributed.Future], until: float
-) -> Iterator[tuple[distributed.Future, object]]:
+    client: distributed.Client,
+    futures: Sequence[distributed.Future],
+    until: float,
+    look: float = LOOK_SECONDS,
+) -> Iterator[tuple[distributed.Future, object] | None]:
     """Yield futures with their results, or with the exception of a task whose workers died.
 
-    Ends early at `until`, by `time.monotonic`.
+    Ends early at `until`, by `time.monotonic`. Yields None after `look` seconds without a result.
 
     Raises:
         CarvanaError: the connection to the scheduler is lost; and what a task raises.
@@ -203,7 +206,7 @@ def results_of(
             return
         try:
             done, waiting = distributed.wait(
-                waiting, timeout=min(left, LOOK_SECONDS), return_when="FIRST_COMPLETED"
+                waiting, timeout=min(left, look), return_when="FIRST_COMPLETED"
             )
             for future in done:
                 yield future, _result(future)
@@ -211,6 +214,7 @@ def results_of(
             if not told and not client.scheduler_info()["workers"]:
                 print(f"{address}: has no workers left; waiting for one", file=sys.stderr)
                 told = True
+            yield None
         except (CancelledError, distributed.comm.CommClosedError) as error:
             raise CarvanaError(
                 f"{address}: the connection to the scheduler is lost; start it and its workers, "

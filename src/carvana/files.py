@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -213,6 +214,23 @@ def _exchange(a: Path, b: Path) -> bool:
         rename = ctypes.CDLL(None).renameat2
         return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
     return False
+
+
+@contextlib.contextmanager
+def some_home() -> Iterator[None]:
+    """Give a process without a home folder an empty one, for libraries that read and write there.
+
+    In a container whose user has no entry they would make a folder called "~" where they stand.
+    """
+    if os.path.expanduser("~") != "~":
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
 
 
 @contextlib.contextmanager

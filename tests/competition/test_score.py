@@ -124,22 +124,36 @@ def test_real_masks_score_as_their_pixels_do(real, tmp_path):
     assert score(made, truth).mean == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-def test_masks_that_are_all_one_pixel_off_are_noted(tmp_path):
+def shift(mask, by):
+    runs = rle.parse(rle.encode(mask)) + np.array((by, 0))
+    return " ".join(map(str, runs.ravel()))
+
+
+@pytest.mark.parametrize(
+    ("encode", "says"),
+    [
+        (rle.encode, ""),
+        (lambda mask: shift(mask, -1), "numbered from 0 instead of 1"),
+        (lambda mask: shift(mask, 1), "shifted by -1 pixel"),
+        (lambda mask: rle.encode(~mask), "when inverted: are its runs those of the background"),
+        (lambda mask: rle.encode(mask.T), "numbered down the columns: encode masks row by row"),
+        (lambda mask: rle.encode(mask & (np.arange(WIDTH) < 300)), ""),  # only bad
+    ],
+)
+def test_a_mistake_that_all_masks_share_is_named(encode, says, tmp_path):
     rng, mask = np.random.default_rng(1), np.zeros((HEIGHT, WIDTH), bool)
-    truth, zero_based = tmp_path / "truth.csv", tmp_path / "zero.csv"
-    rows, shifted = ["img,rle_mask"], ["img,rle_mask"]
+    truth, made = tmp_path / "truth.csv", tmp_path / "made.csv"
+    rows, wrong = ["img,rle_mask"], ["img,rle_mask"]
     for number in range(5):
         top, left = rng.integers(100, 500, 2)
         mask[:] = False
         mask[top : top + 300, left : left + 500] = True
-        runs = rle.parse(rle.encode(mask))
-        for lines, offset in ((rows, 0), (shifted, -1)):
-            cell = " ".join(map(str, (runs + np.array((offset, 0))).ravel()))
-            lines.append(f"{number}.jpg,{cell}")
+        rows.append(f"{number}.jpg,{rle.encode(mask)}")
+        wrong.append(f"{number}.jpg,{encode(mask)}")
     truth.write_text("\n".join(rows) + "\n")
-    zero_based.write_text("\n".join(shifted) + "\n")
-    assert "numbered from 0" in score(zero_based, truth).note
-    assert score(truth, truth).note == ""
+    made.write_text("\n".join(wrong) + "\n")
+    note = score(made, truth).note
+    assert (says in note) if says else note == ""
 
 
 def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from PIL import Image
 from carvana.arguments import build_parser
 from carvana.cli import main
 from carvana.data.images import read_photograph
+from carvana.data.masks import to_picture
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, UsageError
 from carvana.models import build_network
@@ -184,7 +185,7 @@ def test_int8_is_calibrated_on_training_photographs(trained, tmp_path):
     split = (run / "split.csv").read_text()
     for side, chosen in (("validation", check), ("train", train)):
         assert all(f"{read.args[0].name},{side}" in split for read in chosen)
-    with pytest.raises(UsageError, match="gone is no folder; give --data"):
+    with pytest.raises(UsageError, match="gone holds none; give --data"):
         export(run, tmp_path / "other", "litert", tmp_path / "gone", quantize="int8")
     with pytest.raises(UsageError, match="use int8, with --format onnx, litert, openvino"):
         export(run, tmp_path / "other", "saved_model", paths.root, quantize="int8")
@@ -194,7 +195,7 @@ def test_int8_is_calibrated_on_training_photographs(trained, tmp_path):
 def test_int8_of_the_other_engines(name, trained, tmp_path):
     format, data = installed(name, quantize=True), trained[0].root
     rows = export(trained[1], tmp_path / "out", format, data, quantize="int8")
-    assert rows[2].dice > 0.99
+    assert rows[2].dice > 0.98  # on a processor without 8-bit dot products 0.99
 
 
 def test_masks_that_differ_fail_and_leave_nothing(trained, exported, tmp_path, monkeypatch):
@@ -287,3 +288,41 @@ def test_the_command_prints_the_table(trained, tmp_path, capsys):
     assert re.match(r"TensorFlow float32 +\d+\.\d +\d+ +(1\.0|0\.9999)\d+", lines[2])
     assert lines[3] == f"{tmp_path / 'out'}: written"
     assert json.loads((tmp_path / "out" / "model.json").read_text())["photographs"] == 3
+
+
+def test_without_photographs_rendered_cars_check_an_export(tmp_path):
+    """A fresh clone has a data folder, with a README in it."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "README.md").write_text("what goes here")
+    run = Run.load("quick")
+    check, calibration = _choose_photographs("quick", run, tmp_path / "data", 2)
+    assert [read().shape for read in check] == [(1280, 1918, 3)] * 2
+    assert calibration == []
+    with pytest.raises(UsageError, match="on training photographs, and .*data holds none; give"):
+        export("quick", tmp_path / "out", "litert", tmp_path / "data", quantize="int8", count=1)
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert", "openvino", "saved_model"])
+def test_every_example_answers_in_the_recipes_numbers(name, tmp_path):
+    """Cats are 7 and dogs 2, in this order: places in the list would swap and shrink them."""
+    installed(name)
+    classes = "data.classes={background=0, dog=7, cat=2}"
+    recipe = load_recipe("own", [classes, "input.height=32", "input.width=32", "model.filters=[8]"])
+    network = build_network(recipe, "float32", seed=3)
+    run = Run(recipe, (network,), ())
+    run.save_weights(tmp_path / "w.npz")
+    rng = np.random.default_rng(1)
+    photographs = [rng.integers(0, 256, (40, 60, 3), np.uint8) for _ in range(2)]
+    reads = [lambda each=each: each for each in photographs]
+    export(tmp_path / "w.npz", tmp_path / "out", name, photographs=reads)
+    about = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert dict(zip(about["classes"], about["numbers"], strict=True)) == recipe.data.classes
+    Image.fromarray(photographs[0]).save(tmp_path / "p.png")
+    command = [sys.executable, tmp_path / "out" / "example.py", tmp_path / "p.png"]
+    subprocess.run([*command, tmp_path / "mask.png"], check=True, env=os.environ)
+    with Image.open(tmp_path / "mask.png") as mask:
+        found, kit = np.asarray(mask), load(tmp_path / "w.npz").mask(tmp_path / "p.png")
+        want = np.asarray(to_picture(kit, recipe.data))
+        assert mask.getpalette()[:24] == to_picture(kit, recipe.data).getpalette()[:24]
+    assert set(np.unique(found)) <= {0, 2, 7}
+    assert (found == want).mean() > 0.99

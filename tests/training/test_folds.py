@@ -3,13 +3,16 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from tensorflow.errors import ResourceExhaustedError
 
 from carvana.cli import main
 from carvana.data.dataset import draw_split, find_pairs, read_split
 from carvana.errors import CarvanaError
-from carvana.training.folds import runs_of
+from carvana.recipe import load_recipe
+from carvana.training.folds import runs_of, train_folds
 from conftest import DATA, TINY
 
 FAST = [part for setting in [*TINY, "training.epochs=1"] for part in ("--set", setting)]
@@ -111,3 +114,67 @@ def test_a_single_run_is_not_for_a_cluster(tmp_path, capsys):
     for folds in ("1", "x", "101"):
         with pytest.raises(SystemExit):
             main(["train", "--run", str(tmp_path / "r"), "--folds", folds])
+
+
+def fail_in_fold(number, error):
+    """A training that fails in one fold and is none in the others."""
+
+    def train(recipe, data, run, cache=None, fold=None):
+        if fold[0] == number:
+            raise error
+        return {"epochs": 1}
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "fold-2: out of memory; lower training.batch_size"),
+        (ResourceExhaustedError(None, None, "OOM"), "fold-2: out of memory"),
+        (CarvanaError("car.jpg: is broken"), "fold-2: car.jpg: is broken"),
+        (ZeroDivisionError("a bug"), "fold-2: ZeroDivisionError"),
+    ],
+)
+def test_a_fold_that_fails_does_not_end_the_others(error, says, tmp_path, monkeypatch):
+    monkeypatch.setattr("carvana.training.train.train", fail_in_fold(2, error))
+    trained = []
+    folds = train_folds("blog", tmp_path, tmp_path / "runs", 3)
+    with pytest.raises(CarvanaError, match=says):
+        for run, _ in folds:
+            trained.append(run.name)
+    assert trained == ["fold-1", "fold-3"]
+
+
+def test_a_worker_returns_why_a_fold_failed(tmp_path, monkeypatch):
+    cluster = pytest.importorskip("carvana.training.cluster")
+    monkeypatch.setattr("carvana.training.train.train", fail_in_fold(1, MemoryError()))
+    monkeypatch.setattr(cluster, "get_worker", lambda: SimpleNamespace(name="tcp://one"))
+    said = cluster.train_one(load_recipe("blog"), tmp_path, tmp_path / "fold-1", None, (1, 2))
+    assert said.startswith("out of memory")
+    assert "MemoryError" in (tmp_path / "fold-1.log").read_text()
+
+
+def test_a_cluster_without_workers_is_told_of_once(monkeypatch, capsys):
+    """While folds are waited for, their histories are looked at every two seconds."""
+    cluster = pytest.importorskip("carvana.cluster")
+    looks = iter([TimeoutError] * 5)
+
+    def wait(futures, timeout, return_when):
+        if look := next(looks, None):
+            raise look
+        return SimpleNamespace(done=futures, not_done=set()).__dict__.values()
+
+    client = SimpleNamespace(
+        scheduler=SimpleNamespace(address="tcp://here"), scheduler_info=lambda: {"workers": {}}
+    )
+    monkeypatch.setattr(cluster.distributed, "wait", wait)
+
+    class Future:
+        def result(self):
+            return 7
+
+    future = Future()
+    found = list(cluster.results_of(client, [future], float("inf"), look=0.01))
+    assert found == [*[None] * 5, (future, 7)]
+    assert capsys.readouterr().err.count("has no workers left; waiting for one") == 1

@@ -1,7 +1,6 @@
 """The competition's metric on two CSVs, computed from run lengths without decoding a pixel."""
 
 import contextlib
-import csv
 import heapq
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from carvana.competition.submission import (
     HEADER,
     header_fault,
     open_csv,
+    parse_row,
     read_rows,
     row_offsets,
     without_mark,
@@ -25,7 +25,7 @@ from carvana.competition.submission import (
 from carvana.errors import CarvanaError
 
 CUT_NOTE = f"the longest cells have {EXCEL_CELL:,} characters: did Excel cut them?"
-SHIFTS_LOOKED_AT = 200  # of the first masks, to tell a file whose masks are all one pixel off
+LOOKED_AT = 50  # of the first masks, to tell a file whose masks all have one mistake
 
 
 @dataclass
@@ -110,7 +110,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
     seen: set[str] = set()
     sums: dict[str, list] = {}
     scored: list[tuple[float, str]] = []
-    shifts: list[int] = []
+    mistakes: list[str] = []
     longest = 0  # cell
     with _Truth(truth) as true_rows:
         rows = read_rows(submission)
@@ -134,8 +134,8 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
             value = dice(*masks)
             sums.setdefault(usage, []).append(value)
             scored.append((value, name))
-            if len(scored) <= SHIFTS_LOOKED_AT:
-                shifts.append(_better_shift(*masks, value))
+            if len(scored) <= LOOKED_AT:
+                mistakes.append(_mistake(*masks, value))
         missing = true_rows.names - seen
     if missing:
         raise CarvanaError(
@@ -150,26 +150,49 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
         parts={usage: float(np.mean(part)) for usage, part in sums.items() if usage},
         worst=heapq.nsmallest(worst, scored),
         views=mean_by_view(scored),
-        note=CUT_NOTE if longest == EXCEL_CELL else _shift_note(shifts),
+        note=CUT_NOTE if longest == EXCEL_CELL else _mistake_note(mistakes),
     )
 
 
-def _better_shift(mask: np.ndarray, truth: np.ndarray, value: float) -> int:
-    """Return by how many pixels along the rows, -1, 0 or 1, a mask fits the truth best."""
+# How a mask may have been written by mistake, and what to say where nearly all would fit better so.
+MISTAKES = {
+    "shift +1": "when shifted by +1 pixel: are its runs numbered from 0 instead of 1?",
+    "shift -1": "when shifted by -1 pixel: check it",
+    "inverted": "when inverted: are its runs those of the background?",
+    "columns": "with pixels numbered down the columns: encode masks row by row instead",
+}
+
+
+def _mistake(mask: np.ndarray, truth: np.ndarray, value: float) -> str:
+    """Return which of MISTAKES would explain a mask best, "" where none fits better.
+
+    Args:
+        mask, truth: parsed runs.
+        value: their Dice.
+    """
     if not mask.size:
-        return 0
-    moved = {shift: dice(mask + np.array((shift, 0)), truth) for shift in (-1, 1)}
-    best = max(moved, key=moved.get)
-    return best if moved[best] > value else 0
+        return ""
+    shared = value * (mask[:, 1].sum() + truth[:, 1].sum()) / 2
+    found, wanted = mask[:, 1].sum(), truth[:, 1].sum()
+    other = {
+        "": value,
+        "shift +1": dice(mask + np.array((1, 0)), truth),
+        "shift -1": dice(mask - np.array((1, 0)), truth),
+        "inverted": 2 * (wanted - shared) / max(HEIGHT * WIDTH - found + wanted, 1),
+    }
+    if value < 0.9:  # a mask with its sides exchanged does not fit as well as that
+        runs = " ".join(map(str, mask.ravel()))
+        turned = rle.decode(runs, WIDTH, HEIGHT).T
+        other["columns"] = dice(rle.parse(rle.encode(turned)), truth)
+    likely = [each for each in other if each not in ("inverted", "columns") or other[each] > 0.6]
+    return max(likely, key=other.get)
 
 
-def _shift_note(shifts: list[int]) -> str:
-    """Say so if nearly all masks would fit better one pixel further on, the same way."""
-    for shift, cause in ((1, "are its runs numbered from 0 instead of 1?"), (-1, "check it")):
-        if len(shifts) >= 2 and shifts.count(shift) >= 0.95 * len(shifts):
-            return (
-                f"nearly every mask fits the truth better when shifted by {shift:+} pixel: {cause}"
-            )
+def _mistake_note(mistakes: list[str]) -> str:
+    """Say so if nearly all masks would fit better, the same way."""
+    for mistake, text in MISTAKES.items():
+        if len(mistakes) >= 2 and mistakes.count(mistake) >= 0.95 * len(mistakes):
+            return f"nearly every mask fits the truth better {text}"
     return ""
 
 
@@ -227,7 +250,7 @@ class _Truth:
     def __enter__(self) -> "_Truth":
         with contextlib.ExitStack() as stack:
             self.file = stack.enter_context(_temporary_copy(self.path))
-            self.columns = without_mark(next(csv.reader([self.file.readline()]), []))
+            self.columns = without_mark(parse_row(self.file.readline()))
             if self.columns[:2] != HEADER:
                 raise CarvanaError(header_fault(self.path, self.columns))
             self.offsets = {}
@@ -250,7 +273,7 @@ class _Truth:
 
     def __getitem__(self, name: str) -> tuple[str, str]:
         self.file.seek(self.offsets[name])
-        row = dict(zip(self.columns, next(csv.reader([self.file.readline()])), strict=False))
+        row = dict(zip(self.columns, parse_row(self.file.readline()), strict=False))
         if "rle_mask" not in row:
             raise CarvanaError(f"{self.path}: {name} has no mask (cut short?); fetch it again")
         return row["rle_mask"], row.get("Usage", "")

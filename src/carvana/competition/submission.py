@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import io
+import threading
 import unicodedata
 import zipfile
 import zlib
@@ -18,7 +19,8 @@ from carvana.errors import CarvanaError
 
 HEADER = ["img", "rle_mask"]
 EXCEL_CELL = 32_767  # characters, the most that Excel keeps of a cell
-csv.field_size_limit(2**31 - 1)  # a noisy mask is longer than the default 128 KiB
+LONGEST_CELL = 2**31 - 1  # characters; a noisy mask has more than the csv module's 128 KiB
+_limit = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -61,9 +63,27 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number from 1, cells) of a CSV's lines, the header included, blanks skipped."""
     with open_csv(path) as text:
         reader = csv.reader(text)
-        for cells in reader:
+        while (cells := next_row(reader)) is not None:
             if cells:
                 yield reader.line_num, cells
+
+
+def next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return a CSV's next row, however long its cells; None at the end.
+
+    The csv module has one limit for the whole process, which is as it was afterwards.
+    """
+    with _limit:
+        before = csv.field_size_limit(LONGEST_CELL)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+
+
+def parse_row(line: str) -> list[str]:
+    """Return the cells of a CSV's line."""
+    return next_row(csv.reader([line])) or []
 
 
 def row_offsets(file: TextIO) -> Iterator[tuple[str, int]]:
@@ -74,7 +94,7 @@ def row_offsets(file: TextIO) -> Iterator[tuple[str, int]]:
         if not line:
             return
         if line.strip():
-            yield next(csv.reader([line]))[0], offset
+            yield parse_row(line)[0], offset
 
 
 def _by_semicolons(cells: list[str]) -> list[str]:

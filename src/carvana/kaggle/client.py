@@ -19,6 +19,7 @@ import requests
 
 from carvana.competition.facts import SLUG
 from carvana.errors import CarvanaError
+from carvana.files import some_home
 from carvana.kaggle.archives import disk_error
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def connect() -> "KaggleApi":
         KaggleError: there are none, or Kaggle rejects them.
     """
     try:
-        with _without_output():
+        with _without_output(), some_home():
             from kaggle.api.kaggle_api_extended import KaggleApi
     except OSError as error:
         raise KaggleError(
@@ -72,7 +73,8 @@ def connect() -> "KaggleApi":
         ) from error
     api = KaggleApi()
     try:
-        with_retries("the credentials", api.authenticate)
+        with some_home():
+            with_retries("the credentials", api.authenticate)
         # A legacy key is only checked when it is used; so is the consent to the rules.
         with_retries("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
         return api

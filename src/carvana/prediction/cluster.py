@@ -140,7 +140,7 @@ class Workers:
                 for shard in shards
             }
             devices: set[str] = set()
-            for future, result in results_of(client, list(futures), until):
+            for future, result in filter(None, results_of(client, list(futures), until)):
                 shard = futures.pop(future)
                 if isinstance(result, Exception):
                     faults.append(f"{shard.names[0]} to {shard.names[-1]}: their workers died")

@@ -76,12 +76,17 @@ def export(
             from the kit's. Nothing is left then; an older export stays.
     """
     out = Path(out)
-    _check_request(out, format, quantize, data)
+    _check_request(out, format, quantize)
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     run = mean_of([Run.load(each).rebuilt("float32", overrides) for each in sources], sources)
     calibration = ()
     if not photographs:
         photographs, calibration = _choose_photographs(sources[0], run, data, count)
+        if quantize and not calibration:
+            raise UsageError(
+                f"--quantize int8 measures ranges on training photographs, and {data} holds none; "
+                "give --data"
+            )
     check = Check(run, [read() for read in progress(photographs, "reading", len(photographs))])
     with replacing_folder(out) as folder:
         ways = (None, quantize) if quantize else (None,)
@@ -190,20 +195,14 @@ def table(rows: Sequence[Measured]) -> list[str]:
     return lines
 
 
-def _check_request(out: Path, format: str, quantize: str | None, data: Path | None) -> None:
+def _check_request(out: Path, format: str, quantize: str | None) -> None:
     """Refuse what cannot be done before anything is loaded."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; use {', '.join(FORMATS)}")
     check_installed(format, quantize is not None)
-    if quantize is not None:
-        if quantize not in LOWEST or FORMATS[format].quantize is None:
-            able = ", ".join(name for name, each in FORMATS.items() if each.quantize)
-            raise UsageError(f"--quantize {quantize}: use int8, with --format {able}")
-        if data is None or not data.is_dir():
-            raise UsageError(
-                f"--quantize int8 measures ranges on training photographs, and {data} is no "
-                "folder; give --data"
-            )
+    if quantize is not None and (quantize not in LOWEST or FORMATS[format].quantize is None):
+        able = ", ".join(name for name, each in FORMATS.items() if each.quantize)
+        raise UsageError(f"--quantize {quantize}: use int8, with --format {able}")
     if not out.exists():
         return
     if not out.is_dir():
@@ -221,7 +220,8 @@ def _choose_photographs(
     source: str | Path, run: Run, data: Path | None, count: int
 ) -> tuple[list[Callable], list[Callable]]:
     """Return what reads the photographs to check on, and those to calibrate int8 on."""
-    if data is None or not data.is_dir():
+    settings = run.recipe.data
+    if data is None or not (data / settings.images).is_dir():
         from carvana.sandbox.cars.studio import render  # pictures alone, nothing of the sandbox
 
         shots = [(seed, view) for seed in (1, 2) for view in range(1, 17)]
@@ -229,7 +229,6 @@ def _choose_photographs(
             functools.partial(lambda *shot: render(*shot)[0], *shot)
             for shot in spread(shots, count)
         ], []
-    settings = run.recipe.data
     if (Path(source) / SPLIT).is_file():
         split = read_split(Path(source) / SPLIT, find_pairs(data, settings))
         check, train = ([pair.image for pair in side] for side in (split.validation, split.train))

@@ -128,6 +128,8 @@ def choose_engine(
         return "tensorflow", f"{' and '.join(missing)} not installed, of the extra [export]", None
     if count > FEW:
         return "tensorflow", f"{count} photographs, more than {FEW}, repay its start", None
+    if not can_keep():
+        return "tensorflow", "there is no folder to keep a graph in", None
     folder = cache_folder(sources)
     if not has_graph(folder):
         return "tensorflow", f"{folder} holds no graph yet", None
@@ -147,7 +149,8 @@ def has_graph(folder: Path) -> bool:
 def will_keep(wanted: str, engine: str, count: int) -> bool:
     """Tell whether TensorFlow was used only because there is no graph yet."""
     installed = all(importlib.util.find_spec(name) for name in NEEDS)
-    return (wanted, engine) == ("auto", "tensorflow") and count <= FEW and installed
+    chosen = (wanted, engine) == ("auto", "tensorflow") and count <= FEW
+    return chosen and installed and can_keep()
 
 
 def cache_folder(sources: Sequence[str | Path]) -> Path:
@@ -166,8 +169,15 @@ def cache_folder(sources: Sequence[str | Path]) -> Path:
                 import_quietly()
                 Run.load(source)  # which says what is wrong
                 raise CarvanaError(f"{path}: cannot be read ({error.strerror})") from error
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "carvana" / digest.hexdigest()[:32]
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "carvana" / digest.hexdigest()[:32]
+
+
+def can_keep() -> bool:
+    """Tell whether there is a home, or a cache folder named otherwise, to keep graphs in."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~")
+    there = next((each for each in (Path(home), *Path(home).parents) if each.exists()), Path(home))
+    return home != "~" and os.access(there, os.W_OK)
 
 
 def _files_of(source: str | Path) -> list[Path]:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from carvana.competition.submission import parse_row
 from carvana.data.images import read_bytes
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import write_text
@@ -157,7 +158,7 @@ def read_rows(file: Path, key: str) -> Iterator[list[str]]:
             return
         for line in lines:
             if line.endswith(b"\n"):
-                yield next(csv.reader([line.decode("utf-8")]))
+                yield parse_row(line.decode("utf-8"))
 
 
 def whole_shards(job: Job, shards: Iterable[Shard], settings: Data) -> list[Shard]:

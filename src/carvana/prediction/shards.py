@@ -128,7 +128,7 @@ def write_masks(
     except OSError as error:
         raise cannot_write(out, error) from error
     job = _job(model.run, beside(out / "masks", "shards"), images, threshold, workers, out)
-    with _made(model, job, names, out / "masks", part, minutes, make) as rows:
+    with _made(model, job, names, out, part, minutes, make, locked=out / "masks") as rows:
         if rows:
             expected = [(name, value) for name, value, _ in rows]
             write_review(review_of(out), expected, model.run.usual)
@@ -202,6 +202,7 @@ def _made(
     part: Part | None,
     minutes: float,
     make: Make | None,
+    locked: Path | None = None,
 ) -> Iterator[Iterator[tuple[str, float, str]] | None]:
     """Make the shards that are not whole; yield image, expected dice and row of all in order.
 
@@ -212,7 +213,7 @@ def _made(
     size = shard_size(len(names), recipe.prediction.batch_size)
     manifest = Manifest(job.key, model.run.usual, size, names)
     try:
-        with _alone(out, part):
+        with _alone(locked or out, part):
             open_folder(job, manifest, shared=part is not None)
             shards = manifest.shards()
             mine = shards[part[0] - 1 :: part[1]] if part else shards

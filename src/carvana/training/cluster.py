@@ -1,7 +1,8 @@
 """Train folds on a Dask cluster: each an ordinary run, a task of a worker."""
 
 import contextlib
-import time
+import math
+import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from carvana.files import check_writable
 from carvana.progress import progress
 from carvana.recipe import Recipe
 from carvana.run import HISTORY
-from carvana.training.folds import runs_of
+from carvana.training.folds import brief_of, runs_of
 
 LOOK_SECONDS = 2  # between looks at the histories
 
@@ -78,11 +79,11 @@ def train_folds_on(
 def _wait(client: Client, futures: dict, results: dict[Path, dict | str]) -> Iterator[None]:
     """Wait for all folds; yield once for each epoch that one of them completes."""
     done = {run: _epochs_of(run) for run in futures.values()}
-    while futures:
-        look = time.monotonic() + LOOK_SECONDS
-        for future, result in results_of(client, list(futures), look):
+    for found in results_of(client, list(futures), math.inf, LOOK_SECONDS):
+        if found:
+            future, result = found
             failed = isinstance(result, Exception)
-            results[futures.pop(future)] = "its workers died" if failed else result
+            results[futures[future]] = "its workers died" if failed else result
         for run, before in done.items():
             done[run] = max(_epochs_of(run), before)
             yield from [None] * (done[run] - before)
@@ -123,3 +124,6 @@ def train_one(
             return train(recipe, data, run, cache=cache, fold=fold)
         except CarvanaError as error:
             return str(error)
+        except Exception as error:  # out of memory, a bug: the other folds go on
+            traceback.print_exc()
+            return brief_of(error, run)

@@ -1,8 +1,11 @@
 """Train folds: as many runs of a recipe, each validated on other cars."""
 
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.recipe import Recipe, load_recipe
 
 
@@ -28,15 +31,38 @@ def train_folds(
         Each fold's run folder and metrics.
 
     Raises:
-        CarvanaError: as `train`; there are fewer cars than folds.
+        UsageError: the recipe or a folder is wrong.
+        CarvanaError: a fold failed; the others are trained. Or there are fewer cars than folds.
     """
     from carvana.training.train import train  # here: a cluster's client needs no TensorFlow
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, list(overrides))
+    faults = []
     for run, fold in runs_of(Path(folder), folds):
         print(f"{run}:", flush=True)
-        yield run, train(recipe, data, run, cache=cache, fold=fold)
+        try:
+            yield run, train(recipe, data, run, cache=cache, fold=fold)
+        except UsageError:
+            raise
+        except Exception as error:  # out of memory, say: the other folds go on
+            if not isinstance(error, CarvanaError):
+                traceback.print_exc()
+            faults.append(f"{run}: {brief_of(error, run)}")
+            print(faults[-1], file=sys.stderr)
+    if len(faults) == 1:
+        raise CarvanaError(faults[0])
+    if faults:
+        raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
+
+
+def brief_of(error: Exception, run: Path) -> str:
+    """Say in one line why a fold is not trained."""
+    if isinstance(error, CarvanaError):
+        return str(error).removeprefix(f"{run}: ")
+    if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
+        return "out of memory; lower training.batch_size or the input's size"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
 
 
 def runs_of(folder: Path, folds: int) -> list[tuple[Path, tuple[int, int]]]:
