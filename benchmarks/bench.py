@@ -30,15 +30,15 @@ from carvana.competition.facts import HEIGHT, TEST_IMAGES, WIDTH, Paths
 from carvana.competition.score import score
 from carvana.competition.submission import HEADER, read_rows, validate
 from carvana.data.batches import training_dataset
-from carvana.data.cache import prepare
-from carvana.data.dataset import Pair, find_pairs
-from carvana.models import build_network
-from carvana.networks import choose_precision
+from carvana.data.prepared import prepare
+from carvana.data.pairs import Pair, find_pairs
+from carvana.networks.build import build_network
+from carvana.networks.build import choose_precision
 from carvana.networks.unet import unet
-from carvana.prediction.predict import Model
+from carvana.prediction.model import Model
 from carvana.prediction.shards import write_submission
 from carvana.recipe import Recipe, load_recipe
-from carvana.run import Run
+from carvana.runs.trained import Run
 from carvana.training.optimizers import compile_network
 
 

@@ -22,14 +22,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, Paths
 from carvana.competition.submission import read_rows
-from carvana.data.dataset import spread
+from carvana.data.pairs import spread
 from carvana.data.folders import list_images
-from carvana.networks import precision_of
+from carvana.networks.build import precision_of
 from carvana.prediction.evaluate import count_overlap, mean_dice
-from carvana.prediction.export import Check, read_whole, table, write_model
-from carvana.prediction.formats import FORMATS
-from carvana.prediction.predict import Model
-from carvana.run import Run
+from carvana.export.check import Check, read_whole, table, write_model
+from carvana.export.formats import FORMATS
+from carvana.prediction.model import Model
+from carvana.runs.trained import Run
 
 CALIBRATION = 16
 

@@ -45,18 +45,18 @@ import carvana.backend
 carvana.backend._import_keras = lambda: importlib.import_module("keras")  # not on TensorFlow
 
 import carvana.networks.layers
-import carvana.run
+import carvana.runs.trained
 from carvana.data import augment as draws_of
 from carvana.data.batches import training_batch
-from carvana.data.dataset import draw_split, find_pairs
-from carvana.models import build_network
+from carvana.data.pairs import draw_split, find_pairs
+from carvana.networks.build import build_network
 from carvana.recipe import load_recipe
-from carvana.run import Run, initialize
+from carvana.runs.trained import Run, initialize
 from carvana.training.losses import loss_of
 from carvana.training.optimizers import compile_network
 
 carvana.networks.layers.FusedBatchNormalization.call = keras.layers.BatchNormalization.call
-carvana.run.choose_precision = lambda wanted: "mixed_bfloat16"  # without asking TensorFlow
+carvana.runs.trained.choose_precision = lambda wanted: "mixed_bfloat16"  # without asking TensorFlow
 TOGETHER = 20  # steps a call, at most: one at a time, the GPU waits for Python
 EXACT = jax.default_matmul_precision("highest")
 

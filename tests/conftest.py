@@ -18,13 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from carvana.competition import rle
 from carvana.competition.facts import Paths
-from carvana.data import cache
-from carvana.data.dataset import Pair
+from carvana.data.pairs import Pair
+from carvana.data.prepared import prepare, read_prepared
 from carvana.kaggle import client, submit
-from carvana.prediction.predict import Model, load
+from carvana.prediction.model import Model, load
 from carvana.recipe import Recipe, load_recipe
-from carvana.sandbox.faults import Fault
-from carvana.sandbox.server import Sandbox
+from carvana_sandbox.faults import Fault
+from carvana_sandbox.server import Sandbox
 
 REAL = Path(__file__).parents[2] / "shared" / "carvana-mini"
 # Jobs in the background of a script ignore Ctrl-C, and so would the commands that tests interrupt.
@@ -93,10 +93,12 @@ def write_competition(root: Path, cars: int = 5, views: int = 4) -> Paths:
     return paths
 
 
-def prepared(pairs: list[Pair], paths: Paths, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def prepare_and_read(
+    pairs: list[Pair], paths: Paths, recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray]:
     """What a network sees of pairs, decoded, resized and read back: images and masks."""
-    files = cache.prepare(pairs, paths.cache, recipe)
-    pictures = np.stack([cache.read_prepared(file, recipe) for file in files])
+    files = prepare(pairs, paths.cache, recipe)
+    pictures = np.stack([read_prepared(file, recipe) for file in files])
     return pictures[..., :3], pictures[..., 3:]
 
 
@@ -144,7 +146,7 @@ def trained(tmp_path_factory) -> tuple[Paths, Path]:
 def dask_client():
     """A Dask cluster of two workers on this machine."""
     pytest.importorskip("distributed", reason="Dask is not installed: the extra [cluster]")
-    from carvana.cluster import open_cluster
+    from carvana.cluster.dask import open_cluster
 
     with open_cluster("local:2") as client:
         yield client

@@ -14,7 +14,7 @@ from PIL import Image
 
 import carvana
 from carvana.errors import CarvanaError, UsageError
-from carvana.models import build_network
+from carvana.networks.build import build_network
 from carvana.recipe import load_recipe
 from conftest import TINY, TINY_PYRAMID
 
@@ -174,10 +174,10 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 
 def test_a_list_is_the_mean_of_its_members(run, photograph, tmp_path):
-    from carvana.run import Run
+    from carvana.runs.trained import Run
 
     recipe = load_recipe(run / "recipe.toml")
-    other = Run(recipe, (build_network(recipe, "float32"),), ())
+    other = Run(recipe=recipe, networks=(build_network(recipe, "float32"),))
     other.save_weights(tmp_path / "other.npz")
     members = [run, tmp_path / "other.npz"]
     want = np.mean([carvana.load(member).probability(photograph) for member in members], axis=0)

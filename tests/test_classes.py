@@ -118,7 +118,7 @@ def test_training_watches_every_class(name, own, tmp_path, capsys):
     assert "  circle 0." in capsys.readouterr().out
     assert main(["report", "--run", run, "--data", data]) == 0
     with pytest.raises(UsageError, match="has 3 classes; write label maps with --masks"):
-        from carvana.prediction.shards import write_submission
+        from carvana.prediction.submission import write_submission
 
         write_submission(carvana.load(run), own / "test" / "images", tmp_path / "s.csv")
 

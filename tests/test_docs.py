@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from carvana import __all__ as api
-from carvana.arguments import build_parser
+from carvana.cli import build_parser
 from carvana.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import carvana
-from carvana.sandbox.cars.studio import render
+from carvana_sandbox.cars.studio import render
 
 CAR, VIEW = 52, 4
 TILE = (640, 427)  # width, height

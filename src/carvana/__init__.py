@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from carvana.competition.rle import decode, encode
     from carvana.networks.unet import unet
-    from carvana.prediction.predict import load
+    from carvana.prediction.model import load
     from carvana.training.train import train
 
 __version__ = "0.2.0"
@@ -20,7 +20,7 @@ __all__ = ["decode", "encode", "load", "train", "unet"]
 _HOMES = {
     "decode": "carvana.competition.rle",
     "encode": "carvana.competition.rle",
-    "load": "carvana.prediction.predict",
+    "load": "carvana.prediction.model",
     "train": "carvana.training.train",
     "unet": "carvana.networks.unet",
 }

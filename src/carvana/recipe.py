@@ -1,30 +1,97 @@
-"""Load a recipe, every setting of an experiment, into one checked dataclass."""
+"""A recipe, every setting of an experiment: read from TOML, checked, written, compared.
+
+A network's own settings, [model], are in its module; `networks.build.NETWORKS` names them.
+"""
 
 import dataclasses
 import itertools
 import json
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import tomli_w
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
-
-from carvana.data.augment import Augment
-from carvana.errors import UsageError
-from carvana.networks import NETWORKS
-from carvana.sections import (
-    ClassValue,
-    Count,
-    Foreground,
-    Ignore,
-    Pattern,
-    Seed,
-    Share,
-    Side,
-    section,
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
 )
+from pydantic.dataclasses import dataclass
+
+from carvana.errors import UsageError
+
+section = dataclass(
+    frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+)
+
+
+# ---- values
+
+
+def _ascending(factors: list[float]) -> list[float]:
+    low, high = factors
+    if low > high:
+        raise ValueError("give the lower value first")
+    return factors
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
+
+
+def _is_number(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _class_value(value: object) -> int | str:
+    if not (_is_number(value, 254) or _is_colour(value)):
+        raise ValueError("give a number from 0 to 254, or a colour as #rrggbb")
+    return value.lower() if isinstance(value, str) else value
+
+
+def _ignore(value: object) -> int | str:
+    if not (value == "" or _is_number(value, 255) or _is_colour(value)):
+        raise ValueError('give a number from 0 to 255, a colour as #rrggbb, or "" for none')
+    return value.lower() if isinstance(value, str) else value
+
+
+def _foreground(value: object) -> str:
+    if not (value in ("", "any") or _is_colour(value)):
+        raise ValueError('give a colour as #rrggbb, "any", or ""')
+    return value.lower()
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"is not a regular expression ({error})") from error
+    if text and not groups:
+        raise ValueError("needs a (group): what is the same for all pictures of one subject")
+    return text
+
+
+ClassValue = Annotated[int | str, PlainValidator(_class_value)]
+Ignore = Annotated[int | str, PlainValidator(_ignore)]
+Foreground = Annotated[str, PlainValidator(_foreground)]
+Pattern = Annotated[str, AfterValidator(_pattern)]  # a regular expression with a group, or ""
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Filters = Annotated[int, Field(ge=1, le=1024)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(ge=0, le=10)]
+Factors = Annotated[list[Factor], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+Scale = Annotated[float, Field(ge=0.5, le=4)]
+
+
+# ---- sections
 
 
 @section
@@ -83,14 +150,14 @@ class Data:
         names = self.class_names
         return names.index("background") if "background" in names else None
 
-    def other_classes(self, other: "Data") -> bool:
-        """Tell whether the classes differ in a name, a value or their order."""
-        return list(self.classes.items()) != list(other.classes.items())
-
     @property
     def outputs(self) -> int:
         """How many probabilities a network gives a pixel: the car's alone, or one a class."""
         return len(self.classes) or 1
+
+    def other_classes(self, other: "Data") -> bool:
+        """Tell whether the classes differ in a name, a value or their order."""
+        return list(self.classes.items()) != list(other.classes.items())
 
 
 @section
@@ -100,6 +167,21 @@ class Input:
     method: Literal["bilinear", "area"]
     antialias: bool
     white: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+@section
+class Augment:
+    brightness: Share
+    contrast: Factors
+    saturation: Factors
+    flip: bool
+    zoom: Share
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    shift: Share
+    repaint: Annotated[float, Field(ge=0, le=2)]
+    stretch: Share
+    warp: Share
+    gamma: Annotated[float, Field(ge=0, le=2)]
 
 
 @section
@@ -137,17 +219,17 @@ class Prediction:
     threshold: Annotated[float, Field(gt=0, lt=1)]
     batch_size: Count
     flip: bool
-    scales: Annotated[list[Annotated[float, Field(ge=0.5, le=4)]], Field(min_length=1)]
+    scales: Annotated[list[Scale], Field(min_length=1)]
 
 
-@section
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Every setting of an experiment; `recipes/*.toml` explain each key."""
 
     data: Data
     input: Input
     augment: Augment
-    model: Annotated[Union[tuple(NETWORKS.values())], Field(discriminator="network")]  # noqa: UP007
+    model: Any  # the settings of a network
     training: Training
     prediction: Prediction
 
@@ -165,6 +247,9 @@ class Recipe:
         ]
 
 
+# ---- reading and writing
+
+
 def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Load a recipe and check it.
 
@@ -178,17 +263,16 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
-        text, source = _read(path), str(path)
-    else:
-        shipped = resources.files("carvana.recipes")
-        names = sorted(f.name[:-5] for f in shipped.iterdir() if f.name.endswith(".toml"))
-        if str(name_or_path) not in names:
-            raise UsageError(
-                f"recipe '{name_or_path}': no such recipe; use {', '.join(names)}, or the path of "
-                "a .toml file"
-            )
-        text, source = (shipped / f"{name_or_path}.toml").read_text("utf-8"), f"{path}.toml"
-    return parse_recipe(text, source, overrides)
+        return parse_recipe(_read(path), str(path), overrides)
+    shipped = resources.files("carvana.recipes")
+    names = sorted(f.name[:-5] for f in shipped.iterdir() if f.name.endswith(".toml"))
+    if str(name_or_path) not in names:
+        raise UsageError(
+            f"recipe '{name_or_path}': no such recipe; use {', '.join(names)}, or the path of a "
+            ".toml file"
+        )
+    text = (shipped / f"{name_or_path}.toml").read_text("utf-8")
+    return parse_recipe(text, f"{path}.toml", overrides)
 
 
 def parse_recipe(text: str, source: str, overrides: list[str] | None = None) -> Recipe:
@@ -250,13 +334,24 @@ def _override(values: dict, override: str) -> None:
     values[section][name] = value
 
 
+# ---- checking
+
+
 def _check(values: dict, source: str) -> Recipe:
-    try:
-        # As JSON: strict about types, yet a table is a section and a whole number a float.
-        recipe = TypeAdapter(Recipe).validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        faults = [_explain(fault) for fault in error.errors()]
-        raise UsageError(f"{source}: {'; '.join(faults)}") from error
+    known = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    faults = [_unknown(name, known) for name in values if name not in known]
+    sections = {}
+    for name, kind in known.items():
+        if name not in values:
+            faults.append(f"key '{name}' is missing")
+            continue
+        try:
+            sections[name] = _check_section(name, kind, values[name])
+        except ValidationError as error:
+            faults += [_explain(name, kind, fault) for fault in error.errors()]
+    if faults:
+        raise UsageError(f"{source}: {'; '.join(faults)}")
+    recipe = Recipe(**sections)
     _check_sizes(recipe, source)
     if recipe.augment.repaint and recipe.data.background is None:
         raise UsageError(
@@ -270,6 +365,20 @@ def _check(values: dict, source: str) -> Recipe:
             f"train first; give {most} share(s) of the epochs or fewer, with a sum of at most 1"
         )
     return recipe
+
+
+def _networks() -> dict[str, type]:
+    from carvana.networks.build import NETWORKS  # here: networks import this module
+
+    return NETWORKS
+
+
+def _check_section(name: str, kind: type, values: object):
+    if name == "model":
+        networks = Union[tuple(_networks().values())]  # noqa: UP007
+        kind = Annotated[networks, Field(discriminator="network")]
+    # As JSON: strict about types, yet a table is a section and a whole number a float.
+    return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
 
 
 def _check_sizes(recipe: Recipe, source: str) -> None:
@@ -297,19 +406,21 @@ def _check_sizes(recipe: Recipe, source: str) -> None:
         )
 
 
-def _explain(fault: dict) -> str:
+def _unknown(key: str, known: dict) -> str:
+    return f"unknown key '{key}'; known here: {', '.join(known)}"
+
+
+def _explain(name: str, kind: type, fault: dict) -> str:
     """Say in the recipe's own words what pydantic found."""
-    key = ".".join(str(part) for part in fault["loc"] if part not in NETWORKS)
+    place = [part for part in fault["loc"] if part not in _networks()]
+    key = ".".join(map(str, [name, *place]))
     text = fault["msg"].removeprefix("Value error, ")
     text = f"{text[0].lower()}{text[1:]}"
     if fault["type"].startswith("union_tag"):
-        return f"{key}.network: name one of {', '.join(NETWORKS)}"
+        return f"{key}.network: name one of {', '.join(_networks())}"
     if fault["type"] == "unexpected_keyword_argument":
-        section_name, *inner = fault["loc"]
-        known = Recipe
-        if inner:
-            known = NETWORKS.get(inner[0]) or Recipe.__dataclass_fields__[section_name].type
-        return f"unknown key '{key}'; known here: {', '.join(known.__dataclass_fields__)}"
+        kind = _networks().get(fault["loc"][0], kind)
+        return _unknown(key, kind.__dataclass_fields__)
     if fault["type"] == "missing":
         return f"key '{key}' is missing"
     if fault["type"] == "value_error" and isinstance(fault["input"], dict):

@@ -5,12 +5,17 @@ import pytest
 import tensorflow as tf
 
 from carvana.data import augment as places
-from carvana.data.augment import augment
+from carvana.data.augment import apply, draw
 from carvana.recipe import load_recipe
 
 BLOG = load_recipe("blog").augment
 STILL = dataclasses.replace(BLOG, brightness=0.0, contrast=[1.0, 1.0], saturation=[1.0, 1.0])
 MOVING = dataclasses.replace(STILL, zoom=0.2, stretch=0.1, rotate=10.0, shift=0.1)
+
+
+def augment(pair, seed, settings):
+    """Draw the changes of a pair and apply them."""
+    return apply(pair, draw(seed, settings, *pair.shape[:2]))
 
 
 def augmented(image, seed, settings=BLOG, mask=None):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carvana.data import cache
-from carvana.data.dataset import find_pairs, match_pairs
+from carvana.data import prepared
 from carvana.data.inspect import inspect
+from carvana.data.pairs import find_pairs, match_pairs
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 
@@ -44,7 +44,7 @@ def test_objects_that_vanish_at_the_inputs_size_are_named(tmp_path, capsys):
     says = "3 masks with less car than 4 pixels of the network's 32x32 (first: "
     assert [warning.startswith(says) for warning in result.warnings] == [True]
     assert result.classes["car"] == pytest.approx(12**2 / 400**2)
-    cache.prepare(find_pairs(root, OWN.data), tmp_path / "cache", OWN)
+    prepared.prepare(find_pairs(root, OWN.data), tmp_path / "cache", OWN)
     assert says in capsys.readouterr().err
     large = write(tmp_path / "large", {f"sky{number}": spot(60) for number in range(3)})
     assert look(large, OWN).warnings == []
@@ -66,13 +66,13 @@ def test_one_number_with_two_colours_is_named(tmp_path):
     root = write(tmp_path, masks)
     assert look(root, CLASSES).faults == []
     pairs = find_pairs(root, CLASSES.data)
-    cache.prepare(pairs, tmp_path / "cache", CLASSES)
+    prepared.prepare(pairs, tmp_path / "cache", CLASSES)
     root = write(tmp_path, {"c": palette(CAT, BLACK, GREEN, RED)})
     faults = look(root, CLASSES).faults
     assert len(faults) == 1
     assert "c.png: its number 1 is #00ff00, that of a.png #ff0000; give the colours" in faults[0]
     with pytest.raises(CarvanaError, match=r"c\.png: its number 1 is #00ff00, that of [ab]\.png"):
-        cache.prepare(find_pairs(root, CLASSES.data), tmp_path / "cache", CLASSES)  # also later
+        prepared.prepare(find_pairs(root, CLASSES.data), tmp_path / "cache", CLASSES)  # also later
 
 
 def test_numbers_without_colours_agree_with_any_palette(tmp_path):

@@ -13,7 +13,7 @@ from carvana.competition.facts import SLUG, Paths
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle import archives
 from carvana.kaggle.download import CHUNK, FILES, download
-from carvana.sandbox.faults import Fault, Faults
+from carvana_sandbox.faults import Fault, Faults
 from conftest import press_ctrl_c
 from kaggle_fixtures import (
     assert_train_is_there,

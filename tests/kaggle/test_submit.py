@@ -8,7 +8,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle.client import KaggleError, connect
 from carvana.kaggle.download import download
 from carvana.kaggle.submit import Standing, _leaderboard, _standing, submit
-from carvana.sandbox.answers import refusal
+from carvana_sandbox.answers import refusal
 from conftest import press_ctrl_c
 from kaggle_fixtures import TEST_IMAGES, csv_bytes, start_client, wait_until, write_submission
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from carvana.errors import CarvanaError
-from carvana.models import build_network, load_network
 from carvana.networks import encoder
+from carvana.networks.build import build_network, load_network
 from carvana.networks.encoder import imagenet_encoder, read_weights
 from carvana.recipe import load_recipe
 from carvana.training.train import train

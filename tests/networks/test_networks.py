@@ -2,8 +2,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from carvana.models import build_network
-from carvana.networks import NETWORKS, choose_precision, precision_of
+from carvana.networks.build import NETWORKS, build_network, choose_precision, precision_of
 from carvana.recipe import load_recipe
 from conftest import TINY, TINY_PYRAMID
 

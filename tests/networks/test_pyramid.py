@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from carvana.models import build_network
 from carvana.networks import pyramid
+from carvana.networks.build import build_network
 from carvana.networks.encoder import ENCODER
 from carvana.networks.layers import FusedBatchNormalization
 from carvana.networks.pyramid import coarse_part, pyramid_step, pyramid_unet

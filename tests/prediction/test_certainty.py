@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 import carvana
 from carvana.prediction.certainty import expected_dice, is_unsure, review_of, write_review
 from carvana.prediction.cutout import cut_out
-from carvana.prediction.shards import write_submission
-from carvana.sandbox.cars.studio import render
+from carvana.prediction.submission import write_submission
+from carvana_sandbox.cars.studio import render
 
 
 def test_expected_dice_by_hand():

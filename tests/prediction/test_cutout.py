@@ -4,11 +4,11 @@ from PIL import Image
 
 from carvana.data.marks import png_mark
 from carvana.errors import CarvanaError, UsageError
-from carvana.models import build_network
+from carvana.networks.build import build_network
 from carvana.prediction.cutout import Style, cut_out, estimate_foreground
-from carvana.prediction.predict import Model, Prediction
+from carvana.prediction.model import Model, Prediction
 from carvana.recipe import load_recipe
-from carvana.run import Run
+from carvana.runs.trained import Run
 from conftest import TINY
 
 
@@ -16,7 +16,7 @@ from conftest import TINY
 def fresh():
     """A model whose network is not trained."""
     recipe = load_recipe("blog", TINY)
-    return Model(Run(recipe, (build_network(recipe, "float32"),), ()))
+    return Model(Run(recipe=recipe, networks=(build_network(recipe, "float32"),)))
 
 
 class Disc:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, features
 
 from carvana.competition import rle
 from carvana.prediction.cutout import cut_out
-from carvana.prediction.shards import write_submission
+from carvana.prediction.submission import write_submission
 
 SIZE = (150, 100)
 KINDS = {

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from carvana.data.dataset import Pair
+from carvana.data.pairs import Pair
 from carvana.prediction.evaluate import count_overlap, dice_by_class, mean_dice
-from carvana.prediction.predict import Prediction
+from carvana.prediction.model import Prediction
 from carvana.recipe import load_recipe
 from carvana.report.examine import (
     BANDS,

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from carvana.cli import main
-from carvana.data.dataset import Pair
+from carvana.data.pairs import Pair
 from carvana.errors import CarvanaError, UsageError
-from carvana.prediction.predict import Model
+from carvana.prediction.model import Model
 from carvana.recipe import load_recipe
 from carvana.report import pictures, sections
 from carvana.report.charts import histogram, limits

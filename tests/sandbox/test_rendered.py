@@ -12,7 +12,7 @@ from PIL import Image
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, VIEWS, WIDTH
 from carvana.errors import CarvanaError, UsageError
-from carvana.sandbox.cars import rendered, studio
+from carvana_sandbox.cars import rendered, studio
 
 CAR = 3
 

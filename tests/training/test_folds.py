@@ -9,7 +9,7 @@ import pytest
 from tensorflow.errors import ResourceExhaustedError
 
 from carvana.cli import main
-from carvana.data.dataset import draw_split, find_pairs, read_split
+from carvana.data.pairs import draw_split, find_pairs, read_split
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from carvana.training.folds import runs_of, train_folds
@@ -84,8 +84,7 @@ def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_folds_over_a_cluster_with_a_worker_killed(dask_client, tiny, tmp_path):
-    from carvana.recipe import load_recipe
-    from carvana.training.cluster import train_folds_on
+    from carvana.cluster.folds import train_folds_on
 
     recipe = load_recipe("blog", [*TINY, "data.split=car", "training.epochs=3"])
     folder, pids = tmp_path / "runs", list(dask_client.run(os.getpid).values())
@@ -147,17 +146,17 @@ def test_a_fold_that_fails_does_not_end_the_others(error, says, tmp_path, monkey
 
 
 def test_a_worker_returns_why_a_fold_failed(tmp_path, monkeypatch):
-    cluster = pytest.importorskip("carvana.training.cluster")
+    cluster = pytest.importorskip("carvana.cluster.dask.folds")
     monkeypatch.setattr("carvana.training.train.train", fail_in_fold(1, MemoryError()))
-    monkeypatch.setattr(cluster, "get_worker", lambda: SimpleNamespace(name="tcp://one"))
-    said = cluster.train_one(load_recipe("blog"), tmp_path, tmp_path / "fold-1", None, (1, 2))
+    monkeypatch.setattr(cluster, "prepare_worker", lambda: None)
+    said = cluster.train_here(load_recipe("blog"), tmp_path, tmp_path / "fold-1", None, (1, 2))
     assert said.startswith("out of memory")
     assert "MemoryError" in (tmp_path / "fold-1.log").read_text()
 
 
 def test_a_cluster_without_workers_is_told_of_once(monkeypatch, capsys):
     """While folds are waited for, their histories are looked at every two seconds."""
-    cluster = pytest.importorskip("carvana.cluster")
+    cluster = pytest.importorskip("carvana.cluster.dask")
     looks = iter([TimeoutError] * 5)
 
     def wait(futures, timeout, return_when):
@@ -166,7 +165,9 @@ def test_a_cluster_without_workers_is_told_of_once(monkeypatch, capsys):
         return SimpleNamespace(done=futures, not_done=set()).__dict__.values()
 
     client = SimpleNamespace(
-        scheduler=SimpleNamespace(address="tcp://here"), scheduler_info=lambda: {"workers": {}}
+        scheduler=SimpleNamespace(address="tcp://here"),
+        scheduler_info=lambda: {"workers": {}},
+        submit=lambda *_, **__: Future(),
     )
     monkeypatch.setattr(cluster.distributed, "wait", wait)
 
@@ -174,7 +175,6 @@ def test_a_cluster_without_workers_is_told_of_once(monkeypatch, capsys):
         def result(self):
             return 7
 
-    future = Future()
-    found = list(cluster.results_of(client, [future], float("inf"), look=0.01))
-    assert found == [*[None] * 5, (future, 7)]
+    found = list(cluster.run_tasks(client, print, [("a task",)], look=0.01))
+    assert found == [*[None] * 5, (("a task",), 7)]
     assert capsys.readouterr().err.count("has no workers left; waiting for one") == 1

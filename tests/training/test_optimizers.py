@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from carvana.models import build_network
+from carvana.networks.build import build_network
 from carvana.recipe import load_recipe
 from carvana.training.optimizers import ConvolutionMuon
 

@@ -3,7 +3,7 @@ import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from carvana.backend import keras, tf
-from carvana.models import load_network
+from carvana.networks.build import load_network
 from carvana.recipe import load_recipe
 from carvana.training import train
 from carvana.training.pictures import WIDTH

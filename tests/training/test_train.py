@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from carvana.data.dataset import find_pairs, names_in, read_split
+from carvana.data.pairs import find_pairs, names_in, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import load_recipe
-from carvana.run import CARS, trained_on
+from carvana.runs.weights import CARS, trained_on
 from carvana.training import checkpoint, train
-from conftest import DATA, TINY, TINY_PYRAMID, prepared, press_ctrl_c, write_competition
+from conftest import DATA, TINY, TINY_PYRAMID, prepare_and_read, press_ctrl_c, write_competition
 
 
 def recipe(*overrides):
@@ -75,7 +75,7 @@ def test_a_whole_training(tiny, tmp_path):
 
     # The reported figures are those of the saved model, batch by batch, the last one short.
     split = read_split(run / "split.csv", find_pairs(tiny.root, DATA))
-    images, masks = prepared(split.validation, tiny, recipe())
+    images, masks = prepare_and_read(split.validation, tiny, recipe())
     model = keras.saving.load_model(run / "model.keras")
     probability = model.predict(images, verbose=0)
     dice, right = [], []
@@ -94,7 +94,7 @@ def test_a_whole_training(tiny, tmp_path):
 def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tiny, tmp_path):
     metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny.root, tmp_path)
     split = read_split(tmp_path / "split.csv", find_pairs(tiny.root, DATA))
-    images, masks = prepared(split.validation, tiny, recipe())
+    images, masks = prepare_and_read(split.validation, tiny, recipe())
     model = keras.saving.load_model(tmp_path / "model.keras")
     dice = []
     for first in (0, 3):

@@ -1,17 +1,17 @@
-"""Augmentations: their settings, and how each changes a training pair, image and mask alike.
+"""Augmentation in two steps: draw how a training pair changes, apply it to image and mask alike.
 
 By OpenCV, a pair at a time on a thread of the input's: several times faster than the same in
-TensorFlow's operations, and on 8-bit pairs as on exact ones.
+TensorFlow's operations. Pairs are uint8, as area averages are stored, or float32 in [0, 1], as the
+published recipe has them.
 """
 
 import math
-from typing import Annotated
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from pydantic import Field
 
-from carvana.sections import Factors, Share, section
+from carvana.recipe import Augment
 
 # The random numbers that each augmentation takes of a pair's own stream. A new augmentation takes
 # the next free ones, and so changes no other's draws.
@@ -26,58 +26,107 @@ DRAWS = 56  # in all
 WARP_POINTS = (4, 5)  # rows and columns of points that a warp moves, each its own way
 
 
-@section
-class Augment:
-    """How much training pairs change: a recipe's [augment]."""
+@dataclass(frozen=True)
+class Changes:
+    """What is done to a pair, in this order; what is None, 0 or 1 is left out."""
 
-    brightness: Share
-    contrast: Factors
-    saturation: Factors
     flip: bool
-    zoom: Share
-    rotate: Annotated[float, Field(ge=0, le=180)]
-    shift: Share
-    repaint: Annotated[float, Field(ge=0, le=2)]
-    stretch: Share
-    warp: Share
-    gamma: Annotated[float, Field(ge=0, le=2)]
+    transform: np.ndarray | None  # (2, 3): pixels (x, y, 1) of the output to those of the input
+    offsets: np.ndarray | None  # (*WARP_POINTS, 2): how far points of a grid move, (x, y) pixels
+    paint: np.ndarray | None  # (3, 3): new colours of the foreground, from RGB to RGB
+    power: float  # of the image's values in [0, 1]
+    brightness: float  # added to them
+    contrast: float  # factor, about each channel's mean
+    saturation: float  # factor, of hue, saturation, value
 
 
-def augment(pair: np.ndarray, seed: np.ndarray, settings: Augment) -> tuple[np.ndarray, np.ndarray]:
-    """Change a pair at random: flip, move, repaint, gamma, light, saturation; clip.
+def draw(seed: np.ndarray, settings: Augment, height: int, width: int) -> Changes:
+    """Draw the changes of a pair.
 
-    A change whose setting is zero is skipped, not computed with zero.
+    Args:
+        seed: integers; the same seed draws the same changes.
+        settings: the recipe's ranges.
+        height, width: of the pair, pixels.
+    """
+    draws = np.random.default_rng(seed).random(DRAWS)  # in [0, 1)
+    moves = settings.warp or settings.zoom or settings.stretch or settings.rotate or settings.shift
+    repaints = settings.repaint and draws[REPAINTED] < 0.5
+    offsets = _signed(draws[WARP]).reshape(*WARP_POINTS, 2) * settings.warp * (width, height)
+    return Changes(
+        flip=bool(settings.flip and draws[FLIP] < 0.5),
+        transform=_draw_transform(draws, settings, height, width) if moves else None,
+        offsets=offsets if settings.warp else None,
+        paint=_draw_paint(draws[PAINT], settings.repaint) if repaints else None,
+        power=math.exp(_signed(draws[GAMMA]) * settings.gamma),
+        brightness=_signed(draws[BRIGHTNESS]) * settings.brightness,
+        contrast=_between(settings.contrast, draws[CONTRAST]),
+        saturation=_between(settings.saturation, draws[SATURATION]),
+    )
+
+
+def apply(pair: np.ndarray, changes: Changes) -> tuple[np.ndarray, np.ndarray]:
+    """Change a pair: flip, move, repaint, gamma, light, saturation; clip.
+
     Values of 8 bits are clipped after each step, exact ones at the end.
 
     Args:
-        pair: (height, width, RGB and mask), float32 in [0, 1] or uint8; the mask is one channel, or
-            one for each class, the background first.
-        seed: integers; the same seed draws the same changes.
-        settings: the recipe's ranges.
+        pair: (height, width, RGB and mask), uint8 or float32 in [0, 1]; the mask is one channel,
+            or one for each class, the background first.
+        changes: what `draw` drew.
 
     Returns:
-        image (height, width, 3) and mask (height, width, 1 or classes), of the pair's dtype and
-        range.
+        image (height, width, 3) and mask (height, width, 1 or classes), of the pair's dtype.
     """
-    draws = np.random.default_rng(seed).random(DRAWS)  # in [0, 1)
-    if settings.flip and draws[FLIP] < 0.5:
+    if changes.flip:
         pair = cv2.flip(pair, 1)
-    if settings.warp or settings.zoom or settings.stretch or settings.rotate or settings.shift:
-        pair = _move(pair, draws, settings)
-    image, mask = _rgb(pair), pair[..., 3:]
-    if settings.repaint and draws[REPAINTED] < 0.5:
-        image = _repaint(image, _foreground(pair), draws[PAINT], settings.repaint)
-    if settings.gamma:
-        image = _apply_gamma(image, _signed(draws[GAMMA]) * settings.gamma)
-    image = _light(image, draws, settings)
-    if tuple(settings.saturation) != (1, 1):
-        image = _saturate(image, _between(settings.saturation, draws[SATURATION]))
-    return _clip(image), mask
+    if changes.transform is not None:
+        pair = _move(pair, changes.transform, changes.offsets)
+    image = _rgb(pair)
+    if changes.paint is not None:
+        image = _repaint(image, _foreground(pair), changes.paint)
+    if changes.power != 1:
+        image = _raise(image, changes.power)
+    if changes.brightness or changes.contrast != 1:
+        image = _light(image, changes.brightness * _white(image), changes.contrast)
+    if changes.saturation != 1:
+        image = _saturate(image, changes.saturation)
+    return _clip(image), pair[..., 3:]
+
+
+# ---- drawing
 
 
 def _signed(draw):
     """Map draws from [0, 1) to [-1, 1)."""
     return -1 + 2 * draw
+
+
+def _between(limits: list[float], share: float) -> float:
+    low, high = limits
+    return low + (high - low) * share
+
+
+def _draw_transform(draws: np.ndarray, settings: Augment, height: int, width: int) -> np.ndarray:
+    """Draw zoom, stretch, rotation and shift as one matrix."""
+    scale = math.exp(_signed(draws[ZOOM]) * math.log1p(settings.zoom))
+    narrower = math.exp(_signed(draws[STRETCH]) / 2 * math.log1p(settings.stretch))
+    angle = _signed(draws[ROTATE]) * math.radians(settings.rotate)
+    right, down = _signed(draws[SHIFT])
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    turned = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([narrower, 1 / narrower])
+    centre = np.array([width - 1, height - 1]) / 2
+    shifted = np.array([right * width, down * height]) * settings.shift
+    return np.c_[turned, centre - turned @ centre + shifted]
+
+
+def _draw_paint(draws: np.ndarray, strength: float) -> np.ndarray:
+    """Draw another saturation, brightness and tint as a matrix of colours."""
+    saturation, brightness, *tint = draws
+    gains = np.exp(strength * (2 * brightness - 1 + np.array(tint) - 0.5))
+    return gains[:, None] * (np.eye(3) * 1.5 * saturation + (1 - 1.5 * saturation) / 3)
+
+
+# ---- applying
 
 
 def _white(image: np.ndarray) -> float:
@@ -101,29 +150,14 @@ def _clip(image: np.ndarray) -> np.ndarray:
     return image if image.dtype == np.uint8 else np.clip(image, 0, 1)
 
 
-def _between(limits: list[float], share: float) -> float:
-    low, high = limits
-    return low + (high - low) * share
-
-
-def _move(pair: np.ndarray, draws: np.ndarray, settings: Augment) -> np.ndarray:
-    """Zoom, stretch, rotate, shift and warp a pair in one resampling; borders are repeated."""
+def _move(pair: np.ndarray, transform: np.ndarray, offsets: np.ndarray | None) -> np.ndarray:
+    """Move a pair in one resampling; borders are repeated."""
     height, width = pair.shape[:2]
-    scale = math.exp(_signed(draws[ZOOM]) * math.log1p(settings.zoom))
-    narrower = math.exp(_signed(draws[STRETCH]) / 2 * math.log1p(settings.stretch))
-    angle = _signed(draws[ROTATE]) * math.radians(settings.rotate)
-    right, down = _signed(draws[SHIFT])
-    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
-    turned = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([narrower, 1 / narrower])
-    centre = np.array([width - 1, height - 1]) / 2
-    shifted = np.array([right * width, down * height]) * settings.shift
-    transform = np.c_[turned, centre - turned @ centre + shifted]  # output pixels to input pixels
-    bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    if not settings.warp:
+    if offsets is None:
+        bilinear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(
             pair, transform, (width, height), None, bilinear, cv2.BORDER_REPLICATE
         )
-    offsets = _signed(draws[WARP]).reshape(*WARP_POINTS, 2) * settings.warp * (width, height)
     places = cv2.resize(  # (height, width, x and y), smooth between the points
         offsets.astype(np.float32),
         (-(-width // 8), -(-height // 8)),
@@ -136,21 +170,10 @@ def _move(pair: np.ndarray, draws: np.ndarray, settings: Augment) -> np.ndarray:
     return cv2.remap(pair, places, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
 
 
-def _apply_gamma(image: np.ndarray, exponent: float) -> np.ndarray:
-    """Raise values in [0, 1] to the power exp(exponent): black and white stay, greys change."""
-    power = math.exp(exponent)
-    if image.dtype != np.uint8:
-        return image ** np.float32(power)
-    return cv2.LUT(image, np.rint(255 * (np.arange(256) / 255) ** power).astype(np.uint8))
-
-
-def _repaint(image: np.ndarray, mask: np.ndarray, draws: np.ndarray, strength: float) -> np.ndarray:
-    """Give the car another saturation, brightness and tint; the studio stays as it is."""
-    saturation, brightness, *tint = draws
+def _repaint(image: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> np.ndarray:
+    """Give the car other colours; the studio stays as it is."""
     white = _white(image)
-    gains = np.exp(strength * (2 * brightness - 1 + np.array(tint) - 0.5))
-    colours = np.eye(3) * 1.5 * saturation + (1 - 1.5 * saturation) / 3
-    painted = _clip(cv2.transform(image, gains[:, None] * colours))
+    painted = _clip(cv2.transform(image, paint))
     car = cv2.merge([mask] * 3)
     studio = cv2.subtract((white,) * 3, car)
     return cv2.add(
@@ -158,14 +181,16 @@ def _repaint(image: np.ndarray, mask: np.ndarray, draws: np.ndarray, strength: f
     )
 
 
-def _light(image: np.ndarray, draws: np.ndarray, settings: Augment) -> np.ndarray:
-    """Shift the brightness, then scale the contrast, in one pass."""
-    shift = _signed(draws[BRIGHTNESS]) * settings.brightness * _white(image)
-    scale = _between(settings.contrast, draws[CONTRAST])
-    if not shift and scale == 1:
-        return image
-    # About the mean of each channel, as tf.image.adjust_contrast.
-    mean = np.array(cv2.mean(image)[:3])
+def _raise(image: np.ndarray, power: float) -> np.ndarray:
+    """Raise values in [0, 1] to a power: black and white stay, greys change."""
+    if image.dtype != np.uint8:
+        return image ** np.float32(power)
+    return cv2.LUT(image, np.rint(255 * (np.arange(256) / 255) ** power).astype(np.uint8))
+
+
+def _light(image: np.ndarray, shift: float, scale: float) -> np.ndarray:
+    """Shift the brightness, then scale the contrast, as tf.image.adjust_contrast; in one pass."""
+    mean = np.array(cv2.mean(image)[:3])  # of each channel
     return cv2.transform(image, np.c_[np.eye(3) * scale, shift + (1 - scale) * mean])
 
 

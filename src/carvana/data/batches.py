@@ -1,6 +1,5 @@
 """The network's input: prepared pairs, shuffled, augmented (`augment.py`) and batched."""
 
-import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import cv2
 import numpy as np
 
 from carvana.backend import tf
-from carvana.data.augment import augment
-from carvana.data.cache import read_prepared
+from carvana.data.augment import apply, draw
+from carvana.data.prepared import read_prepared
 from carvana.data.resize import memory_errors
 from carvana.machine import cores
 from carvana.recipe import Recipe
@@ -68,8 +67,11 @@ def training_dataset(
 
     def load(number):
         indices, seeds = training_batch(number, len(files), training.batch_size, training.seed)
-        pairs = (_read(files[index], recipe, shrink) for index in indices)
-        return _stack(map(augment, pairs, seeds, itertools.repeat(recipe.augment)), len(indices))
+        return _stack(map(change, indices, seeds), len(indices))
+
+    def change(index, seed):
+        pair = _read(files[index], recipe, shrink)
+        return apply(pair, draw(seed, recipe.augment, *pair.shape[:2]))
 
     # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped again.
     return (

@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from carvana.data.checks import MaskChecks
-from carvana.data.dataset import Pair, size_fault, spread
 from carvana.data.images import READING, open_photograph, pixels_of, read_photograph
 from carvana.data.marks import png_mark
 from carvana.data.masks import open_mask, read_mask, to_picture
+from carvana.data.pairs import Pair, evenly, size_fault
 from carvana.errors import CarvanaError
 from carvana.files import replacing
 from carvana.machine import Turns, cores
@@ -82,7 +82,7 @@ def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) ->
         CarvanaError: there are no pairs to draw, or the picture cannot be written.
     """
     tiles, settings = [], recipe.data
-    for pair in spread(pairs, count):
+    for pair in evenly(pairs, count):
         try:
             photograph = open_photograph(pair.image, recipe.input.white).convert("RGB")
             mask = to_picture(read_mask(pair.mask, settings), settings).convert("RGB")

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from carvana.backend import keras, keras_settings
 from carvana.networks.names import HEAD
-from carvana.sections import Filters, section
+from carvana.recipe import Filters, section
 
 
 @section

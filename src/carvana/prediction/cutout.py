@@ -15,7 +15,7 @@ from carvana.data.marks import exif_mark, is_ours, png_mark
 from carvana.errors import UsageError
 from carvana.files import replacing
 from carvana.prediction.certainty import is_unsure
-from carvana.prediction.predict import Prediction
+from carvana.prediction.model import Prediction
 from carvana.progress import progress
 
 FORMATS = ("png", "jpg", "webp")

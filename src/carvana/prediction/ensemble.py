@@ -7,19 +7,19 @@ import numpy as np
 
 from carvana.competition.facts import Paths
 from carvana.competition.score import Member, Score
-from carvana.data.dataset import Pair
+from carvana.data.pairs import Pair
 from carvana.errors import UsageError
 from carvana.prediction.evaluate import (
     count_overlap,
-    read_metrics,
     read_truth,
     record_score,
     set_dice,
     summarise,
     validation_pairs,
 )
-from carvana.prediction.predict import Model, load
+from carvana.prediction.model import Model, Prediction, load
 from carvana.progress import progress
+from carvana.runs.folder import require_metrics
 
 
 def score_together(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
@@ -42,7 +42,7 @@ def score_together(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Sc
         CarvanaError: a run or its data are absent or broken, or training is not finished.
     """
     for folder in folders:
-        read_metrics(folder)
+        require_metrics(folder)
     models = [load(folder) for folder in folders]
     settings = models[0].recipe.data
     held_out: dict[Path, tuple[int, ...]] = {}
@@ -59,13 +59,13 @@ def score_together(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Sc
     compared: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in models]  # with it, without
     predicted = progress(_predict(models, held_out), "scoring", len(held_out))
     for image, members, probabilities in predicted:
-        truth, model = (
-            read_truth(pairs[image], probabilities[0].shape[:2], settings),
-            models[members[0]],
-        )
+        truth = read_truth(pairs[image], probabilities[0].shape[:2], settings)
 
-        def overlap(some: list[np.ndarray], truth=truth, model=model) -> np.ndarray:
-            return count_overlap(model.decide(np.mean(some, axis=0)), truth, settings)
+        def overlap(some: list[np.ndarray], truth=truth, model=models[members[0]]) -> np.ndarray:
+            mean = np.mean(some, axis=0)
+            mean = mean if mean.ndim == 3 else mean[..., None]
+            found = Prediction([mean], truth.shape, model.threshold, model.background)
+            return count_overlap(found.decide()[0], truth, settings)
 
         together = overlap(probabilities)
         scored.append((together, image.name))

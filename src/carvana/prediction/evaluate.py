@@ -11,15 +11,15 @@ import numpy as np
 
 from carvana.competition.facts import Paths
 from carvana.competition.score import Score, mean_by_view
-from carvana.data.dataset import Pair, find_pairs, read_split, size_fault
 from carvana.data.folders import MASKS, list_files
 from carvana.data.masks import IGNORED, read_mask
+from carvana.data.pairs import Pair, find_pairs, read_split, size_fault
 from carvana.errors import CarvanaError, plural
 from carvana.files import write_text
-from carvana.prediction.predict import Model, Prediction, load
+from carvana.prediction.model import Model, Prediction, load
 from carvana.progress import progress
 from carvana.recipe import Data
-from carvana.run import METRICS, SPLIT
+from carvana.runs.folder import METRICS, SPLIT, require_metrics
 
 _Out = TypeVar("_Out")
 
@@ -38,7 +38,7 @@ def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
         CarvanaError: the run or its data are absent or broken, or training is not finished.
     """
     model = load(folder)
-    read_metrics(folder)
+    require_metrics(folder)
     settings = model.recipe.data
 
     def compare(pair: Pair, found: Prediction, truth: np.ndarray) -> tuple[np.ndarray, str]:
@@ -91,29 +91,10 @@ def read_truth(pair: Pair, size: tuple[int, int], settings: Data) -> np.ndarray:
     return truth
 
 
-def read_metrics(folder: Path) -> dict:
-    """Read the figures of a finished training.
-
-    Raises:
-        CarvanaError: they cannot be read, or training is not finished.
-    """
-    path = folder / METRICS
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(metrics, dict):
-            return metrics
-        error = None
-    except (OSError, ValueError) as fault:
-        error = fault
-    raise CarvanaError(
-        f"{path}: cannot be read, or training is not finished; run `carvana train` again"
-    ) from error
-
-
 def record_score(folder: Path, mean: float) -> None:
     """Add the mean Dice of the validation photographs to a run's `metrics.json`."""
     try:
-        text = json.dumps({**read_metrics(folder), "full_resolution_dice": mean}, indent=2)
+        text = json.dumps({**require_metrics(folder), "full_resolution_dice": mean}, indent=2)
         write_text(folder / METRICS, text + "\n")
     except CarvanaError as error:  # the score itself is worth more than its record
         print(f"{error} (the score was not recorded)", file=sys.stderr)

@@ -1,193 +1,126 @@
-"""The rows of a prediction on disk while it is made: shards, whoever makes them.
+"""The rows of a prediction on disk while it is made, whichever processes make them.
 
-A shard is a few hundred photographs in the sample's order. Its rows are added to a file of their
-own, `00007.<token>.partial`, which is renamed to `00007.csv` when it is whole. Any number of
-processes may make shards in one folder. If two make the same one, both write the same rows, and the
-second rename replaces the first's file by its equal.
+Each process appends to a file of its own, whose first line says what its rows are made by: model,
+recipe and threshold. The state is the union of the files. Nothing is moved or renamed; a last line
+that was cut short does not count, and two processes that make the same row do no harm. A row
+belongs to a photograph by its name and its size in bytes.
 """
 
+import contextlib
 import csv
-import hashlib
+import io
 import json
+import time
 import uuid
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from carvana.competition import rle
 from carvana.competition.submission import parse_row
-from carvana.data.images import read_bytes
-from carvana.errors import CarvanaError, UsageError
-from carvana.files import write_text
-from carvana.machine import cores
+from carvana.data.marks import png_mark
+from carvana.data.masks import to_picture
+from carvana.errors import CarvanaError, UsageError, list_faults
+from carvana.files import alone, cannot_write, replacing, write_text
+from carvana.prediction.model import Model, Prediction
 from carvana.progress import progress
 from carvana.recipe import Data
+from carvana.runs.trained import RunInfo
 
-LARGEST = 256  # photographs of a shard
-SMALLEST = 16
-FEWEST = 64  # shards of a prediction, as far as they are not made too small by it
-MANIFEST = "shards.json"
+ABOUT = "photographs.json"  # in the folder of rows: which photographs get one
+KEPT = "the rows made so far are kept"
+MOST_OPEN = 32  # files at a time
+_FIRST = "carvana rows "  # a file's first line begins so; its key follows
+
+Part = tuple[int, int]  # 3 of 16
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Photographs that are predicted together."""
+class Row(NamedTuple):
+    """What is kept of a photograph's prediction."""
 
-    number: int
-    names: tuple[str, ...]
+    name: str
+    size: int  # of the photograph's file, bytes
+    expected: float  # Dice
+    runs: str  # run lengths; empty where a label map is written instead
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to make shards, besides the model."""
+    """What a process needs to make rows, besides the model and names."""
 
-    key: str  # of the model, the recipe and the threshold: rows of another key are not used
-    folder: Path  # of the shards
+    key: str  # of the model, recipe and threshold
+    folder: Path  # of the rows
     images: Path  # the folder of photographs
-    masks: Path | None = None  # a folder for label maps, where they are what is made
-    threshold: float | None = None  # the recipe's when None
-    workers: int | None = None  # threads that read, see `Model.predict`
-
-    def whole(self, number: int) -> Path:
-        """Return the file of a shard that is made."""
-        return self.folder / f"{number:05}.csv"
-
-    def begin(self, number: int) -> Path:
-        """Return a new name for the rows of a shard that is not whole."""
-        return self.folder / f"{number:05}.{uuid.uuid4().hex[:12]}.partial"
-
-    def begun(self, number: int) -> list[Path]:
-        """Return the files of a shard's rows from stopped processes, and from running ones."""
-        return sorted(self.folder.glob(f"{number:05}.*.partial"))
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the shards of a folder are made of, in `shards.json`."""
-
-    key: str
-    usual: float | None  # soft dice of the run's validation photographs
-    size: int  # photographs of a shard
-    photographs: list[str]
-
-    def shards(self) -> list[Shard]:
-        """Cut the photographs into shards."""
-        names = self.photographs
-        starts = range(0, len(names), self.size)
-        return [
-            Shard(number, tuple(names[start : start + self.size]))
-            for number, start in enumerate(starts)
-        ]
+    threshold: float | None = None  # instead of the recipe's
+    workers: int | None = None  # threads that read, see `Model.map`
+    masks: Path | None = None  # the folder of label maps, where those are made
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest | None":
-        """Read a folder's manifest; None where there is none that can be read."""
-        try:
-            return cls(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+    def of(
+        cls,
+        info: RunInfo,
+        folder: Path,
+        images: Path,
+        threshold: float | None,
+        workers: int | None,
+        masks: Path | None = None,
+    ) -> "Job":
+        """Return the job of a model's rows."""
+        wanted = info.recipe.prediction.threshold if threshold is None else threshold
+        places = (path.absolute() if path else None for path in (folder, images, masks))
+        folder, images, masks = places
+        key = f"{info.fingerprint()} {wanted} {info.precision} 5"
+        return cls(key, folder, images, threshold, workers, masks)
 
-    def write(self, folder: Path) -> None:
-        write_text(folder / MANIFEST, json.dumps(vars(self)) + "\n")
+
+# What makes rows of names until a time, by `time.monotonic`: `make_rows` of a model, or a cluster.
+Make = Callable[[Job, Sequence[str], float], Iterator[str | CarvanaError]]
 
 
-def shard_size(photographs: int, batch_size: int) -> int:
-    """Choose how many photographs a shard has: whole batches, so that none is filled up."""
-    size = min(max(-(-photographs // FEWEST), SMALLEST), LARGEST)
-    return -(-size // batch_size) * batch_size
-
-
-def open_folder(job: Job, manifest: Manifest, shared: bool) -> None:
-    """Make the folder of the shards, or take over what is in it.
-
-    Rows of other photographs beside the same ones are sorted into the shards as they are now.
+def make_rows(
+    model: Model, job: Job, names: Iterable[str], until: float
+) -> Iterator[str | CarvanaError]:
+    """Predict photographs and append their rows to a new file of the job's folder.
 
     Args:
-        job: what is made.
-        manifest: of the shards as they are now.
-        shared: whether others make shards in it too; then nothing in it is changed.
+        model: the model.
+        job: where.
+        names: of the photographs.
+        until: when to stop, by `time.monotonic`.
+
+    Yields:
+        The name of each row that is made, or what is wrong with its photograph.
 
     Raises:
-        UsageError: it is shared, and of another model, threshold or set of photographs.
-        CarvanaError: it cannot be written.
+        OSError: the folder cannot be written. Rows already made are kept.
     """
-    before = Manifest.read(job.folder)
-    if before == manifest:
-        return
-    if before and shared:
-        what = "photographs" if before.key == manifest.key else "model, recipe or threshold"
-        raise UsageError(
-            f"{job.folder}: holds shards of another {what}; choose another --out, or delete it"
-        )
-    files = sorted((*job.folder.glob("*.csv"), *job.folder.glob("*.partial")))
-    if before and before.key != manifest.key:
-        print(f"{job.folder}: rows of another model, recipe or threshold; starting over")
-        for file in files:
-            file.unlink(missing_ok=True)
-    elif before:
-        scatter(job, files, manifest.shards())
-    manifest.write(job.folder)
 
+    def photographs() -> Iterator[Path]:
+        for name in names:
+            if time.monotonic() > until:
+                return
+            yield job.images / name
 
-def scatter(job: Job, files: Iterable[Path], shards: Iterable[Shard]) -> None:
-    """Put the rows of files back among those of shards that are not whole, to be checked."""
-    numbers = {name: shard.number for shard in shards for name in shard.names}
-    for file in files:
-        rows: dict[int, list[list[str]]] = {}
-        for row in read_rows(file, job.key):
-            if row[0] in numbers:
-                rows.setdefault(numbers[row[0]], []).append(row)
-        for number, some in rows.items():
-            with job.begin(number).open("x", encoding="utf-8", newline="") as target:
-                target.write(f"{job.key}\n")
-                csv.writer(target, lineterminator="\n").writerows(some)
-        file.unlink(missing_ok=True)
+    def row(path: Path, found: Prediction) -> Row:
+        labels, expected = found.decide(job.threshold)
+        runs = ""
+        if job.masks is None:
+            runs = rle.encode(labels)
+        else:
+            settings = model.recipe.data
+            with replacing(map_of(job.masks, path.name, settings)) as temporary:
+                picture = to_picture(labels, settings)
+                picture.save(temporary, "PNG", pnginfo=png_mark("label map"))
+        return Row(path.name, path.stat().st_size, round(expected, 6), runs)
 
-
-def read_rows(file: Path, key: str) -> Iterator[list[str]]:
-    """Yield image, photograph's digest, expected dice and row; none of a file of another key.
-
-    A row that was cut short is left out.
-    """
-    try:
-        lines = file.open("rb")
-    except FileNotFoundError:  # another process has finished the shard
-        return
-    with lines:
-        if next(lines, b"") != f"{key}\n".encode():
-            return
-        for line in lines:
-            if line.endswith(b"\n"):
-                yield parse_row(line.decode("utf-8"))
-
-
-def whole_shards(job: Job, shards: Iterable[Shard], settings: Data) -> list[Shard]:
-    """Return the shards that are made, of the photographs now on disk.
-
-    A shard of which a photograph has changed is put back among those that are not whole.
-
-    Args:
-        job: what is made.
-        shards: those to look for.
-        settings: the recipe's masks.
-    """
-    made = {
-        shard: {name: digest for name, digest, *_ in read_rows(job.whole(shard.number), job.key)}
-        for shard in shards
-    }
-    made = {shard: rows for shard, rows in made.items() if rows.keys() >= set(shard.names)}
-    photographs = [(name, rows[name]) for shard, rows in made.items() for name in shard.names]
-    changed = set()
-    with ThreadPoolExecutor(cores()) as pool:
-        checked = pool.map(lambda row: is_good(job, *row, settings), photographs)
-        checked = progress(checked, "checking existing rows", len(photographs))
-        for (name, _), good in zip(photographs, checked, strict=True):
-            if not good:
-                changed.add(name)
-    whole = [shard for shard in made if changed.isdisjoint(shard.names)]
-    begun = [shard for shard in made if not changed.isdisjoint(shard.names)]
-    scatter(job, [job.whole(shard.number) for shard in begun], begun)
-    return whole
+    with (job.folder / f"{uuid.uuid4().hex[:12]}.csv").open("x", encoding="utf-8") as file:
+        file.write(f"{_FIRST}{job.key}\n")
+        for made in model.map(photographs(), row, job.workers, keep_going=True):
+            if isinstance(made, Row):
+                file.write(to_line(made))
+                file.flush()
+            yield made.name if isinstance(made, Row) else made
 
 
 def map_of(folder: Path, name: str, settings: Data) -> Path:
@@ -195,16 +128,211 @@ def map_of(folder: Path, name: str, settings: Data) -> Path:
     return folder / f"{settings.mask_names.replace('{name}', Path(name).stem)}.png"
 
 
-def digest_of(photograph: bytes) -> str:
-    """Recognise a photograph by its content: the rows of a copied folder are still valid."""
-    return hashlib.blake2b(photograph, digest_size=12).hexdigest()
+def to_line(cells: Sequence) -> str:
+    """Write cells as a line of a CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
-def is_good(job: Job, name: str, digest: str, settings: Data) -> bool:
-    """Tell whether a row was made of the photograph now on disk, and its label map still exists."""
-    if job.masks and not map_of(job.masks, name, settings).is_file():
-        return False
+@dataclass(frozen=True)
+class About:
+    """Which photographs get a row, and by what, in `photographs.json`."""
+
+    key: str
+    usual: float | None  # how sure the model's masks usually are
+    sizes: dict[str, int]  # photographs in the sample's order -> bytes
+
+    @classmethod
+    def read(cls, folder: Path) -> "About | None":
+        """Read a folder's; None where there is none that can be read."""
+        try:
+            return cls(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, folder: Path, shared: bool) -> None:
+        """Write it into the folder of rows, in place of one that is there.
+
+        Raises:
+            UsageError: the folder is shared with other processes, and another is there.
+            CarvanaError: it cannot be written.
+        """
+        before = self.read(folder)
+        if before == self:
+            return
+        if before and shared:
+            raise UsageError(
+                f"{folder}: {self.differs(before)}; choose another --out, or delete it"
+            )
+        if before and before.key != self.key:
+            print(f"{folder}: rows of another model, recipe or threshold; starting over")
+        write_text(folder / ABOUT, json.dumps(vars(self)) + "\n")
+
+    def differs(self, other: "About") -> str:
+        """Say in what the rows of another prediction differ from these."""
+        what = "photographs" if other.key == self.key else "model, recipe or threshold"
+        return f"holds rows of another {what}"
+
+
+class Rows:
+    """The rows there are of a prediction; memory holds only where each lies.
+
+    Args:
+        folders: where processes made them.
+        about: of which photographs.
+    """
+
+    def __init__(self, folders: Iterable[Path], about: About):
+        self._about = about
+        self._places: dict[str, tuple[Path, int]] = {}  # name -> file, and where its line begins
+        for folder in folders:
+            for file in sorted(folder.glob("*.csv")):
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    self._index(file)
+
+    def _index(self, file: Path) -> None:
+        with file.open("rb") as lines:
+            if next(lines, b"") != f"{_FIRST}{self._about.key}\n".encode():
+                return
+            place = lines.tell()
+            for line in iter(lines.readline, b""):
+                if line.endswith(b"\n"):
+                    name, size = _name_and_size(line)
+                    if self._about.sizes.get(name) == size:
+                        self._places[name] = (file, place)
+                place += len(line)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield all rows in the sample's order.
+
+        Raises:
+            CarvanaError: a photograph has none.
+        """
+        with contextlib.ExitStack() as stack:
+            opened = {}
+            for name in self._about.sizes:
+                if name not in self._places:
+                    raise CarvanaError(
+                        f"{name}: has no mask yet; run the `carvana predict` that makes it again"
+                    )
+                path, place = self._places[name]
+                if path not in opened:
+                    if len(opened) == MOST_OPEN:
+                        stack.close()
+                        opened.clear()
+                    opened[path] = stack.enter_context(path.open("rb"))
+                opened[path].seek(place)
+                _, size, expected, runs = parse_row(opened[path].readline().decode("utf-8"))
+                yield Row(name, int(size), float(expected), runs)
+
+
+def _name_and_size(line: bytes) -> tuple[str, int]:
+    if line.startswith(b'"'):  # the name has a comma or a quotation mark
+        name, size, *_ = parse_row(line.decode("utf-8"))
+    else:
+        name, size, _ = line.decode("utf-8").split(",", 2)
+    return name, int(size)
+
+
+@contextlib.contextmanager
+def completed(
+    info: RunInfo,
+    job: Job,
+    names: Sequence[str],
+    out: Path,
+    make: Make,
+    part: Part | None,
+    minutes: float,
+) -> Iterator[Rows | None]:
+    """Make the rows that are not there; yield all of them, which are deleted after the block.
+
+    Args:
+        info: of the model.
+        job: where the rows are made.
+        names: of the photographs, in the sample's order.
+        out: what is made of them, for messages and against others that make the same.
+        make: what makes rows.
+        part: (3, 16) for the third of sixteen shares of the names alone; None is yielded then.
+        minutes: to stop after.
+
+    Raises:
+        UsageError: the folder is shared by parts, and holds another prediction's rows.
+        CarvanaError: a photograph cannot be read or changed meanwhile, another prediction writes
+            the same file, the disk is full, or the time is up. Rows already made are kept.
+    """
+    until = time.monotonic() + 60 * minutes
     try:
-        return digest_of(read_bytes(job.images / name)) == digest
-    except CarvanaError:
-        return False
+        with contextlib.nullcontext() if part else alone(out, "prediction"):
+            sizes = {name: _size_of(job.images / name) for name in names}
+            about = About(job.key, info.usual, sizes)
+            job.folder.mkdir(parents=True, exist_ok=True)
+            about.write(job.folder, shared=part is not None)
+            mine = names[part[0] - 1 :: part[1]] if part else names
+            todo = _todo(job, about, mine, info.recipe.data)
+            _make_all(job, todo, len(mine), out, make, until, minutes)
+            if part:
+                print(f"{out}: part {part[0]} of {part[1]} is made, {len(mine)} photographs")
+                yield None
+            else:
+                yield Rows([job.folder], about)
+                _clear(job.folder)
+    except OSError as error:
+        raise cannot_write(out, error, kept=KEPT) from error
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone, or a broken link: reading it will say so
+        return -1
+
+
+def _todo(job: Job, about: About, names: Sequence[str], settings: Data) -> list[str]:
+    """Return the names that have no row, or whose label map is gone."""
+    rows = Rows([job.folder], about)
+    return [
+        name
+        for name in names
+        if name not in rows
+        or not (job.masks is None or map_of(job.masks, name, settings).is_file())
+    ]
+
+
+def _make_all(
+    job: Job, todo: list[str], total: int, out: Path, make: Make, until: float, minutes: float
+) -> None:
+    done = total - len(todo)
+    if done:
+        print(f"{out}: resuming after {done} of {total} images")
+    faults = []
+    for made in progress(make(job, todo, until), "predicting", total, done) if todo else ():
+        if isinstance(made, CarvanaError):
+            faults.append(str(made))
+        else:
+            done += 1
+    if len(faults) == 1:
+        raise CarvanaError(f"{faults[0]}: the rows of the other {done:,} images are kept")
+    if faults:
+        summary = f"{out}: {len(faults)} of its photographs cannot be made; the rows of the other "
+        raise CarvanaError(list_faults(f"{summary}{done:,} images are kept:", faults))
+    if done < total:
+        raise CarvanaError(
+            f"{out}: stopped after {minutes:g} minutes with {done:,} of {total:,} images; run the "
+            "same command to resume"
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Delete the rows in a folder, and the folder if nothing else is in it."""
+    for file in folder.glob("*.csv"):
+        with file.open("rb") as lines:
+            ours = next(lines, b"").startswith(_FIRST.encode())
+        if ours:
+            file.unlink()
+    (folder / ABOUT).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

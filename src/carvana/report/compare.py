@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from carvana.competition.facts import Paths
-from carvana.data.dataset import names_in
+from carvana.data.pairs import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import real_path, write_text
-from carvana.prediction.evaluate import read_metrics, summarise
+from carvana.prediction.evaluate import summarise
 from carvana.recipe import Recipe, differences
 from carvana.report.charts import Chart, histogram, limits
 from carvana.report.examine import Examined, examine_run
 from carvana.report.pictures import Picture, view_two
 from carvana.report.report import read_run, render
 from carvana.report.words import duration
-from carvana.run import SPLIT
+from carvana.runs.folder import SPLIT, require_metrics
 
 PHOTOGRAPHS = 10  # shown of each pair of runs: half where one is better, half where the other is
 
@@ -99,7 +99,7 @@ def _figures(
     """Return the rows of the table: what a figure is, and its text for each run."""
     columns = []
     for folder, recipe, run in zip(folders, recipes, examined, strict=True):
-        metrics, dices = read_metrics(folder), [one.dice for one in run]
+        metrics, dices = require_metrics(folder), [one.dice for one in run]
         score = summarise([(one.overlap, one.name) for one in run], recipe.data)
         errors = sum(one.errors.sum() for one in run) / sum(one.pixels.sum() for one in run)
         column = {

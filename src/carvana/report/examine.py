@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from carvana.competition.facts import Paths
-from carvana.data.dataset import Pair
 from carvana.data.masks import IGNORED
+from carvana.data.pairs import Pair
 from carvana.prediction.evaluate import (
     count_overlap,
     mean_dice,
@@ -17,7 +17,7 @@ from carvana.prediction.evaluate import (
     summarise,
     validation_pairs,
 )
-from carvana.prediction.predict import Prediction, load
+from carvana.prediction.model import Prediction, load
 from carvana.recipe import Data
 
 THRESHOLDS = np.arange(1, 50) / 50  # of the probability

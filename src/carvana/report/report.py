@@ -9,16 +9,13 @@ import pandas as pd
 
 from carvana import __version__
 from carvana.competition.facts import Paths
-from carvana.data.dataset import count_split
-from carvana.errors import CarvanaError
+from carvana.data.pairs import count_split
 from carvana.files import write_text
-from carvana.prediction.evaluate import read_metrics
 from carvana.recipe import Recipe, load_recipe
 from carvana.report.examine import examine_run
 from carvana.report.sections import curves, subject_of, validation
 from carvana.report.words import describe, duration, is_the_articles
-from carvana.run import HISTORY, METRICS, RECIPE, REPORT, SPLIT
-from carvana.training.plot import read_rows
+from carvana.runs.folder import RECIPE, REPORT, SPLIT, read_history, require_metrics
 
 WORST = 10  # photographs shown
 
@@ -48,7 +45,7 @@ def write_report(folder: Path, paths: Paths, worst: int = WORST) -> Path:
         _, examined = examine_run(folder, paths)
         seconds = time.monotonic() - began
         shown = validation(examined, recipe, worst)
-    metrics = read_metrics(folder)
+    metrics = require_metrics(folder)
     train, held_out = count_split(folder / SPLIT)
     reported = is_the_articles(recipe)
     page = render(
@@ -77,9 +74,8 @@ def read_run(folder: Path) -> tuple[Recipe, pd.DataFrame]:
     Raises:
         CarvanaError: the run is absent or unfinished, or a file of it is broken.
     """
-    if not (folder / METRICS).is_file():
-        raise CarvanaError(f"{folder}: no finished training; run `carvana train` first")
-    return load_recipe(folder / RECIPE), read_rows(folder / HISTORY)
+    require_metrics(folder)
+    return load_recipe(folder / RECIPE), read_history(folder)
 
 
 def render(template: str, **values) -> str:

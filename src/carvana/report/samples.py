@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 
 from carvana.competition.facts import Paths
-from carvana.data.augment import augment
-from carvana.data.cache import load_pair
-from carvana.data.dataset import find_pairs, spread
+from carvana.data.augment import apply, draw
 from carvana.data.marks import check_sheet, png_mark
 from carvana.data.masks import paint
+from carvana.data.pairs import evenly, find_pairs
+from carvana.data.prepared import load_pair
 from carvana.files import replacing
 from carvana.recipe import Recipe
 
@@ -31,11 +31,13 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
     check_sheet(out)
     pairs = find_pairs(paths.root, recipe.data)
     rows = []
-    for number, pair in enumerate(spread(pairs, count)):
-        image, mask = load_pair(pair, recipe)
+    for number, pair in enumerate(evenly(pairs, count)):
+        before = load_pair(pair, recipe)
         seed = (recipe.training.seed, number)
-        augmented, mask = augment(np.concatenate((image, mask), axis=-1), seed, recipe.augment)
-        rows.append(np.hstack((image, augmented, paint(mask, recipe.data))))
+        image, mask = apply(before, draw(seed, recipe.augment, *before.shape[:2]))
+        white = 255 if before.dtype == np.uint8 else 1
+        row = (before[..., :3] / white, image / white, paint(mask / np.float32(white), recipe.data))
+        rows.append(np.hstack(row))
     picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
     with replacing(out) as temporary:
         picture.save(temporary, "PNG", pnginfo=png_mark("sheet"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from carvana.competition.facts import VIEWS, view_of
-from carvana.data.dataset import group_pairs
+from carvana.data.pairs import evenly, group_pairs
 from carvana.prediction.evaluate import summarise
 from carvana.recipe import Data, Recipe
 from carvana.report.charts import Chart, histogram, limits, spread
@@ -119,12 +119,6 @@ def validation(examined: list[Examined], recipe: Recipe, worst: int) -> Validati
 def subject_of(settings: Data) -> str:
     """Name what several photographs may show."""
     return "subject" if settings.group or settings.classes else "car"
-
-
-def evenly(ranked: Sequence[Examined], count: int) -> list[Examined]:
-    """Return a fair sample: evenly spread over the ranks, the first and last among them."""
-    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
-    return [ranked[place] for place in places]
 
 
 def _typical(ranked: list[Examined]) -> list[Examined]:

@@ -1,6 +1,5 @@
 """What a training keeps in its run folder: history, metrics, models; and how it resumes."""
 
-import io
 import json
 import shutil
 import sys
@@ -11,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from carvana.backend import keras
-from carvana.data.dataset import Split, write_split
+from carvana.data.pairs import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
-from carvana.models import load_network
-from carvana.networks import describe_device, precision_of
+from carvana.networks.build import describe_device, load_network, precision_of
 from carvana.progress import LINE_SECONDS, on_terminal
 from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
-from carvana.run import (
+from carvana.runs.folder import (
     BEST,
     HISTORY,
     METRICS,
@@ -26,22 +24,13 @@ from carvana.run import (
     RECIPE,
     SPLIT,
     check_folder,
+    check_layout,
     claim_folder,
-    precision_in,
+    history_columns,
+    read_history,
 )
 
-COLUMNS = [  # of history.csv; empty where an epoch was cut short
-    *("epoch", "steps", "seconds", "accuracy", "dice", "loss"),
-    *("val_accuracy", "val_dice", "val_loss"),
-]  # and of several classes val_expected_dice, and val_dice_<class> each; empty if it is absent
 SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
-
-
-def columns(recipe: Recipe) -> list[str]:
-    """Return the columns of a recipe's history."""
-    classes = recipe.data.classes
-    more = ["val_expected_dice", *(f"val_dice_{name}" for name in classes)] if classes else []
-    return [*COLUMNS, *more]
 
 
 def check_run(run: Path, recipe: Recipe) -> None:
@@ -68,7 +57,10 @@ def check_run(run: Path, recipe: Recipe) -> None:
         if not (run / name).exists():
             raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
     changed = differences(load_recipe(run / RECIPE), recipe)
-    if recipe.training.precision in ("auto", precision_in(run)):  # then nothing changes
+    if recipe.training.precision in (
+        "auto",
+        check_layout(run)["precision"],
+    ):  # then nothing changes
         changed = [key for key in changed if not key.startswith("training.precision ")]
     if recipe.training.schedule == "constant" and not recipe.training.stages:
         # Then a finished run can be trained for more epochs.
@@ -173,7 +165,7 @@ class Checkpoint(keras.callbacks.Callback):
         else:  # figures of a part would look like those of the whole epoch
             row = {key: row[key] for key in row if key not in ("accuracy", "dice", "loss")}
         rows = [*self.history.to_dict("records"), row]
-        self.history = pd.DataFrame(rows, columns=columns(self.recipe))
+        self.history = pd.DataFrame(rows, columns=history_columns(self.recipe))
         write_text(self.run / HISTORY, self.history.to_csv(index=False))
         self.save()
         keep_best(self.run, self.history, self.recipe.training)
@@ -219,38 +211,27 @@ def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
         shutil.copyfile(model, temporary)
 
 
-def read_history(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
+def read_completed(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
     """Read the rows of the epochs the model has completed; the last may be missing after a kill.
 
     Raises:
         CarvanaError: they do not fit the model.
     """
-    path, expected = run / HISTORY, columns(recipe)
+    columns = history_columns(recipe)
+    empty = pd.DataFrame(columns=columns)
     if epochs_done == 0:
-        return pd.DataFrame(columns=expected)
-    fault = f"{path}: does not fit the model beside it; restore it or start another run"
+        return empty
+    fault = CarvanaError(
+        f"{run / HISTORY}: does not fit the model beside it; restore it or start another run"
+    )
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ",".join(expected) + "\n"
-        history = pd.read_csv(io.StringIO(text))
-        history = history.apply(pd.to_numeric)
-    except (OSError, ValueError, TypeError) as error:
-        raise CarvanaError(fault) from error
-    if list(history.columns) != expected or not text.endswith("\n"):
-        raise CarvanaError(fault)
+        history = read_history(run, columns) if (run / HISTORY).exists() else empty
+    except CarvanaError as error:
+        raise fault from error
     history = history[history["epoch"] <= epochs_done]
     if list(history["epoch"]) != list(range(1, len(history) + 1)) or len(history) < epochs_done - 1:
-        raise CarvanaError(fault)
+        raise fault
     return history
-
-
-def read_metrics(run: Path) -> dict | None:
-    """Read `metrics.json`; None where training is not finished."""
-    try:
-        metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(metrics, dict) and {"epochs", "steps", *COLUMNS[-3:]} <= metrics.keys()
-    return metrics if whole else None
 
 
 def write_metrics(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 
 from carvana.backend import keras, tf
-from carvana.models import is_head
+from carvana.networks.build import is_head
 from carvana.recipe import Recipe
 from carvana.training.losses import loss_of, metrics_of
 

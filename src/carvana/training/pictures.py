@@ -1,4 +1,4 @@
-"""Show validation masks in TensorBoard, as they change from epoch to epoch."""
+"""What shows a training: validation masks in TensorBoard, a plot of the history."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ import numpy as np
 
 from carvana.backend import keras, tf
 from carvana.data.batches import validation_dataset
-from carvana.data.dataset import spread
 from carvana.data.masks import paint
+from carvana.data.pairs import evenly
+from carvana.files import replacing
 from carvana.recipe import Recipe
+from carvana.runs.folder import PLOT, read_history
 
 PHOTOGRAPHS = 3  # shown, from all over the validation photographs
 WIDTH = 256  # of each of a row's pictures, at most; pixels
@@ -30,7 +32,7 @@ class MaskImages(keras.callbacks.Callback):
 
     def __init__(self, logs: Path, files: list[Path], recipe: Recipe, shrink: int):
         super().__init__()
-        self.files = spread(files, PHOTOGRAPHS)
+        self.files = evenly(files, PHOTOGRAPHS)
         self.recipe, self.shrink = recipe, shrink
         self.writer = tf.summary.create_file_writer(str(logs))
 
@@ -57,3 +59,22 @@ class MaskImages(keras.callbacks.Callback):
             size = (WIDTH, round(WIDTH * height / width))
             row = [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in row]
         return np.rint(np.nan_to_num(np.hstack(row)) * 255).astype(np.uint8)
+
+
+def draw_history(run: Path) -> None:
+    """Save a plot of a run's dice, accuracy and loss by training step, `history.png`.
+
+    Raises:
+        CarvanaError: the history cannot be read or the picture not be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows = read_history(run)
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), ("dice", "accuracy", "loss"), strict=True):
+        axes.plot(rows["steps"], rows[name], ".--", label="training")
+        axes.plot(rows["steps"], rows[f"val_{name}"], "o-", label="validation")
+        axes.set(xlabel="step", title=name)
+        axes.legend()
+    with replacing(run / PLOT) as temporary:
+        figure.savefig(temporary)

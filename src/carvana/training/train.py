@@ -19,28 +19,27 @@ from carvana.data.batches import (
     training_dataset,
     validation_dataset,
 )
-from carvana.data.cache import prepare
-from carvana.data.dataset import Pair, Split, draw_split, find_pairs, read_split
+from carvana.data.pairs import Pair, Split, draw_split, find_pairs, read_split
+from carvana.data.prepared import prepare
 from carvana.errors import CarvanaError, Terminated, UsageError
 from carvana.files import alone, clear_temporaries
-from carvana.models import build_network
-from carvana.networks import choose_precision, describe_device
+from carvana.networks.build import build_network, choose_precision, describe_device
 from carvana.progress import on_terminal
 from carvana.recipe import Recipe, load_recipe
-from carvana.run import HISTORY, MODEL, OURS, PLOT, SPLIT, initialize, precision_in, trained_on
+from carvana.runs.folder import MODEL, OURS, SPLIT, check_layout, read_metrics
+from carvana.runs.trained import initialize
+from carvana.runs.weights import trained_on
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
     keep_best,
     load_checkpoint,
-    read_history,
-    read_metrics,
+    read_completed,
     start_folder,
     write_metrics,
 )
 from carvana.training.optimizers import compile_network, compile_with, exact_products
-from carvana.training.pictures import MaskImages
-from carvana.training.plot import draw_history
+from carvana.training.pictures import MaskImages, draw_history
 
 
 def train(
@@ -87,10 +86,10 @@ def train(
         check_run(run, recipe)
         precision = choose_precision(recipe.training.precision)
         if (run / MODEL).exists():
-            precision = precision_in(run)  # whatever hardware resumes it
+            precision = check_layout(run)["precision"]  # whatever hardware resumes it
         with _settings(recipe, precision), _terminable():
             metrics = _train(recipe, data, cache, run, precision, fold)
-    draw_history(run / HISTORY, run / PLOT)
+    draw_history(run)
     return metrics
 
 
@@ -145,7 +144,7 @@ def _train(
         network = _load_or_build(run, recipe, steps, precision)
         parts = _parts(network, recipe)
     done = int(network.optimizer.iterations.numpy())
-    history = read_history(run, recipe, done // steps)
+    history = read_completed(run, recipe, done // steps)
     if done and done % steps == 0 and len(history) == done // steps:
         keep_best(run, history, training)  # a kill may have come before
     if done >= steps * training.epochs and len(history) >= training.epochs:

@@ -1,0 +1,136 @@
+"""Commands around the competition: download, validate, score, submit."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from carvana.backend import import_quietly
+from carvana.cli.options import add_command, add_option, add_recipe
+from carvana.competition.facts import Paths
+from carvana.errors import UsageError, plural
+
+
+def add_commands(commands) -> None:
+    """Add them to the parser."""
+    help = "fetch the competition's files, check and unpack them"
+    added = add_command(commands, "download", help, download)
+    add_option(added, "--data", Path("data"), "where to put them")
+    kinds, help = ("train", "test", "all"), "which files (default: train)"
+    added.add_argument("--only", default="train", choices=kinds, help=help)
+    help = "a folder or zip to take them from, not Kaggle"
+    added.add_argument("--from", dest="source", type=Path, help=help)
+
+    help = "check a submission's rows and run lengths"
+    added = add_command(commands, "validate", help, validate)
+    added.add_argument("submission", type=Path, help="the CSV")
+    sample = Path("data/sample_submission.csv")
+    add_option(added, "--sample", sample, "the sample submission, which lists the images")
+
+    help = "score a submission, a folder of masks or a run's validation split by Dice"
+    added = add_command(commands, "score", help, score)
+    added.add_argument("submission", type=Path, nargs="?", help="a CSV, or a folder of masks")
+    help = "the true masks: img,rle_mask[,Usage], or a folder"
+    added.add_argument("--truth", type=Path, help=help)
+    add_recipe(added)
+    help = "score this run's validation split instead; several: what they hold out"
+    added.add_argument("--run", type=Path, nargs="+", action="extend", help=help)
+    add_option(added, "--data", Path("data"), "the competition's files, for --run")
+    added.add_argument("--json", action="store_true", help="print JSON")
+
+    added = add_command(commands, "submit", "validate, upload, wait for the score", submit)
+    added.add_argument("submission", type=Path)
+    added.add_argument("--message", required=True, help="description shown with the submission")
+    add_option(added, "--data", Path("data"), "the competition's files, for the sample submission")
+
+
+def download(options) -> None:
+    from carvana.kaggle.download import download
+
+    download(Paths(options.data), options.only, options.source)
+
+
+def validate(options) -> int:
+    from carvana.competition.submission import validate
+
+    result = validate(options.submission, options.sample)
+    print(f"{options.submission}: {result.rows} rows, {result.empty} empty masks")
+    for line in result.lines():
+        print(f"  {line}")
+    kinds = plural(len(result.faults), "kind")
+    print("valid" if result.valid else f"not valid: {kinds} of fault")
+    return 0 if result.valid else 1
+
+
+def score(options) -> None:
+    if (options.submission is None) == (options.run is None):
+        raise UsageError("give a SUBMISSION with --truth, or --run to score its validation split")
+    if options.run and options.truth:
+        raise UsageError("--truth goes with a SUBMISSION; --run has its own validation masks")
+    result = _score_runs(options) if options.run else _score_files(options)
+    print(json.dumps(asdict(result))) if options.json else _print_score(result)
+
+
+def _score_runs(options):
+    if not options.debug:
+        import_quietly()
+    from carvana.prediction.ensemble import score_together
+    from carvana.prediction.evaluate import score_validation
+
+    paths = Paths(options.data)
+    if len(options.run) == 1:
+        return score_validation(options.run[0], paths)
+    return score_together(options.run, paths)
+
+
+def _score_files(options):
+    submission, truth = options.submission, options.truth
+    if truth is None:
+        raise UsageError("--truth is missing: the true masks, a CSV (img,rle_mask) or a folder")
+    if truth.is_dir() != submission.is_dir():
+        raise UsageError(
+            f"{submission} and --truth {truth}: give two folders of masks, or two CSVs "
+            "(img,rle_mask)"
+        )
+    if submission.is_dir():
+        from carvana.prediction.evaluate import score_folders
+        from carvana.recipe import load_recipe
+
+        return score_folders(submission, truth, load_recipe(options.recipe, options.set).data)
+    from carvana.competition.score import score
+
+    return score(submission, truth)
+
+
+def _print_score(result) -> None:
+    print(f"mean Dice {result.mean:.6f} over {result.count} images")
+    for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
+        print(f"  {part} {mean:.6f}")
+    for name in result.absent:
+        print(f"  {name}: in no mask, true or predicted; left out of the mean")
+    for run, member in result.members.items():
+        print(f"  {run} {member.dice:.6f} over {member.count} images{_gain(member.gain)}")
+    if result.members and not any(member.gain for member in result.members.values()):
+        print("  no image is held out by two of the runs, so they do not tell which of them help")
+    if result.note:
+        print(result.note)
+    if 1 < len(result.views) <= 16:
+        print("by view: " + " ".join(f"{view}:{mean:.4f}" for view, mean in result.views.items()))
+    print("worst:")
+    for dice, name in result.worst:
+        print(f"  {dice:.6f} {name}")
+
+
+def _gain(gain: float | None) -> str:
+    if gain is None:
+        return ""
+    return f"; the mean is {abs(gain):.6f} {'better' if gain > 0 else 'worse'} with it"
+
+
+def submit(options) -> None:
+    from carvana.kaggle.submit import submit
+
+    result = submit(options.submission, options.message, Paths(options.data))
+    for part, score in (("public", result.public), ("private", result.private)):
+        print(f"{part} score {'not shown' if score is None else f'{score:.6f}'}")
+    if result.standing:
+        print(result.standing)

@@ -1,0 +1,168 @@
+"""Commands that use a model: predict, merge, cutout, export."""
+
+import argparse
+import math
+from pathlib import Path
+
+from carvana.backend import import_quietly
+from carvana.cli.options import (
+    add_cluster,
+    add_command,
+    add_model,
+    add_option,
+    between,
+    part,
+    whole,
+)
+
+
+def add_commands(commands) -> None:
+    """Add them to the parser."""
+    help = "predict a folder of photographs into a submission"
+    added = add_command(commands, "predict", help, predict, True)
+    add_model(added)
+    add_option(added, "--images", Path("data/test"), "the folder of photographs")
+    which = added.add_mutually_exclusive_group(required=True)
+    which.add_argument("--out", type=Path, help="the submission to write, .csv or .csv.gz")
+    which.add_argument("--masks", type=Path, help="a folder for PNG label maps instead")
+    threshold = between(0, 1, "a number between 0 and 1")
+    help = "probability threshold (default: the recipe's)"
+    added.add_argument("--threshold", type=threshold, help=help)
+    help = "decoding threads (default: one per core)"
+    added.add_argument("--workers", type=whole(1, 64), help=help)
+    help = "make this part of the photographs only, see merge"
+    added.add_argument("--part", type=part, metavar="I/N", help=help)
+    added.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "auto"),
+        help="auto: bfloat16 or float16 where the hardware has it, faster and a little different "
+        "(default: float32)",
+    )
+    add_cluster(added)
+    minutes = between(0, 1e6, "a number of minutes")
+    added.add_argument("--minutes", type=minutes, default=math.inf, help="stop after so long")
+
+    added = add_command(commands, "merge", "merge separately predicted parts", merge)
+    added.add_argument("out", type=Path, help="the submission to write, .csv or .csv.gz")
+    added.add_argument("part", type=Path, nargs="+", help="folders that --part made, ….rows")
+
+    help = "cut cars out, onto transparency, a colour or a picture"
+    added = add_command(commands, "cutout", help, cutout)
+    added.add_argument("photo", type=Path, nargs="+", help="a picture of any common format")
+    add_model(added)
+    added.add_argument("--out", type=Path, required=True, help="the folder for the cutouts")
+    help = "behind the car: white, #rrggbb, a path"
+    added.add_argument("--background", metavar="COLOUR|IMAGE", help=help)
+    added.add_argument("--crop", action="store_true", help="cut the picture to the car")
+    added.add_argument("--mask-only", action="store_true", help="write the masks in grey instead")
+    added.add_argument(
+        "--format",
+        default="png",
+        choices=("png", "jpg", "webp"),
+        help="of the files; jpg and webp need --background or --mask-only (default: png)",
+    )
+    added.add_argument(
+        "--engine",
+        default="auto",
+        choices=("auto", "litert", "tensorflow"),
+        help="what predicts (default: litert for 16 photographs or fewer, where it is installed)",
+    )
+
+    help = "write a run as a model other programs open: ONNX, LiteRT, OpenVINO, SavedModel"
+    added = add_command(commands, "export", help, export, True)
+    add_model(added)
+    formats = ("onnx", "litert", "openvino", "saved_model")
+    added.add_argument("--format", required=True, choices=formats, help="the format")
+    added.add_argument("--out", type=Path, required=True, help="the folder for the model")
+    add_option(added, "--data", Path("data"), "the data folder, to check on; else rendered cars")
+    added.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average with the mirror image's mask (default: as the recipe predicts)",
+    )
+    help = "sizes to predict at, as 1.0,1.25 (default: as the recipe predicts)"
+    added.add_argument("--scales", help=help)
+    add_option(added, "--count", 16, "photographs to check on, at most", type=whole(1))
+
+
+def predict(options) -> None:
+    from carvana.prediction.label_maps import write_masks
+    from carvana.prediction.submission import write_submission
+
+    write, out = (write_masks, options.masks) if options.masks else (write_submission, options.out)
+    rest = (options.threshold, options.workers, options.part, options.minutes)
+    if options.cluster:
+        from carvana.cluster.dask import open_cluster
+        from carvana.cluster.predict import make_on
+        from carvana.runs.trained import RunInfo
+
+        with open_cluster(options.cluster) as client:
+            info = RunInfo.read(options.run or options.weights, options.precision)
+            write(info, options.images, out, *rest, make_on(client, options.cluster, info))
+    else:
+        write(_load(options, options.precision), options.images, out, *rest)
+    if not options.part:
+        print(f"{out}: written")
+
+
+def merge(options) -> None:
+    from carvana.prediction.submission import merge
+
+    print(f"{options.out}: {merge(options.out, options.part)} rows written")
+
+
+def cutout(options) -> None:
+    from carvana.export import quick
+    from carvana.prediction.cutout import Style, cut_out
+
+    style = Style(options.background, options.crop, options.mask_only, options.format)
+    source = options.run or options.weights
+    wants_quick = quick.is_quick(options.engine, len(options.photo))
+    model = quick.open_kept(source) if wants_quick else None
+    if model is None:
+        import_quietly()
+        if options.engine == "litert":
+            model = quick.GraphModel(quick.keep(source, options.photo))
+    is_kept = model is not None
+    if is_kept:
+        print(f"{_name(options)}: predicting by LiteRT, in float32")
+    else:
+        model = _load(options)
+    written = cut_out(model, options.photo, options.out, style)
+    print(f"{options.out}: {len(written)} written")
+    if wants_quick and not is_kept:
+        quick.keep_for_next(source, options.photo)
+
+
+def export(options) -> None:
+    from carvana.export.check import export, photographs_of, table
+
+    overrides = []
+    if options.flip is not None:
+        overrides.append(f"prediction.flip={str(options.flip).lower()}")
+    if options.scales is not None:
+        overrides.append(f"prediction.scales=[{options.scales}]")
+    source = options.run or options.weights
+    photographs = photographs_of(source, options.data, options.count)
+    if not photographs:
+        from carvana_sandbox.cars.studio import render_some
+
+        photographs = render_some(options.count)
+    for line in table(export(source, options.out, options.format, overrides, photographs)):
+        print(line)
+    print(f"{options.out}: written")
+
+
+def _load(options, precision: str = "float32"):
+    """Load what --run or --weights names, and say what it runs on."""
+    from carvana.networks.build import describe_device
+    from carvana.prediction.model import load
+
+    model = load(options.run or options.weights, precision)
+    print(f"{_name(options)}: predicting on {describe_device()}, in {model.run.precision}")
+    return model
+
+
+def _name(options) -> str:
+    return options.weights or ", ".join(map(str, options.run))

@@ -1,0 +1,1 @@
+"""Many machines: predictions and folds over a Dask cluster."""

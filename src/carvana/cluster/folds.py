@@ -1,0 +1,112 @@
+"""Train folds on a Dask cluster: each an ordinary run, a task of a worker."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from distributed import Client
+
+from carvana.cluster.dask import check_workers, prepare_worker, run_tasks, wait_for_workers
+from carvana.data.folders import list_images
+from carvana.errors import CarvanaError, list_faults
+from carvana.files import check_writable
+from carvana.progress import progress
+from carvana.recipe import Recipe
+from carvana.runs.folder import HISTORY
+from carvana.training.folds import brief_of, runs_of
+
+LOOK_SECONDS = 2  # between looks at the histories
+
+
+def train_folds_on(
+    client: Client,
+    where: str,
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    folds: int,
+    cache: Path | None = None,
+) -> list[tuple[Path, dict]]:
+    """Train a recipe's folds on a cluster's workers, or resume them; see `train_folds`.
+
+    What a training prints goes to `fold-1.log` and so on in the folder.
+
+    Args:
+        client: of the cluster.
+        where: how the user named it.
+        recipe: the recipe.
+        data, folder, cache: folders that all workers share.
+        folds: how many.
+
+    Raises:
+        CarvanaError: a worker lacks the data, a fold failed (the others are trained), or the
+            scheduler is gone.
+    """
+    data, folder = data.absolute(), folder.absolute()
+    cache = cache.absolute() if cache else None
+    folder.mkdir(parents=True, exist_ok=True)
+    wait_for_workers(client, where)
+    names = list_images(data / recipe.data.images)
+    check_workers(client, check_here, data / recipe.data.images, len(names), folder)
+    runs = dict(runs_of(folder, folds))
+    results: dict[Path, dict | str] = {}
+    tasks = [(recipe, data, run, cache, fold) for run, fold in runs.items()]
+    epochs = _wait(run_tasks(client, train_here, tasks, look=LOOK_SECONDS), list(runs), results)
+    done = sum(map(_epochs_of, runs))
+    for _ in progress(epochs, "training", folds * recipe.training.epochs, done, "epoch"):
+        pass
+    faults = [f"{run}: {result}" for run, result in results.items() if isinstance(result, str)]
+    if faults:
+        raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
+    return [(run, results[run]) for run in runs]
+
+
+def _wait(ended: Iterator, runs: list[Path], results: dict[Path, dict | str]) -> Iterator[None]:
+    """Wait for all folds; yield once for each epoch that one of them completes."""
+    done = {run: _epochs_of(run) for run in runs}
+    for each in ended:
+        if each:
+            (_, _, run, *_), result = each
+            results[run] = "its workers died" if isinstance(result, Exception) else result
+        for run, before in done.items():
+            done[run] = max(_epochs_of(run), before)
+            yield from [None] * (done[run] - before)
+
+
+def _epochs_of(run: Path) -> int:
+    try:
+        return max(len((run / HISTORY).read_bytes().splitlines()) - 1, 0)
+    except OSError:
+        return 0
+
+
+def check_here(images: Path, count: int, folder: Path) -> None:
+    """Make sure, on a worker, that it can train: photographs, a folder to write in.
+
+    Raises:
+        CarvanaError: something is absent, or not what the client has.
+    """
+    if len(list_images(images)) != count:
+        raise CarvanaError(f"{images}: holds other photographs than here; share one folder")
+    check_writable(folder)
+
+
+def train_here(
+    recipe: Recipe, data: Path, run: Path, cache: Path | None, fold: tuple[int, int]
+) -> dict | str:
+    """Train a fold, on a worker; return its metrics, or why there are none."""
+    prepare_worker()
+    from carvana.training.train import train  # here: the client needs no TensorFlow
+
+    with (
+        run.with_name(f"{run.name}.log").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            return train(recipe, data, run, cache=cache, fold=fold)
+        except Exception as error:  # of any kind: the other folds go on
+            if not isinstance(error, CarvanaError):
+                traceback.print_exc()
+            return brief_of(error, run)

@@ -1,0 +1,266 @@
+"""Find the pairs of photographs and masks in a data folder, and split them."""
+
+import csv
+import io
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from carvana.competition.facts import car_of
+from carvana.data.folders import MASKS, list_files, list_images
+from carvana.data.images import photograph_size
+from carvana.errors import CarvanaError, list_faults, plural
+from carvana.files import real_path, write_text
+from carvana.recipe import Data
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, order=True)
+class Pair:
+    """A photograph and its mask, not read yet."""
+
+    name: str  # of the photograph's file
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs on each side, sorted."""
+
+    train: list[Pair]
+    validation: list[Pair]
+
+
+def find_pairs(root: Path, settings: Data) -> list[Pair]:
+    """Return the photographs of a data folder with their masks, sorted by name.
+
+    Args:
+        root: the data folder.
+        settings: the recipe's folders, and how masks are named after their photographs.
+
+    Raises:
+        CarvanaError: a folder is absent or empty, or an image or mask has no partner or more than
+            one; all are counted, the first twenty named.
+    """
+    pairs, faults = match_pairs(root, settings)
+    if faults:
+        summary = (
+            f"{root}: {len(faults)} without a partner (data.mask_names = "
+            f"{settings.mask_names!r}); fetch or remove them:"
+        )
+        raise CarvanaError(list_faults(summary, faults))
+    return pairs
+
+
+def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
+    """Return the pairs of a data folder, and what is wrong with the files that have no partner.
+
+    Names are matched whole, never by prefix, whatever the case of their endings and the Unicode
+    form of their letters.
+
+    Raises:
+        CarvanaError: a folder is absent or empty.
+    """
+    images, masks = root / settings.images, root / settings.masks
+    for folder, key in ((images, "data.images"), (masks, "data.masks")):
+        if not folder.is_dir():
+            raise CarvanaError(
+                f"{folder}: no such folder; run `make download`, or for pictures of your own name "
+                f"it in a recipe ({key}; see own.toml)"
+            )
+    names = list_images(images)
+    together = real_path(images) == real_path(masks)
+    files, others = list_files(masks, MASKS)
+    if others and not together:
+        print(f"{masks}: passing over what is no mask: {others}", file=sys.stderr)
+    by_key: dict[str, list[Path]] = {}
+    for name in files:
+        by_key.setdefault(_key(Path(name).stem), []).append(masks / name)
+    wanted = {name: _key(settings.mask_names.replace("{name}", Path(name).stem)) for name in names}
+    if together:  # then the masks are among the photographs
+        if settings.mask_names == "{name}":
+            raise CarvanaError(
+                f"{images}: holds photographs and masks of the same names; move the masks to a "
+                "folder of their own (data.masks), or name them otherwise (data.mask_names)"
+            )
+        keys = set(wanted.values())
+        wanted = {n: key for n, key in wanted.items() if _key(Path(n).stem) not in keys}
+    pairs, faults, owners = [], [], {}
+    for name, key in wanted.items():
+        candidates = [path for path in by_key.get(key, ()) if path != images / name]
+        if not candidates:
+            expected = settings.mask_names.replace("{name}", Path(name).stem)
+            faults.append(f"{images / name}: no mask {expected}.png (or .gif, ...) in {masks}")
+        elif len(candidates) > 1:
+            both = " and ".join(path.name for path in candidates)
+            faults.append(f"{images / name}: has several masks ({both}); leave one")
+        elif candidates[0] in owners:
+            other = owners[candidates[0]]
+            faults.append(f"{images / name}: has the mask of {other}; rename or remove one")
+        else:
+            owners[candidates[0]] = name
+            pairs.append(Pair(name, images / name, candidates[0]))
+    if not together:
+        for key in by_key.keys() - set(wanted.values()):
+            faults += [f"{path}: no photograph" for path in by_key[key]]
+    if not pairs and not faults:
+        faults.append(f"{images}: no photograph has a mask")
+    return sorted(pairs), sorted(faults)
+
+
+def _key(stem: str) -> str:
+    """Return a name as it is compared: two Unicode forms of one letter are the same."""
+    return unicodedata.normalize("NFC", stem)
+
+
+def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
+    """Return at most `count` items evenly spread over a sequence, its ends among them."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
+
+
+def size_fault(pair: Pair, size: tuple[int, int]) -> str:
+    """Say what is wrong with a mask whose (height, width) is not its photograph's."""
+    height, width, orientation = photograph_size(pair.image)
+    fault = f"{pair.mask}: is {size[1]}x{size[0]}, its photograph {width}x{height}"
+    if size == (width, height) and orientation > 4:
+        return (
+            f"{fault} when upright (its EXIF orientation tag is {orientation}, so it is shown on "
+            "its other side); rotate the mask the same way, or remove the tag"
+        )
+    return f"{fault}; make a mask of the photograph's size"
+
+
+def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None = None) -> Split:
+    """Split pairs at random, the same way each time for the same names and seed.
+
+    With `data.split = "car"`, all photographs of a car, or of whatever `data.group` says, are on
+    one side.
+
+    Args:
+        pairs: what to split.
+        settings: the recipe's.
+        fold: (2, 5) to validate on the second of five equal parts; `data.validation` at random
+            when None. Each pair is in the validation of one fold.
+
+    Raises:
+        CarvanaError: too few to leave one on each side, or a name that `data.group` does not
+            match.
+    """
+    units = {pair.name: pair.name for pair in pairs}
+    if settings.split == "car":
+        units = group_pairs(pairs, settings.group)
+        if not settings.group and all(name == unit for name, unit in units.items()):
+            print(
+                "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each "
+                "is split on its own; data.group can give a pattern"
+            )
+        else:
+            how = "data.group" if settings.group else "the names before their last _"
+            print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
+    drawn = sorted(set(units.values()))
+    count = round(len(drawn) * settings.validation)
+    what = "photograph" if settings.split == "image" else "subject"
+    if not (0 < count < len(drawn) or fold):
+        raise CarvanaError(
+            f"{plural(len(drawn), what)} cannot be split with data.validation = "
+            f"{settings.validation}; add photographs, or change data.validation, data.group or "
+            'data.split ("image")'
+        )
+    order = np.random.default_rng(settings.seed).permutation(drawn)
+    if fold and fold[1] > len(drawn):
+        raise CarvanaError(f"{len(drawn)} {what}(s) cannot be split in {fold[1]} folds; use fewer")
+    held_out = set(np.array_split(order, fold[1])[fold[0] - 1] if fold else order[:count])
+    return Split(
+        train=sorted(pair for pair in pairs if units[pair.name] not in held_out),
+        validation=sorted(pair for pair in pairs if units[pair.name] in held_out),
+    )
+
+
+def group_pairs(pairs: list[Pair], pattern: str) -> dict[str, str]:
+    """Return what each photograph, by its name, belongs to: a pattern's first group, or its car.
+
+    Photographs whose names tell no cars apart are each on their own.
+
+    Raises:
+        CarvanaError: the pattern does not match a name.
+    """
+    if not pattern:
+        units = {pair.name: car_of(pair.name) or Path(pair.name).stem for pair in pairs}
+        apart = any(car_of(name) for name in units) and len(set(units.values())) > 1
+        return units if apart else {name: name for name in units}
+    matches = {pair.name: re.search(pattern, pair.name) for pair in pairs}
+    unmatched = [name for name, match in matches.items() if not (match and match.group(1))]
+    if unmatched:
+        raise CarvanaError(
+            f"{len(unmatched)} names do not match data.group = {pattern!r} (first: "
+            f"{unmatched[0]}); correct the pattern"
+        )
+    return {name: match.group(1) for name, match in matches.items()}
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Write `img,subset` rows, sorted by image."""
+    rows = [(pair.name, "train") for pair in split.train]
+    rows += [(pair.name, "validation") for pair in split.validation]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("img", "subset"))
+    writer.writerows(sorted(rows))
+    write_text(path, text.getvalue())
+
+
+def read_split(path: Path, pairs: list[Pair]) -> Split:
+    """Read a split and check that it still fits the pairs there are.
+
+    Raises:
+        CarvanaError: unreadable, or its images are not just those of `pairs`.
+    """
+    rows = _read_rows(path)
+    by_name = {pair.name: pair for pair in pairs}
+    gone = sorted({img for img, _ in rows} - by_name.keys())
+    new = sorted(by_name.keys() - {img for img, _ in rows})
+    if gone or new:
+        raise CarvanaError(
+            f"{path}: {len(gone)} of its images are not in the data and {len(new)} of the data's "
+            f"are not in it (first: {(gone or new)[0]}); restore the data or start another run"
+        )
+    sides = {
+        side: [by_name[img] for img, subset in rows if subset == side]
+        for side in ("train", "validation")
+    }
+    if not all(sides.values()) or sum(map(len, sides.values())) != len(rows):
+        raise CarvanaError(f"{path}: a side is empty or misnamed; start another run")
+    return Split(**sides)
+
+
+def count_split(path: Path) -> tuple[int, int]:
+    """Return how many photographs a split has to train on, and to validate on."""
+    sides = [row[-1] for row in _read_rows(path)]
+    return sides.count("train"), sides.count("validation")
+
+
+def names_in(path: Path, side: str) -> set[str]:
+    """Return the names of a split's photographs on one side, "train" or "validation"."""
+    return {name for name, subset in _read_rows(path) if subset == side}
+
+
+def _read_rows(path: Path) -> list[tuple[str, str]]:
+    """Read a split's rows: a photograph and its side.
+
+    Raises:
+        CarvanaError: it is not a split.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [(row["img"], row["subset"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise CarvanaError(f"{path}: is not a split (img,subset); start another run") from error

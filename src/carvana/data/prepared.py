@@ -1,0 +1,204 @@
+"""Prepared pairs on disk: decoded and resized once for all epochs and runs."""
+
+import hashlib
+import itertools
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from carvana.backend import tf
+from carvana.data.checks import MaskChecks, Palette
+from carvana.data.images import READING, pixels_of, read_photograph
+from carvana.data.masks import Mask, open_mask, target_of
+from carvana.data.pairs import Pair, size_fault
+from carvana.data.resize import resize
+from carvana.errors import CarvanaError, list_faults
+from carvana.files import (
+    LONGEST_NAME,
+    cannot_write,
+    clear_temporaries,
+    in_turn,
+    replacing,
+    stamp,
+    write_text,
+)
+from carvana.machine import Turns, cores
+from carvana.progress import progress
+from carvana.recipe import Input, Recipe
+
+PALETTE = "palette.json"  # beside prepared pairs: which colour each number of their masks has
+
+
+def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
+    """Load a photograph and its mask as training reads them, before augmentation.
+
+    Returns:
+        (height, width, RGB and outputs): uint8; of a recipe that does not average areas, as the
+        published one, float32 in [0, 1].
+
+    Raises:
+        CarvanaError: the pair cannot be used; the message names the file.
+    """
+    return _resize(*_read(pair, recipe), recipe)
+
+
+def _read(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
+    picture, size = read_photograph(pair.image, recipe.input)
+    mask = open_mask(pair.mask, recipe.data)
+    if mask.labels.shape != tuple(size):
+        raise CarvanaError(size_fault(pair, mask.labels.shape))
+    return picture, mask
+
+
+def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
+    # Cubic enlarging would let the shares of several classes add up to more than a pixel.
+    enlarge = cv2.INTER_LINEAR if recipe.data.classes else cv2.INTER_CUBIC
+    parts = [resize(picture, recipe.input)]
+    for number in range(recipe.data.outputs):  # one at a time: they are as large as the photograph
+        target = target_of(mask.labels, number, recipe.data)
+        parts.append(resize(target, recipe.input, enlarge))
+    pair = np.concatenate(parts, axis=-1)
+    return np.rint(pair * 255).astype(np.uint8) if _dtype(recipe.input) == np.uint8 else pair
+
+
+def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
+    """Decode and resize pairs once for all epochs and runs, on all cores, with progress.
+
+    Each pair becomes a file of its own, renamed into place when whole: a kill, or two processes at
+    once, leave nothing half made. A pair is prepared again when its photograph or mask changes.
+
+    Args:
+        pairs: the photographs and masks.
+        cache: the folder for prepared pairs, those of other recipes among them.
+        recipe: whose size, way of resizing and classes.
+
+    Returns:
+        The files, in the order of `pairs`, for `read_prepared`.
+
+    Raises:
+        CarvanaError: pairs cannot be used (all are counted, the first twenty named), or the cache
+            cannot be written.
+    """
+    folder = cache / _recipe_key(recipe)
+    files = [folder / _file_name(pair, cache) for pair in pairs]
+    if not any(_missing(files, recipe)):
+        return files
+    try:
+        with in_turn(folder):
+            clear_temporaries(folder)
+            faults = _prepare_missing(pairs, files, cache, recipe)
+    except OSError as error:
+        raise cannot_write(folder, error, _remedy(cache)) from error
+    if faults:
+        summary = f"{len(faults)} of {len(pairs)} pairs cannot be used:"
+        raise CarvanaError(list_faults(summary, faults))
+    current = {file.name for file in files}
+    pictures = {file.stem for file in files}
+    for file in folder.iterdir():
+        if file.name not in current and file.stem in pictures:  # of a photograph since changed
+            file.unlink(missing_ok=True)
+    return files
+
+
+def _remedy(cache: Path) -> str:
+    return f"name a cache folder elsewhere (--cache), or free some space in {cache}"
+
+
+def _missing(files: list[Path], recipe: Recipe) -> list[bool]:
+    """Tell for each file whether it is absent or cut short."""
+    size = np.prod(_shape(recipe)) * _dtype(recipe.input).itemsize
+    missing = []
+    for file in files:
+        try:
+            missing.append(file.stat().st_size != size)
+        except OSError:
+            missing.append(True)
+    return missing
+
+
+def _prepare_missing(
+    pairs: list[Pair], files: list[Path], cache: Path, recipe: Recipe
+) -> list[str]:
+    """Make the files that are not there whole; return what is wrong with their pairs.
+
+    What may be a mistake is said on standard error. The masks' palette is kept beside the files.
+    """
+    palette = files[0].with_name(PALETTE)
+    checks, turns = MaskChecks(recipe, _read_palette(palette)), Turns()
+
+    def make(pair: Pair, file: Path) -> str | None:
+        with turns.take(pixels_of(pair.image) * READING):
+            return make_in_turn(pair, file)
+
+    def make_in_turn(pair: Pair, file: Path) -> str | None:
+        try:
+            picture, mask = _read(pair, recipe)
+        except CarvanaError as error:
+            return str(error)
+        if fault := checks.add(pair.mask, mask):
+            return fault
+        with replacing(file, _remedy(cache)) as temporary:  # `tofile` would not say why it failed
+            temporary.write_bytes(_resize(picture, mask, recipe).tobytes())
+        return None
+
+    todo = list(itertools.compress(zip(pairs, files, strict=True), _missing(files, recipe)))
+    with ThreadPoolExecutor(cores()) as pool:
+        results = pool.map(lambda item: make(*item), todo)
+        faults = [fault for fault in progress(results, "decoding", len(todo)) if fault]
+    for line in checks.warnings():
+        print(line, file=sys.stderr)
+    if checks.palette and not faults:
+        write_text(palette, json.dumps(checks.palette) + "\n")
+    return faults
+
+
+def _read_palette(path: Path) -> Palette:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {int(number): (colour, name) for number, (colour, name) in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def read_prepared(file: Path, recipe: Recipe) -> np.ndarray:
+    """Read a prepared pair: (height, width, RGB and mask), uint8 or float32."""
+    return np.fromfile(file, _dtype(recipe.input)).reshape(_shape(recipe))
+
+
+def _shape(recipe: Recipe) -> tuple[int, int, int]:
+    return recipe.input.height, recipe.input.width, 3 + recipe.data.outputs
+
+
+def _dtype(settings: Input) -> np.dtype:
+    """Return the type pairs are stored as: exact, or a quarter of the size for area averages."""
+    return np.dtype(np.uint8 if settings.method == "area" else np.float32)
+
+
+def _recipe_key(recipe: Recipe) -> str:
+    """Name the folder of all recipes that prepare pairs alike."""
+    data = recipe.data
+    values = (list(data.classes.values()), data.foreground, data.soft, data.ignore)
+    made_by = (recipe.input, values, tf.__version__, "8")  # the last: the version of this code
+    return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
+
+
+def _file_name(pair: Pair, cache: Path) -> str:
+    """Name the file of a prepared pair after its photograph, its place, and the files' states.
+
+    The place is relative to the cache: a data folder can be moved with the cache in it, and a cache
+    can serve several data folders.
+    """
+    stem = Path(pair.name).stem
+    if len(os.fsencode(stem)) > LONGEST_NAME - 50:  # room for the rest, also of a temporary name
+        stem = _digest(stem)
+    place = _digest(f"{os.path.relpath(pair.image, cache)} {os.path.relpath(pair.mask, cache)}")
+    return f"{stem}-{place[:8]}.{_digest(f'{stamp(pair.image)} {stamp(pair.mask)}')[:12]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]

@@ -1,0 +1,66 @@
+"""Predict a folder of photographs into a folder of PNG label maps."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+from carvana.data.folders import list_images
+from carvana.data.marks import is_ours
+from carvana.errors import UsageError
+from carvana.files import beside, cannot_write
+from carvana.prediction.certainty import review_of, write_review
+from carvana.prediction.model import Model
+from carvana.prediction.rows import Job, Make, Part, completed, make_rows, map_of
+from carvana.runs.trained import RunInfo
+
+
+def write_masks(
+    model: Model | RunInfo,
+    images: Path,
+    out: Path,
+    threshold: float | None = None,
+    workers: int | None = None,
+    part: Part | None = None,
+    minutes: float = math.inf,
+    make: Make | None = None,
+) -> None:
+    """Predict a folder of photographs into a folder of PNG label maps, or resume.
+
+    A map is a palette picture: the index of a pixel is its class as the recipe's masks number it
+    (0 background, 1 car without classes), and its colour the class's. It is named after the
+    photograph as the recipe's masks are. `<out>.review.csv` is written as by `write_submission`.
+
+    Args:
+        model, images, threshold, workers, part, minutes, make: as of `write_submission`; the
+            threshold is for where there are no classes.
+        out: the folder for the maps; earlier maps of the same names in it are replaced.
+
+    Raises:
+        UsageError: `out` is not a folder, or a picture that is not ours would be replaced.
+        CarvanaError: as `write_submission`. Maps already made are kept.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is not a folder; choose another --masks")
+    info = model.run if isinstance(model, Model) else model
+    settings = info.recipe.data
+    if threshold is not None and settings.classes:
+        raise UsageError("--threshold goes with masks of two colours, this model has classes")
+    names, targets = list_images(images), {}
+    for name in names:
+        path = map_of(out, name, settings)
+        if (other := targets.setdefault(path, name)) != name:
+            raise UsageError(f"{other} and {name} would both write {path}; rename one")
+        if path.exists() and not is_ours(path, "label map"):
+            raise UsageError(
+                f"{path}: would be replaced, and is not a label map of ours; choose another --masks"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    job = Job.of(info, beside(out / "masks", "rows"), images, threshold, workers, out)
+    make = make or partial(make_rows, model)
+    with completed(info, job, names, out, make, part, minutes) as rows:
+        if rows:
+            expected = [(row.name, row.expected) for row in rows]
+            write_review(review_of(out), expected, info.usual)

@@ -1,0 +1,156 @@
+"""A run's folder: the names of its files, the marker that says it is ours, its figures."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from carvana import __version__
+from carvana.errors import CarvanaError, UsageError
+from carvana.files import write_text
+from carvana.recipe import Recipe
+
+MARKER = "run.json"  # says that the kit made the folder, and in which layout
+LAYOUT = 2
+MODEL = "model.keras"  # after the last epoch: what predicts, and what training resumes from
+BEST = "best.keras"  # of the epoch with the highest validation dice
+RECIPE = "recipe.toml"
+SPLIT = "split.csv"
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+PLOT = "history.png"
+REPORT = "report.html"
+OURS = (MODEL, BEST, RECIPE, SPLIT, HISTORY, METRICS, PLOT, REPORT, "logs")
+
+COLUMNS = [  # of history.csv; empty where an epoch was cut short
+    *("epoch", "steps", "seconds", "accuracy", "dice", "loss"),
+    *("val_accuracy", "val_dice", "val_loss"),
+]
+
+
+def history_columns(recipe: Recipe) -> list[str]:
+    """Return the columns of a recipe's history: of several classes each one's Dice, too."""
+    classes = recipe.data.classes
+    more = ["val_expected_dice", *(f"val_dice_{name}" for name in classes)] if classes else []
+    return [*COLUMNS, *more]
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder is a run or may become one. Nothing is touched.
+
+    Raises:
+        UsageError: it holds files named like a run's that the kit did not write, or a run of
+            another layout.
+    """
+    if (folder / MARKER).exists():
+        check_layout(folder)
+        return
+    foreign = [name for name in OURS if (folder / name).exists()]
+    if foreign:
+        raise UsageError(
+            f"{folder}: holds {', '.join(foreign)} but no {MARKER}, so this version of the kit did "
+            "not make it; choose another --run"
+        )
+
+
+def claim_folder(folder: Path, precision: str) -> None:
+    """Mark a folder as a run of the kit's; call `check_folder` before.
+
+    Args:
+        folder: the run.
+        precision: the dtype policy it is trained under, to its end, whatever hardware resumes it.
+
+    Raises:
+        CarvanaError: it cannot be written.
+    """
+    if not (folder / MODEL).exists():
+        marker = {"carvana": __version__, "layout": LAYOUT, "precision": precision}
+        write_text(folder / MARKER, json.dumps(marker) + "\n")
+
+
+def check_layout(folder: Path) -> dict:
+    """Read a run's marker, which holds its `precision`; make sure it is of this layout.
+
+    Raises:
+        UsageError: it is of another.
+        CarvanaError: there is none, or it cannot be read.
+    """
+    marker = folder / MARKER
+    try:
+        content = json.loads(marker.read_text(encoding="utf-8"))
+        layout = content["layout"]
+        if layout == LAYOUT and "precision" not in content:
+            raise ValueError("no precision")
+    except FileNotFoundError as error:
+        raise CarvanaError(
+            f"{folder}: has no {MARKER}, so this version of the kit did not make it; train again "
+            "in another folder, or use the version that made it"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CarvanaError(
+            f"{marker}: cannot be read; restore it or train in another folder"
+        ) from error
+    if layout != LAYOUT:
+        raise UsageError(
+            f"{marker}: the run has layout {layout}, this version of the kit reads layout "
+            f"{LAYOUT}; use the version that made it, or train again in another folder"
+        )
+    return content
+
+
+def read_metrics(folder: Path) -> dict | None:
+    """Read the figures of a finished training; None where it is not finished."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(metrics, dict) and {"epochs", "steps", *COLUMNS[-3:]} <= metrics.keys()
+    return metrics if whole else None
+
+
+def require_metrics(folder: Path) -> dict:
+    """Read the figures of a finished training.
+
+    Raises:
+        CarvanaError: it is not finished, or they cannot be read.
+    """
+    if (metrics := read_metrics(folder)) is None:
+        raise CarvanaError(
+            f"{folder / METRICS}: cannot be read, or training is not finished; run `carvana train` "
+            "again"
+        )
+    return metrics
+
+
+def read_usual(folder: Path, recipe: Recipe) -> float | None:
+    """Return how sure a run's masks usually are, see `usual_key`; None where it is not known."""
+    with contextlib.suppress(TypeError, ValueError):
+        return float((read_metrics(folder) or {}).get(usual_key(recipe)))
+    return None
+
+
+def usual_key(recipe: Recipe) -> str:
+    """Return which figure of a training tells how sure its masks usually are.
+
+    Of one output it is the soft dice of the validation photographs, which calibrated
+    probabilities let expect; that of several classes has a metric of its own.
+    """
+    return "val_expected_dice" if recipe.data.classes else "val_dice"
+
+
+def read_history(folder: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Read a run's history, a row an epoch.
+
+    Raises:
+        CarvanaError: it cannot be read, is cut short, or lacks a column.
+    """
+    path = folder / HISTORY
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("cut short")
+        return pd.read_csv(io.StringIO(text)).apply(pd.to_numeric)[columns]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CarvanaError(f"{path}: is not a training history; train first") from error

@@ -1,0 +1,189 @@
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+distributed = pytest.importorskip(
+    "distributed", reason="Dask is not installed: the extra [cluster]"
+)
+
+
+import carvana.cluster.dask
+from carvana.cli import main
+from carvana.cluster import predict as cluster
+from carvana.cluster.dask import check_workers
+from carvana.cluster.predict import make_on, share
+from carvana.errors import CarvanaError, UsageError
+from carvana.files import check_writable
+from carvana.prediction.certainty import review_of
+from carvana.prediction.label_maps import write_masks
+from carvana.prediction.model import load
+from carvana.prediction.rows import About, Job
+from carvana.prediction.submission import rows_of, write_submission
+from carvana.runs.trained import RunInfo
+
+
+@pytest.fixture(scope="module")
+def many(trained, tmp_path_factory):
+    """300 photographs, 13 tasks."""
+    folder = tmp_path_factory.mktemp("many")
+    photographs = sorted(trained[0].test.iterdir())
+    for number in range(300):
+        shutil.copy(photographs[number % len(photographs)], folder / f"p_{number:03}.jpg")
+    return folder
+
+
+def predict(dask_client, trained, images, out, **options):
+    info = RunInfo.read(trained[1])
+    write_submission(info, images, out, make=make_on(dask_client, "local:2", info), **options)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_byte(dask_client, trained, model, many, tmp_path, capfd):
+    one, two = tmp_path / "one.csv.gz", tmp_path / "two.csv.gz"
+    write_submission(model, many, one)
+
+    def kill():
+        while len(list(rows_of(two).glob("*.csv"))) < 4:
+            time.sleep(0.01)
+        os.kill(next(iter(dask_client.run(os.getpid).values())), signal.SIGKILL)
+        killed.append(True)
+
+    killed = []
+    threading.Thread(target=kill, daemon=True).start()
+    predict(dask_client, trained, many, two)
+    assert killed
+    assert two.read_bytes() == one.read_bytes()
+    assert review_of(two).read_text() == review_of(one).read_text()
+    assert not rows_of(two).exists()
+    said = capfd.readouterr()
+    assert "local:2: 2 workers; Dask's dashboard: http://127.0.0.1:" in said.out
+    assert "predicting: 100% 300/300" in said.err
+    assert "oneDNN" not in said.err
+
+
+def test_what_is_made_is_kept_and_what_cannot_be_read_is_named(
+    dask_client, trained, model, many, tmp_path, capfd
+):
+    folder, out = shutil.copytree(many, tmp_path / "images"), tmp_path / "s.csv"
+    write_submission(model, folder, out, part=(1, 2))
+    good = (folder / "p_020.jpg").read_bytes()
+    (folder / "p_020.jpg").write_bytes(good[:300])
+    with pytest.raises(CarvanaError, match=r"p_020.jpg: is not a readable.*other 299 im"):
+        predict(dask_client, trained, folder, out)
+    (folder / "p_020.jpg").write_bytes(good)
+    capfd.readouterr()
+    predict(dask_client, trained, folder, out)
+    assert "resuming after 299 of 300 images" in capfd.readouterr().out
+    write_submission(model, folder, tmp_path / "one.csv")
+    assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+def test_label_maps(dask_client, trained, model, tmp_path):
+    info = RunInfo.read(trained[1])
+    make = make_on(dask_client, "local:2", info)
+    write_masks(info, trained[0].test, tmp_path / "two", make=make)
+    write_masks(model, trained[0].test, tmp_path / "one")
+    for path in (tmp_path / "one").iterdir():
+        if path.is_file():
+            assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_path, monkeypatch):
+    """The workers see what they see: here the dask_client believes that there is more."""
+    out = tmp_path / "s.csv"
+    rows_of(out).mkdir()
+    names = sorted(path.name for path in many.iterdir())
+    job = Job("key", rows_of(out), many)
+    info = RunInfo.read(trained[1])
+    needs = (info.paths, info.fingerprint(), job)
+    with pytest.raises(CarvanaError, match=r"worker tcp.*\.rows: is not what it is here"):
+        check_workers(dask_client, cluster.check_here, *needs)
+    About("key", None, dict.fromkeys([*names, "q.jpg"], 1)).write(rows_of(out), shared=False)
+    with pytest.raises(CarvanaError, match=r"worker tcp.*: 1 photographs are not there .first: q"):
+        check_workers(dask_client, cluster.check_here, *needs)
+    elsewhere = replace(job, images=many / "gone")
+    with pytest.raises(CarvanaError, match=r"worker tcp.*/gone: No such file .*share the folder"):
+        check_workers(dask_client, cluster.check_here, *needs[:2], elsewhere)
+    with pytest.raises(CarvanaError, match=r"worker tcp.*nothing: no such run or weights"):
+        check_workers(dask_client, cluster.check_here, [tmp_path / "nothing"], *needs[1:])
+    with monkeypatch.context() as patch:
+        patch.setattr(RunInfo, "fingerprint", lambda self: "another")
+        with pytest.raises(CarvanaError, match=r"worker tcp.*: is another model than here"):
+            predict(dask_client, trained, many, out)
+    monkeypatch.setattr(carvana.cluster.dask, "__version__", "0.0.1")
+    with pytest.raises(CarvanaError, match="2 workers cannot.*\n.*worker tcp.*here is 0.0.1"):
+        predict(dask_client, trained, many, out)
+    monkeypatch.undo()
+    with pytest.raises(CarvanaError, match=r"worker tcp.*/gone: cannot be written .No such file"):
+        check_workers(dask_client, check_writable, tmp_path / "gone")
+
+
+def test_the_time_is_up(dask_client, trained, many, tmp_path):
+    with pytest.raises(CarvanaError, match="stopped after 0.01 minutes"):
+        predict(dask_client, trained, many, tmp_path / "s.csv", minutes=0.01)
+    assert list(rows_of(tmp_path / "s.csv").iterdir())
+
+
+def test_what_a_model_is_known_without_tensorflow(trained):
+    for sources in ([trained[1]], [trained[1], trained[1]], ["sharp"]):
+        run, known = load(sources).run, RunInfo.read(sources)
+        assert known.fingerprint() == run.fingerprint()
+        assert (known.recipe, known.usual) == (run.recipe, run.usual)
+
+
+def test_addresses(trained, capsys, monkeypatch):
+    command = ["predict", "--run", str(trained[1]), "--images", str(trained[0].test)]
+    for wrong in ("local:0", "local:65", "local:x", "local", "host", "http://host:1", "a:b:1"):
+        assert main([*command, "--out", "s.csv", "--cluster", wrong]) == 2
+    monkeypatch.setattr(carvana.cluster.dask, "CONNECT_SECONDS", 0.5)
+    assert main([*command, "--out", "s.csv", "--cluster", "tcp://127.0.0.1:9"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 8
+    assert "tcp://127.0.0.1:9: no scheduler answers there" in said[-1]
+
+
+def test_an_open_scheduler_is_told_of(capsys):
+    for address in ("tcp://127.0.0.1:1", "tls://10.0.0.1:8786", "tcp://10.0.0.1:8786"):
+        fake = SimpleNamespace(scheduler_info=lambda address=address: {"address": address})
+        carvana.cluster.dask._warn_if_exposed(fake)
+    assert capsys.readouterr().err.startswith("tcp://10.0.0.1:8786: is open to the network")
+
+
+def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
+    taken = []
+    config = SimpleNamespace(
+        list_physical_devices=lambda kind: ["gpu0", "gpu1"],
+        set_visible_devices=lambda gpu, kind: taken.append(gpu),
+    )
+    monkeypatch.setattr(carvana.cluster.dask, "tf", SimpleNamespace(config=config))
+    for number in (0, 1, 2, "tcp://10.0.0.1:9"):  # the last of a cluster that others started
+        worker = SimpleNamespace(name=number)
+        monkeypatch.setattr(carvana.cluster.dask.distributed, "get_worker", lambda w=worker: w)
+        carvana.cluster.dask.prepare_worker()
+    assert taken == ["gpu0", "gpu1", "gpu0"]
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "carvana.cluster.dask")
+    monkeypatch.setitem(sys.modules, "dask", None)
+    with pytest.raises(UsageError, match="dask is not installed; run pip install"):
+        import carvana.cluster.dask as again
+
+        assert again
+
+
+def test_tasks_are_whole_batches_of_a_few_hundred_names(trained):
+    info = RunInfo.read(trained[1])
+    for count, size in ((1, 16), (300, 16), (5000, 80), (100_064, 256)):
+        names = [str(number) for number in range(count)]
+        tasks = share(names, info)
+        assert sum(tasks, []) == names
+        assert len(tasks[0]) == min(size, count)
+        assert size % info.recipe.prediction.batch_size == 0

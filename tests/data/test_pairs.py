@@ -1,0 +1,228 @@
+import dataclasses
+import re
+import unicodedata
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from carvana.competition.facts import car_of
+from carvana.data.pairs import (
+    Pair,
+    draw_split,
+    evenly,
+    find_pairs,
+    match_pairs,
+    read_split,
+    write_split,
+)
+from carvana.errors import CarvanaError
+from carvana.recipe import load_recipe
+from carvana.runs.weights import SHIPPED
+from conftest import DATA
+
+
+def settings(split="image", seed=3, **changes):
+    return dataclasses.replace(DATA, split=split, seed=seed, **changes)
+
+
+def refused(tiny, *says):
+    """Finding the training pairs fails, and the message says all of `says`."""
+    with pytest.raises(CarvanaError) as error:
+        find_pairs(tiny.root, DATA)
+    for text in says:
+        assert re.search(text, str(error.value)), str(error.value)
+
+
+def test_pairs_are_matched_by_whole_names(tiny):
+    pairs = find_pairs(tiny.root, DATA)
+    assert len(pairs) == 20
+    assert pairs == sorted(pairs)
+    assert pairs[0] == Pair("car0_01.jpg", tiny.image("car0_01.jpg"), tiny.mask("car0_01.jpg"))
+    (tiny.train / ".DS_Store").touch()
+    (tiny.train / ".car0_01.jpg").touch()  # as macOS leaves behind
+    (tiny.train / "notes.txt").touch()
+    assert find_pairs(tiny.root, DATA) == pairs
+
+
+def test_empty_and_absent_folders(tiny):
+    for path in tiny.train.iterdir():
+        path.unlink()
+    refused(tiny, "train: holds no photograph .*make download")
+    tiny.train.rmdir()
+    refused(tiny, "train: no such folder; run `make download`")
+
+
+def test_all_missing_partners_are_named_at_once(tiny):
+    tiny.mask("car0_01.jpg").unlink()
+    tiny.mask("car1_02.jpg").unlink()
+    tiny.image("car3_03.jpg").unlink()
+    refused(
+        tiny,
+        "3 without a partner",
+        r"car0_01\.jpg: no mask car0_01_mask\.png \(or \.gif, \.\.\.\) in .*train_masks",
+        r"car1_02\.jpg: no mask",
+        r"car3_03_mask\.gif: no photograph",
+    )
+
+
+def test_many_faults_are_counted_and_the_first_shown(tiny):
+    for pair in find_pairs(tiny.root, DATA):
+        pair.mask.unlink()
+    (tiny.train / "one_more.jpg").write_bytes(tiny.image("car0_01.jpg").read_bytes())
+    refused(tiny, "21 without a partner", "and 1 more")
+
+
+def named(name):
+    return Pair(name, Path(name), Path(f"{name}_mask.gif"))
+
+
+PAIRS = [named(f"car{car}_{view:02}.jpg") for car in range(20) for view in range(1, 17)]
+
+
+def test_split_by_image_is_seeded_and_whole():
+    split = draw_split(PAIRS, settings("image", 3))
+    assert (len(split.train), len(split.validation)) == (256, 64)
+    assert sorted(split.train + split.validation) == sorted(PAIRS)
+    assert draw_split(PAIRS[::-1], settings("image", 3)) == split
+    assert draw_split(PAIRS, settings("image", 4)) != split
+
+
+def test_split_by_car_keeps_a_car_on_one_side():
+    split = draw_split(PAIRS, settings("car", 3))
+    cars = [{car_of(pair.name) for pair in side} for side in (split.train, split.validation)]
+    assert not cars[0] & cars[1]
+    assert (len(cars[0]), len(cars[1])) == (16, 4)
+
+
+@pytest.mark.parametrize("name", ["quick", "sharp", "sharper"])
+def test_the_shipped_weights_cars_are_those_that_their_recipes_split_draws(name):
+    cars = pd.read_csv(SHIPPED / "cars.csv", index_col="car")[name]
+    assert cars.value_counts()["test"] == 32
+    known = cars[cars != "test"]
+    pairs = [Pair(f"{car}_{view:02}.jpg", Path(), Path()) for car in known.index for view in (1, 2)]
+    split = draw_split(pairs, load_recipe(name).data)
+    for part in ("train", "validation"):
+        drawn = {car_of(pair.name) for pair in getattr(split, part)}
+        assert drawn == set(known.index[known == part])
+
+
+def test_split_of_too_few_is_refused():
+    with pytest.raises(CarvanaError, match=r"2 subjects cannot be split"):
+        draw_split(PAIRS[:32], settings("car"))
+    with pytest.raises(CarvanaError, match=r"2 photographs cannot be split"):
+        draw_split(PAIRS[:2], settings("image"))
+
+
+def test_names_that_tell_no_cars_apart_are_split_one_by_one(capsys):
+    pairs = [named(f"IMG_{number:04}.jpg") for number in range(10)]
+    split = draw_split(pairs, settings("car"))
+    assert (len(split.train), len(split.validation)) == (8, 2)
+    assert "do not tell subjects apart" in capsys.readouterr().out
+
+
+def test_a_pattern_says_what_belongs_together():
+    pairs = [named(f"{day}-cat{cat}.jpg") for day in range(4) for cat in range(10)]
+    split = draw_split(pairs, settings("car", group=r"-(cat\d+)"))
+    cats = [{pair.name[2:6] for pair in side} for side in (split.train, split.validation)]
+    assert not cats[0] & cats[1]
+    assert (len(cats[0]), len(cats[1])) == (8, 2)
+    with pytest.raises(CarvanaError, match="40 names do not match data.group"):
+        draw_split(pairs, settings("car", group=r"(dog\d)"))
+
+
+def test_own_folders_and_names(tmp_path):
+    for folder in ("pictures", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.JPG", "b.webp", "c.d.png"):
+        (tmp_path / "pictures" / name).touch()
+    for name in ("mask-a.PNG", "mask-b.tif", "mask-c.d.bmp"):
+        (tmp_path / "labels" / name).touch()
+    own = settings(images="pictures", masks="labels", mask_names="mask-{name}")
+    found = find_pairs(tmp_path, own)
+    assert [(pair.name, pair.mask.name) for pair in found] == [
+        ("a.JPG", "mask-a.PNG"),
+        ("b.webp", "mask-b.tif"),
+        ("c.d.png", "mask-c.d.bmp"),
+    ]
+    (tmp_path / "labels" / "mask-a.gif").touch()
+    (tmp_path / "pictures" / "b.bmp").touch()
+    with pytest.raises(CarvanaError) as error:
+        find_pairs(tmp_path, own)
+    assert "has several masks (mask-a.PNG and mask-a.gif); leave one" in str(error.value)
+    assert "b.webp: has the mask of b.bmp; rename or remove one" in str(error.value)
+
+
+def test_masks_may_lie_beside_their_photographs(tmp_path):
+    for name in ("a.jpg", "a_mask.png", "b.png", "b_mask.png"):
+        (tmp_path / name).touch()
+    found = find_pairs(tmp_path, settings(images=".", masks="."))
+    assert [(pair.name, pair.mask.name) for pair in found] == [
+        ("a.jpg", "a_mask.png"),
+        ("b.png", "b_mask.png"),
+    ]
+
+
+def test_names_match_in_either_unicode_form_and_case_of_ending(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Citroën_01") for form in ("NFC", "NFD"))
+    for folder in ("train", "train_masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "train" / f"{decomposed}.jpg").touch()
+    (tmp_path / "train_masks" / f"{composed}_mask.GIF").touch()
+    odd = "Screenshot at 8.00\u202fAM 🚗"
+    (tmp_path / "train" / f"{odd}.png").touch()
+    (tmp_path / "train_masks" / f"{odd}_mask.gif").touch()
+    assert len(find_pairs(tmp_path, settings())) == 2
+
+
+def test_what_is_passed_over_is_counted(tiny, capsys):
+    for name in ("a.txt", "b.txt", "c.raw", "noending", ".hidden"):
+        (tiny.train / name).touch()
+    (tiny.train / "more").mkdir()
+    find_pairs(tiny.root, DATA)
+    told = capsys.readouterr().err
+    assert told.endswith("passing over what is no picture: 1 .raw, 2 .txt, 1 folder, 1 no ending\n")
+    assert told.count("\n") == 1
+
+
+def test_split_is_read_back_and_checked_against_the_data(tmp_path):
+    path = tmp_path / "split.csv"
+    split = draw_split(PAIRS, settings("image", 3))
+    write_split(path, split)
+    assert path.read_text().splitlines()[0] == "img,subset"
+    assert read_split(path, PAIRS) == split
+    with pytest.raises(CarvanaError, match="1 of its images are not in the data"):
+        read_split(path, PAIRS[1:])
+    with pytest.raises(CarvanaError, match=r"1 of the data's are not in it \(first: new_01.jpg\)"):
+        read_split(path, [*PAIRS, named("new_01.jpg")])
+    path.write_text("nonsense\n")
+    with pytest.raises(CarvanaError, match="split.csv"):
+        read_split(path, PAIRS)
+
+
+def test_photographs_and_masks_of_one_name_need_two_folders(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    own = dataclasses.replace(DATA, images=".", masks=".", mask_names="{name}")
+    with pytest.raises(CarvanaError, match="move the masks to a folder of their own"):
+        match_pairs(tmp_path, own)
+
+
+def test_names_without_a_car_are_units_of_their_own():
+    pairs = [named(name) for name in ("cow_1.jpg", "cow_2.jpg")]
+    pairs += [named(f"sheep{number}.jpg") for number in range(8)]
+    split = draw_split(pairs, settings("car"))
+    assert 1 <= len(split.validation) <= 3
+
+
+def test_other_files_among_the_masks_are_counted(tiny, capsys):
+    (tiny.train_masks / "notes.txt").write_text("x")
+    find_pairs(tiny.root, DATA)
+    assert "passing over what is no mask: 1 .txt" in capsys.readouterr().err
+
+
+def test_items_from_all_over_a_sequence():
+    assert evenly(range(100), 3) == [0, 50, 99]
+    assert evenly("abc", 5) == ["a", "b", "c"]
+    assert evenly([], 5) == []

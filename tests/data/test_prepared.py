@@ -1,0 +1,213 @@
+import errno
+import itertools
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from carvana.data import prepared
+from carvana.data.images import read_photograph
+from carvana.data.pairs import Pair, find_pairs
+from carvana.data.resize import resize
+from carvana.errors import CarvanaError
+from carvana.recipe import load_recipe
+from conftest import DATA, TINY, write_competition
+
+SMALL = load_recipe("blog", TINY)
+
+
+def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
+    pairs = find_pairs(tiny.root, DATA)
+    decoded = []
+    read_pair = prepared._read
+    monkeypatch.setattr(
+        prepared,
+        "_read",
+        lambda pair, *rest: decoded.append(pair.image) or read_pair(pair, *rest),
+    )
+    first = prepared.prepare(pairs, tiny.cache, SMALL)
+    assert len(decoded) == 20
+    assert prepared.prepare(pairs[:5], tiny.cache, SMALL) == first[:5]
+    assert len(decoded) == 20
+
+    # Another photograph under the same name, a mask drawn anew, a cache file cut short.
+    Image.open(pairs[1].image).save(pairs[0].image)
+    os.utime(pairs[2].mask, (1, 1))
+    whole = first[4].read_bytes()
+    first[4].write_bytes(whole[:-1])
+    decoded.clear()
+    again = prepared.prepare(pairs, tiny.cache, SMALL)
+    assert sorted(decoded) == [pairs[i].image for i in (0, 2, 4)]
+    assert [a == b for a, b in zip(again, first, strict=True)][:5] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert again[4].read_bytes() == whole
+    assert sorted(first[0].parent.glob("car*")) == sorted(again)  # nothing is left of the old ones
+    # Other settings have files of their own.
+    for change in ("input.width=40", "data.foreground=#ffffff"):
+        other = prepared.prepare(pairs[:1], tiny.cache, load_recipe("blog", [*TINY, change]))
+        assert other[0].parent != first[0].parent
+
+
+@pytest.mark.parametrize(("method", "within"), [("bilinear", 0), ("area", 0.5 / 255 + 1e-6)])
+def test_prepared_pairs_are_exact_or_a_grey_level_off(method, within, tiny):
+    recipe = load_recipe("blog", [*TINY, f"input.method={method}"])
+    pair = find_pairs(tiny.root, DATA)[0]
+    (file,) = prepared.prepare([pair], tiny.cache, recipe)
+    found = prepared.read_prepared(file, recipe)
+    np.testing.assert_array_equal(found, prepared.load_pair(pair, recipe))
+    exact = resize(read_photograph(pair.image, recipe.input)[0], recipe.input)
+    scale = 255 if found.dtype == np.uint8 else 1
+    assert np.abs(found[..., :3] / np.float32(scale) - exact).max() <= within
+
+
+def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
+    pair = find_pairs(tiny.root, DATA)[0]
+    loaded = prepared.load_pair(pair, load_recipe("blog"))
+    image, mask = loaded[..., :3], loaded[..., 3:]
+    # The article's own calls, in its order.
+    read = tf.io.read_file
+    want = tf.image.decode_jpeg(read(str(pair.image)))
+    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+    np.testing.assert_array_equal(image, want)
+    want = tf.image.decode_gif(read(str(pair.mask)))[0][:, :, :1]
+    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+    np.testing.assert_array_equal(mask, want)
+    assert loaded.dtype == np.float32
+
+
+def test_all_pairs_that_cannot_be_used_are_named_at_once(tiny):
+    good = tiny.image("car0_01.jpg").read_bytes()
+    tiny.image("car0_01.jpg").write_bytes(good[: len(good) // 2])
+    tiny.image("car0_02.jpg").write_bytes(b"not an image")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(tiny.image("car0_03.jpg")).save(tiny.image("car0_03.jpg"), exif=turned)
+    mask = Image.open(tiny.mask("car1_02.jpg"))
+    mask.resize((75, 50)).save(tiny.mask("car1_02.jpg"))
+    shades = Image.fromarray(np.arange(15_000, dtype=np.uint8).reshape(100, 150))
+    shades.save(tiny.mask("car1_03.jpg"))
+    mask.save(tiny.mask("car1_04.jpg"), save_all=True, append_images=[Image.new("P", mask.size, 1)])
+    tiny.mask("car2_01.jpg").write_bytes(tiny.mask("car2_01.jpg").read_bytes()[:60])
+    with pytest.raises(CarvanaError) as error:
+        prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, SMALL)
+    for says in (
+        "7 of 20 pairs cannot be used:",
+        r"car0_01\.jpg: is not a readable photograph \(cut short or broken\); replace",
+        r"car0_02\.jpg: is not a readable photograph",
+        r"car0_03_mask\.gif: is 150x100, its photograph 100x150 when upright \(its EXIF orient",
+        r"car1_02_mask\.gif: is 75x50, its photograph 150x100; make a mask of",
+        r"car1_03_mask\.gif: has [\d,]+ pixels of 254 more colours than the two of a mask",
+        r"car1_04_mask\.gif: has 2 frames; a mask has one",
+        r"car2_01_mask\.gif: is not a readable mask",
+    ):
+        assert re.search(says, str(error.value)), str(error.value)
+
+
+def test_masks_of_one_class_alone_are_counted(tiny, capsys):
+    for name, colour in (("car0_01.jpg", 0), ("car0_02.jpg", 255), ("car0_03.jpg", 255)):
+        Image.new("L", (150, 100), colour).save(tiny.mask(name))
+    prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, SMALL)
+    told = capsys.readouterr().err.splitlines()
+    assert f"1 mask with nothing but background (first: {tiny.mask('car0_01.jpg')})" in told
+    assert f"2 masks with nothing but car (first: {tiny.mask('car0_02.jpg')})" in told
+
+
+def test_shares_of_classes_keep_edges_in_place(tiny):
+    own = ["data.classes={background=0, left=1, right=2}", "data.ignore=9", "input.method=area"]
+    recipe = load_recipe("blog", [*TINY, *own, "input.height=8", "input.width=12"])
+    labels = np.ones((100, 150), np.uint8)
+    labels[:, 70:] = 2  # 5.6 of 12 pixels
+    labels[:25] = 9
+    Image.fromarray(labels).save(tiny.mask("car0_01.jpg").with_suffix(".png"))
+    tiny.mask("car0_01.jpg").unlink()
+    pair = find_pairs(tiny.root, DATA)[0]
+    mask = prepared.load_pair(pair, recipe)[..., 3:] / 255
+    assert mask.shape == (8, 12, 3)
+    assert mask[:2].max() == 0  # ignored pixels are of no class
+    np.testing.assert_allclose(mask[2:].sum(-1), 1, atol=1.1 / 255)
+    np.testing.assert_allclose(mask[2:, :, 1].sum(1), 5.6, atol=1e-2)
+    assert mask[..., 0].max() == 0
+
+
+def test_names_at_the_limit_of_the_file_system(tiny):
+    stem = "車" * 80 + "abcdef"
+    tiny.image("car0_01.jpg").rename(tiny.train / f"{stem}.jpg")
+    tiny.mask("car0_01.jpg").rename(tiny.train_masks / f"{stem}_m.gif")
+    recipe = load_recipe("blog", [*TINY, "data.mask_names={name}_m"])
+    for path in tiny.train_masks.glob("*_mask.gif"):
+        path.rename(path.with_name(path.name.replace("_mask", "_m")))
+    files = prepared.prepare(find_pairs(tiny.root, recipe.data), tiny.cache, recipe)
+    assert len(set(files)) == 20
+    assert all(file.is_file() for file in files)
+
+
+def test_a_cache_that_cannot_be_written_is_told(tiny):
+    tiny.cache.write_text("in the way")
+    with pytest.raises(CarvanaError, match=r"^[^ ]*cache/[^ ]*: cannot be written .*--cache"):
+        prepared.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
+    pairs = find_pairs(tiny.root, DATA)
+    write, made = Path.write_bytes, itertools.count()
+
+    def write_until_full(file, data):
+        if next(made) >= 5:
+            write(file, bytes(data)[:100])
+            raise OSError(fault, os.strerror(fault))
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_until_full)
+        with pytest.raises(CarvanaError) as told:
+            prepared.prepare(pairs, tiny.cache, SMALL)
+    assert f"({os.strerror(fault)}); name a cache folder elsewhere" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert not list(tiny.cache.glob("*/.car*"))
+    kept = {file: file.stat().st_mtime_ns for file in tiny.cache.glob("*/car*")}
+    assert len(kept) == 5
+    files = prepared.prepare(pairs, tiny.cache, SMALL)
+    assert {file: file.stat().st_mtime_ns for file in files if file in kept} == kept
+
+    def read_only(folder):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(prepared, "in_turn", read_only)
+    assert prepared.prepare(pairs, tiny.cache, SMALL) == files  # a whole cache is only read
+
+
+def test_a_cache_of_another_version_is_left_alone(tiny, monkeypatch):
+    (mine,) = prepared.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
+    monkeypatch.setattr(tf, "__version__", "2.0.0")
+    (other,) = prepared.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
+    assert mine.parent != other.parent
+    assert mine.read_bytes() == other.read_bytes()
+
+
+def test_two_data_folders_share_a_cache(tiny, tmp_path):
+    other = write_competition(tmp_path / "other")
+    Image.new("RGB", (150, 100)).save(other.image("car0_01.jpg"))
+    mine = prepared.prepare(find_pairs(tiny.root, DATA), tmp_path / "cache", SMALL)
+    theirs = prepared.prepare(find_pairs(other.root, DATA), tmp_path / "cache", SMALL)
+    assert not set(mine) & set(theirs)
+    assert all(file.exists() for file in mine + theirs)
+
+
+def test_shares_of_a_pixel_add_up_to_one_in_enlarged_pictures(tmp_path):
+    recipe = load_recipe("own", ["data.classes={background=0, a=1, b=2}"])
+    labels = np.random.default_rng(1).integers(0, 3, (24, 32), np.uint8)
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    Image.new("RGB", (32, 24)).save(tmp_path / "p.png")
+    pair = Pair("p.png", tmp_path / "p.png", tmp_path / "m.png")
+    masks = prepared.load_pair(pair, recipe)[..., 3:] / 255
+    np.testing.assert_allclose(masks.sum(axis=-1), 1, atol=0.01)
