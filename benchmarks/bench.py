@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from carvana.prediction.shards import write_submission
 from PIL import Image
 
 from carvana.competition import rle
@@ -30,13 +31,11 @@ from carvana.competition.facts import HEIGHT, TEST_IMAGES, WIDTH, Paths
 from carvana.competition.score import score
 from carvana.competition.submission import HEADER, read_rows, validate
 from carvana.data.batches import training_dataset
-from carvana.data.prepared import prepare
 from carvana.data.pairs import Pair, find_pairs
-from carvana.networks.build import build_network
-from carvana.networks.build import choose_precision
+from carvana.data.prepared import prepare
+from carvana.networks.build import build_network, choose_precision
 from carvana.networks.unet import unet
 from carvana.prediction.model import Model
-from carvana.prediction.shards import write_submission
 from carvana.recipe import Recipe, load_recipe
 from carvana.runs.trained import Run
 from carvana.training.optimizers import compile_network

@@ -22,12 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, Paths
 from carvana.competition.submission import read_rows
-from carvana.data.pairs import spread
 from carvana.data.folders import list_images
-from carvana.networks.build import precision_of
-from carvana.prediction.evaluate import count_overlap, mean_dice
+from carvana.data.pairs import spread
 from carvana.export.check import Check, read_whole, table, write_model
 from carvana.export.formats import FORMATS
+from carvana.networks.build import precision_of
+from carvana.prediction.evaluate import count_overlap, mean_dice
 from carvana.prediction.model import Model
 from carvana.runs.trained import Run
 

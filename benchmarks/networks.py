@@ -20,8 +20,7 @@ from tensorflow.python.profiler.model_analyzer import profile
 from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
 
 from carvana.backend import keras_settings
-from carvana.networks.build import build_network
-from carvana.networks.build import choose_precision
+from carvana.networks.build import build_network, choose_precision
 from carvana.recipe import load_recipe
 
 ROUNDS = 9

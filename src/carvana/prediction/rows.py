@@ -116,6 +116,7 @@ def make_rows(
 
     with (job.folder / f"{uuid.uuid4().hex[:12]}.csv").open("x", encoding="utf-8") as file:
         file.write(f"{_FIRST}{job.key}\n")
+        file.flush()
         for made in model.map(photographs(), row, job.workers, keep_going=True):
             if isinstance(made, Row):
                 file.write(to_line(made))
@@ -330,7 +331,7 @@ def _clear(folder: Path) -> None:
     """Delete the rows in a folder, and the folder if nothing else is in it."""
     for file in folder.glob("*.csv"):
         with file.open("rb") as lines:
-            ours = next(lines, b"").startswith(_FIRST.encode())
+            ours = _FIRST.encode().startswith(lines.read(len(_FIRST)))  # may be cut short
         if ours:
             file.unlink()
     (folder / ABOUT).unlink(missing_ok=True)
