@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 import carvana
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src" / "carvana"
+SOURCE = ROOT / "src"
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = SETTINGS["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -52,14 +52,16 @@ def test_every_import_is_declared(module):
         elif isinstance(node, ast.ImportFrom):
             names = [node.module]
         for name in (name.partition(".")[0] for name in names):
-            if name not in sys.stdlib_module_names and name != "carvana":
+            if name not in sys.stdlib_module_names and not name.startswith("carvana"):
                 assert canonicalize_name(PACKAGES.get(name, name)) in declared, name
 
 
 def test_the_wheel_holds_every_file_of_the_package():
     globs = SETTINGS["tool"]["setuptools"]["package-data"]["carvana"]
-    packed = {path for pattern in globs for path in SOURCE.glob(pattern)}
-    files = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".py"}
+    packed = {path for pattern in globs for path in (SOURCE / "carvana").glob(pattern)}
+    packages = [SOURCE / "carvana", SOURCE / "carvana_sandbox"]
+    files = {path for folder in packages for path in folder.rglob("*") if path.is_file()}
+    files = {path for path in files if path.suffix != ".py"}
     assert packed == {path for path in files if "__pycache__" not in path.parts}
 
 

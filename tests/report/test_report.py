@@ -32,13 +32,13 @@ def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):
     paths, folder = trained
     run = shutil.copytree(folder, tmp_path / "a & <b>")
     predicted = []
-    once = Model.predict
+    once = Model._load
 
-    def counted(self, photographs, *rest):
-        predicted.extend(photographs)
-        return once(self, photographs, *rest)
+    def counted(self, photograph, *rest):
+        predicted.append(photograph)
+        return once(self, photograph, *rest)
 
-    monkeypatch.setattr(Model, "predict", counted)
+    monkeypatch.setattr(Model, "_load", counted)
     assert main(["report", "--run", str(run), "--data", str(paths.root)]) == 0
     assert len(predicted) == len(set(predicted)) == 4  # each validation photograph once
     page = (run / "report.html").read_text()
@@ -65,7 +65,7 @@ def test_a_report_without_the_data_says_so(trained, tmp_path):
 
 def test_what_cannot_be_reported_on_is_named(trained, tmp_path):
     paths, folder = trained
-    with pytest.raises(CarvanaError, match="no finished training; run `carvana train` first"):
+    with pytest.raises(CarvanaError, match="training is not finished; run `carvana train`"):
         write_report(tmp_path, paths)
     run = shutil.copytree(folder, tmp_path / "run")
     (run / "history.csv").write_text("epoch,steps\n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carvana.prediction.evaluate import read_metrics
+from carvana.runs.folder import read_metrics
 from carvana.report.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api")
