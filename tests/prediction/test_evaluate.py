@@ -7,7 +7,7 @@ from PIL import Image
 from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError
 from carvana.prediction import evaluate
-from carvana.prediction.evaluate import score_folders, score_validation
+from carvana.prediction.evaluate import score_folders, score_runs
 from conftest import DATA
 
 
@@ -15,7 +15,7 @@ def test_validation_split_is_scored_at_full_resolution(trained, tmp_path):
     paths, folder = trained
     run = shutil.copytree(folder, tmp_path / "run")
     before = json.loads((run / "metrics.json").read_text())
-    result = score_validation(run, paths)
+    result = score_runs([run], paths)
     assert result.count == 4
     assert 0.6 < result.mean <= 1
     assert len(result.worst) == 4
@@ -27,15 +27,15 @@ def test_validation_split_is_scored_at_full_resolution(trained, tmp_path):
 
 def test_only_the_worst_are_returned(trained, tmp_path):
     run = shutil.copytree(trained[1], tmp_path / "run")
-    whole = score_validation(run, trained[0])
-    assert score_validation(run, trained[0], worst=2).worst == whole.worst[:2]
+    whole = score_runs([run], trained[0])
+    assert score_runs([run], trained[0], worst=2).worst == whole.worst[:2]
 
 
 def test_a_run_whose_training_is_not_finished_is_not_scored(trained, tmp_path):
     run = shutil.copytree(trained[1], tmp_path / "run")
     (run / "metrics.json").unlink()
     with pytest.raises(CarvanaError, match="metrics.json: cannot be read, or training is not"):
-        score_validation(run, trained[0])
+        score_runs([run], trained[0])
     assert not (run / "metrics.json").exists()
 
 
@@ -46,7 +46,7 @@ def test_a_score_that_cannot_be_recorded_is_still_returned(trained, monkeypatch,
         raise CarvanaError(f"{path}: cannot be written (Read-only file system)")
 
     monkeypatch.setattr(evaluate, "write_text", read_only)
-    result = evaluate.score_validation(folder, paths)
+    result = evaluate.score_runs([folder], paths)
     assert result.count == 4
     assert "(the score was not recorded)" in capsys.readouterr().err
 
@@ -58,7 +58,7 @@ def test_a_mask_replaced_by_one_of_another_size_is_named(trained, tmp_path):
     for mask in Paths(paths).train_masks.iterdir():
         Image.new("1", (30, 20)).save(mask, "GIF")
     with pytest.raises(CarvanaError, match=r"is 30x20, its photograph 150x100"):
-        score_validation(run, Paths(paths))
+        score_runs([run], Paths(paths))
 
 
 def test_folders_of_masks_are_compared_by_name(tmp_path, capsys):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carvana.runs.folder import read_metrics
 from carvana.report.report import write_report
+from carvana.runs.folder import read_metrics
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

@@ -3,6 +3,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -52,10 +53,9 @@ def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
     assert main(["score", *data, "--run", *folds]) == 0
     said = capsys.readouterr().out
     assert "over 20 images" in said
-    assert "no image is held out by two of the runs" in said
     metrics = [json.loads((folder / f"fold-{n}" / "metrics.json").read_text()) for n in (1, 2)]
     for fold, values in zip(folds, metrics, strict=True):
-        assert f"{fold} {values['full_resolution_dice']:.6f} over" in said
+        assert f"{fold} {values['full_resolution_dice']:.6f} alone" in said
 
     again = [
         "train",
@@ -73,9 +73,9 @@ def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
     assert main(["score", *data, "--json", "--run", *both]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["count"] == 20
-    assert sum(member["count"] for member in result["members"].values()) == 40
-    a, b = result["members"][both[0]], result["members"][both[2]]
-    assert a["gain"] + b["dice"] == pytest.approx(b["gain"] + a["dice"])  # of the same mean
+    for run, mean in result["members"].items():
+        metrics = json.loads((Path(run) / "metrics.json").read_text())
+        assert metrics["full_resolution_dice"] == mean
 
     out = tmp_path / "s.csv"
     assert main(["predict", "--images", str(tiny.test), "--out", str(out), "--run", *folds]) == 0

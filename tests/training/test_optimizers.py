@@ -86,13 +86,3 @@ def test_it_is_saved_and_loaded_with_the_model(tmp_path):
         one.fit(x, y, verbose=0, shuffle=False)
     for got, want in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
-
-
-def test_it_is_made_from_what_was_saved_when_it_was_a_subclass_of_keras_own():
-    former = {
-        **{"adam_beta_1": 0.9, "adam_beta_2": 0.999, "adam_weight_decay": None},
-        **{"exclude_embeddings": False, "exclude_layers": [], "momentum": 0.95, "muon_a": 3.4445},
-        **{"muon_b": -4.775, "muon_c": 2.0315, "nesterov": True, "ns_steps": 5, "rms_rate": 0.2},
-    }
-    config = ConvolutionMuon(0.02, weight_decay=0.01, epsilon=1e-8).get_config()
-    assert ConvolutionMuon.from_config({**config, **former}).get_config() == config

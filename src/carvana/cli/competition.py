@@ -73,13 +73,9 @@ def score(options) -> None:
 def _score_runs(options):
     if not options.debug:
         import_quietly()
-    from carvana.prediction.ensemble import score_together
-    from carvana.prediction.evaluate import score_validation
+    from carvana.prediction.evaluate import score_runs
 
-    paths = Paths(options.data)
-    if len(options.run) == 1:
-        return score_validation(options.run[0], paths)
-    return score_together(options.run, paths)
+    return score_runs(options.run, Paths(options.data))
 
 
 def _score_files(options):
@@ -107,10 +103,8 @@ def _print_score(result) -> None:
         print(f"  {part} {mean:.6f}")
     for name in result.absent:
         print(f"  {name}: in no mask, true or predicted; left out of the mean")
-    for run, member in result.members.items():
-        print(f"  {run} {member.dice:.6f} over {member.count} images{_gain(member.gain)}")
-    if result.members and not any(member.gain for member in result.members.values()):
-        print("  no image is held out by two of the runs, so they do not tell which of them help")
+    for run, mean in result.members.items():
+        print(f"  {run} {mean:.6f} alone")
     if result.note:
         print(result.note)
     if 1 < len(result.views) <= 16:
@@ -118,12 +112,6 @@ def _print_score(result) -> None:
     print("worst:")
     for dice, name in result.worst:
         print(f"  {dice:.6f} {name}")
-
-
-def _gain(gain: float | None) -> str:
-    if gain is None:
-        return ""
-    return f"; the mean is {abs(gain):.6f} {'better' if gain > 0 else 'worse'} with it"
 
 
 def submit(options) -> None:

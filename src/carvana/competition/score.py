@@ -29,15 +29,6 @@ LOOKED_AT = 50  # of the first masks, to tell a file whose masks all have one mi
 
 
 @dataclass
-class Member:
-    """A run that was scored together with others."""
-
-    dice: float  # its own, over what it held out
-    count: int
-    gain: float | None  # the mean's Dice with it minus that without it; None where it is alone
-
-
-@dataclass
 class Score:
     """Mean Dice over images, and of each part of the board where the truth names them."""
 
@@ -48,7 +39,7 @@ class Score:
     views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
     classes: dict[str, float] = field(default_factory=dict)  # of several classes, each one's
     absent: list[str] = field(default_factory=list)  # classes in no mask, true or predicted
-    members: dict[str, Member] = field(default_factory=dict)  # of several runs, each one's
+    members: dict[str, float] = field(default_factory=dict)  # of several runs, each one's mean
     note: str = ""  # what looks like a mistake
 
 

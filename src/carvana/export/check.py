@@ -21,7 +21,7 @@ from carvana.export.example import example
 from carvana.export.formats import FORMATS, Engine, check_installed
 from carvana.files import replacing_folder
 from carvana.prediction.evaluate import count_overlap, mean_dice
-from carvana.prediction.model import Model, Prediction
+from carvana.prediction.model import Model
 from carvana.progress import progress
 from carvana.runs.folder import SPLIT, read_metrics
 from carvana.runs.trained import Run, RunInfo, Source
@@ -115,9 +115,8 @@ class Check:
         """Add a row: an engine that has opened the model in a folder."""
 
         def mask(photograph: np.ndarray) -> np.ndarray:
-            size, threshold = photograph.shape[:2], self.model.threshold
             by_scale = [engine(photograph[None])[0]]
-            return Prediction(by_scale, size, threshold, self.model.background).mask()
+            return self.model.prediction(by_scale, photograph.shape[:2]).mask()
 
         size = sum(file.stat().st_size for file in _files(folder)) / 1e6
         return self._measure(name, mask, size)

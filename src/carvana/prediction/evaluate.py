@@ -14,7 +14,7 @@ from carvana.competition.score import Score, mean_by_view
 from carvana.data.folders import MASKS, list_files
 from carvana.data.masks import IGNORED, read_mask
 from carvana.data.pairs import Pair, find_pairs, read_split, size_fault
-from carvana.errors import CarvanaError, plural
+from carvana.errors import CarvanaError, UsageError, plural
 from carvana.files import write_text
 from carvana.prediction.model import Model, Prediction, load
 from carvana.progress import progress
@@ -24,30 +24,73 @@ from carvana.runs.folder import METRICS, SPLIT, require_metrics
 _Out = TypeVar("_Out")
 
 
-def score_validation(folder: Path, paths: Paths, worst: int = 10) -> Score:
-    """Predict a run's validation photographs and score them at the size they were taken.
+def score_runs(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
+    """Score runs on the photographs that they hold out, at the size these were taken.
 
-    The mean goes into the run's `metrics.json` as `full_resolution_dice`.
+    A photograph that several runs hold out is predicted by their mean: over the folds of a recipe
+    this is the out-of-fold Dice. Each run's own mean goes into its `metrics.json` as
+    `full_resolution_dice`.
 
     Args:
-        folder: the run, its training finished.
+        folders: the runs, their training finished.
         paths: the data folder.
         worst: how many of the worst photographs to return.
 
     Raises:
-        CarvanaError: the run or its data are absent or broken, or training is not finished.
+        UsageError: the runs' masks are of different kinds.
+        CarvanaError: a run or its data are absent or broken, or training is not finished.
     """
-    model = load(folder)
-    require_metrics(folder)
-    settings = model.recipe.data
+    for folder in folders:
+        require_metrics(folder)
+    models = [load(folder) for folder in folders]
+    settings = models[0].recipe.data
+    holders: dict[Pair, tuple[int, ...]] = {}
+    for number, (folder, model) in enumerate(zip(folders, models, strict=True)):
+        data = model.recipe.data
+        if data.other_classes(settings) or data.masks != settings.masks:
+            raise UsageError(f"{folder}: has other classes or masks than {folders[0]}")
+        for pair in validation_pairs(folder, paths, data):
+            holders[pair] = (*holders.get(pair, ()), number)
+    scored, own = [], [[] for _ in folders]
+    for members in sorted(set(holders.values())):
+        pairs = [pair for pair, some in holders.items() if some == members]
+        for together, *each in _score_mean([models[member] for member in members], pairs):
+            scored.append(together)
+            for member, alone in zip(members, each or [together], strict=True):
+                own[member].append(alone)
+    result = summarise(scored, settings, worst)
+    means = [summarise(some, settings).mean for some in own]
+    for folder, mean in zip(folders, means, strict=True):
+        record_score(folder, mean)
+    if len(folders) > 1:
+        result.members = dict(zip(map(str, folders), means, strict=True))
+    return result
+
+
+def _score_mean(
+    models: Sequence[Model], pairs: list[Pair]
+) -> Iterator[list[tuple[np.ndarray, str]]]:
+    """Yield each photograph's overlap by the mean of models; of several, each one's own too."""
+    settings = models[0].recipe.data
 
     def compare(pair: Pair, found: Prediction, truth: np.ndarray) -> tuple[np.ndarray, str]:
         return count_overlap(found.decide()[0], truth, settings), pair.name
 
-    pairs = validation_pairs(folder, paths, settings)
-    result = summarise(predict_pairs(model, pairs, compare), settings, worst)
-    record_score(folder, result.mean)
-    return result
+    if len(models) == 1:
+        for overlap in predict_pairs(models[0], pairs, compare):
+            yield [overlap]
+        return
+    streams = [
+        predict_pairs(model, pairs, lambda _, found, truth: (found.probability(), truth))
+        for model in models
+    ]
+    for pair, *results in zip(pairs, *streams, strict=True):
+        truth = results[0][1]
+        some = [probability.reshape(*truth.shape, -1) for probability, _ in results]
+        yield [
+            compare(pair, models[0].prediction([each], truth.shape), truth)
+            for each in (np.mean(some, axis=0), *some)
+        ]
 
 
 def validation_pairs(folder: Path, paths: Paths, settings: Data) -> list[Pair]:

@@ -257,8 +257,11 @@ class Model:
                     yield item
                 else:
                     photograph, size, _ = item
-                    by_scale = next(found)
-                    yield photograph, Prediction(by_scale, size, self.threshold, self.background)
+                    yield photograph, self.prediction(next(found), size)
+
+    def prediction(self, by_scale: Sequence[np.ndarray], size: tuple[int, int]) -> Prediction:
+        """Return what probabilities say by this model's threshold and background."""
+        return Prediction(by_scale, size, self.threshold, self.background)
 
     def _load(
         self, photograph: Photograph, turns: Turns

@@ -1,4 +1,4 @@
-"""What a training keeps in its run folder: history, metrics, models; and how it resumes."""
+"""What a training keeps in its run folder: history, plot, metrics, models; how it resumes."""
 
 import json
 import shutil
@@ -21,6 +21,7 @@ from carvana.runs.folder import (
     HISTORY,
     METRICS,
     MODEL,
+    PLOT,
     RECIPE,
     SPLIT,
     check_folder,
@@ -270,6 +271,25 @@ def write_metrics(
         metrics["val_dice_by_class"] = {n: dice for n, dice in by_class.items() if dice == dice}
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def draw_history(run: Path) -> None:
+    """Save a plot of a run's dice, accuracy and loss by training step, `history.png`.
+
+    Raises:
+        CarvanaError: the history cannot be read or the picture not be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows = read_history(run)
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), ("dice", "accuracy", "loss"), strict=True):
+        axes.plot(rows["steps"], rows[name], ".--", label="training")
+        axes.plot(rows["steps"], rows[f"val_{name}"], "o-", label="validation")
+        axes.set(xlabel="step", title=name)
+        axes.legend()
+    with replacing(run / PLOT) as temporary:
+        figure.savefig(temporary)
 
 
 def _dice_of_stage(history: pd.DataFrame, training: Training, epoch: int) -> list[float]:

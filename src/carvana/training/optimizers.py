@@ -73,17 +73,6 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
             "adam_lr_ratio": self.adam_lr_ratio,
         }
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Make it again, also from what was saved while it was a subclass of Keras's Muon."""
-        constants = (
-            *("adam_beta_1", "adam_beta_2", "adam_weight_decay", "exclude_embeddings"),
-            *("exclude_layers", "momentum", "muon_a", "muon_b", "muon_c", "nesterov"),
-            *("ns_steps", "rms_rate"),
-        )
-        kept = {key: value for key, value in config.items() if key not in constants}
-        return super().from_config(kept, custom_objects)
-
     def _is_adams(self, variable) -> bool:
         return len(variable.shape) != 4 or is_head(variable)
 

@@ -32,6 +32,7 @@ from carvana.runs.weights import trained_on
 from carvana.training.checkpoint import (
     Checkpoint,
     check_run,
+    draw_history,
     keep_best,
     load_checkpoint,
     read_completed,
@@ -39,7 +40,6 @@ from carvana.training.checkpoint import (
     write_metrics,
 )
 from carvana.training.optimizers import compile_network, compile_with, exact_products
-from carvana.training.pictures import MaskImages, draw_history
 
 
 def train(
@@ -235,7 +235,6 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
             keras.callbacks.TensorBoard(job.run / "logs", profile_batch=0),
             keras.callbacks.TerminateOnNaN(),
             job.checkpoint,
-            MaskImages(job.run / "logs" / "masks", job.validation_files, job.recipe, shrink),
         ],
         shuffle=False,  # the batches are shuffled already
         verbose=1 if on_terminal(sys.stdout) else 2,  # a bar on a terminal, else a line an epoch
