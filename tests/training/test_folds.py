@@ -4,7 +4,6 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tensorflow.errors import ResourceExhaustedError
@@ -146,35 +145,11 @@ def test_a_fold_that_fails_does_not_end_the_others(error, says, tmp_path, monkey
 
 
 def test_a_worker_returns_why_a_fold_failed(tmp_path, monkeypatch):
-    cluster = pytest.importorskip("carvana.cluster.dask.folds")
+    pytest.importorskip("distributed")
+    from carvana.cluster import folds as cluster
+
     monkeypatch.setattr("carvana.training.train.train", fail_in_fold(1, MemoryError()))
     monkeypatch.setattr(cluster, "prepare_worker", lambda: None)
     said = cluster.train_here(load_recipe("blog"), tmp_path, tmp_path / "fold-1", None, (1, 2))
     assert said.startswith("out of memory")
     assert "MemoryError" in (tmp_path / "fold-1.log").read_text()
-
-
-def test_a_cluster_without_workers_is_told_of_once(monkeypatch, capsys):
-    """While folds are waited for, their histories are looked at every two seconds."""
-    cluster = pytest.importorskip("carvana.cluster.dask")
-    looks = iter([TimeoutError] * 5)
-
-    def wait(futures, timeout, return_when):
-        if look := next(looks, None):
-            raise look
-        return SimpleNamespace(done=futures, not_done=set()).__dict__.values()
-
-    client = SimpleNamespace(
-        scheduler=SimpleNamespace(address="tcp://here"),
-        scheduler_info=lambda: {"workers": {}},
-        submit=lambda *_, **__: Future(),
-    )
-    monkeypatch.setattr(cluster.distributed, "wait", wait)
-
-    class Future:
-        def result(self):
-            return 7
-
-    found = list(cluster.run_tasks(client, print, [("a task",)], look=0.01))
-    assert found == [*[None] * 5, (("a task",), 7)]
-    assert capsys.readouterr().err.count("has no workers left; waiting for one") == 1

@@ -26,7 +26,6 @@ except ImportError as error:
     ) from error
 
 CONNECT_SECONDS = 10
-LOOK_SECONDS = 30  # between looks at whether there are workers at all
 MOST_WORKERS = 64  # of one machine
 # For tasks of minutes that hold the GIL and may run twice.
 SETTINGS = {
@@ -186,12 +185,8 @@ def check_workers(client: distributed.Client, check: Callable, *arguments) -> No
 
 
 def run_tasks(
-    client: distributed.Client,
-    function: Callable,
-    tasks: Sequence[tuple],
-    until: float = math.inf,
-    look: float = LOOK_SECONDS,
-) -> Iterator[tuple[tuple, object] | None]:
+    client: distributed.Client, function: Callable, tasks: Sequence[tuple], until: float = math.inf
+) -> Iterator[tuple[tuple, object]]:
     """Call a function on workers with each tuple of arguments.
 
     Args:
@@ -199,7 +194,6 @@ def run_tasks(
         function: imported there by its name; it may be called twice for a task.
         tasks: its arguments.
         until: when to stop waiting, by `time.monotonic`.
-        look: seconds without a result after which None is yielded.
 
     Yields:
         A task and its result, or the exception where its workers died; in the order they end.
@@ -207,29 +201,16 @@ def run_tasks(
     Raises:
         CarvanaError: the connection to the scheduler is lost; and what a task raises.
     """
-    address, told, token = client.scheduler.address, False, uuid.uuid4().hex[:12]
+    token = uuid.uuid4().hex[:12]
     futures = {
         client.submit(function, *task, key=(f"carvana-{token}", number), pure=False): task
         for number, task in enumerate(tasks)
     }
-    waiting = set(futures)
-    while waiting and (left := until - time.monotonic()) > 0:
-        try:
-            done, waiting = distributed.wait(
-                waiting, timeout=min(left, look), return_when="FIRST_COMPLETED"
-            )
-            for future in done:
-                yield futures.pop(future), _result(future)
-        except TimeoutError:
-            if not told and not client.scheduler_info()["workers"]:
-                print(f"{address}: has no workers left; waiting for one", file=sys.stderr)
-                told = True
-            yield None
-        except (CancelledError, distributed.comm.CommClosedError) as error:
-            raise CarvanaError(
-                f"{address}: the connection to the scheduler is lost; start it and its workers, "
-                "then run the same command again: what was made is kept"
-            ) from error
+    left = None if math.isinf(until) else max(until - time.monotonic(), 0)
+    ended = distributed.as_completed(futures, raise_errors=False, timeout=left)
+    with contextlib.suppress(TimeoutError):
+        for future in ended:
+            yield futures.pop(future), _result(future)
 
 
 def _result(future: distributed.Future) -> object:
@@ -237,6 +218,11 @@ def _result(future: distributed.Future) -> object:
         return future.result()
     except distributed.scheduler.KilledWorker as error:
         return error
+    except (CancelledError, distributed.comm.CommClosedError) as error:
+        raise CarvanaError(
+            "the connection to the scheduler is lost; start it and its workers, then run the same "
+            "command again: what was made is kept"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

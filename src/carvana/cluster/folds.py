@@ -2,7 +2,6 @@
 
 import contextlib
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from distributed import Client
@@ -13,10 +12,7 @@ from carvana.errors import CarvanaError, list_faults
 from carvana.files import check_writable
 from carvana.progress import progress
 from carvana.recipe import Recipe
-from carvana.runs.folder import HISTORY
 from carvana.training.folds import brief_of, runs_of
-
-LOOK_SECONDS = 2  # between looks at the histories
 
 
 def train_folds_on(
@@ -30,7 +26,7 @@ def train_folds_on(
 ) -> list[tuple[Path, dict]]:
     """Train a recipe's folds on a cluster's workers, or resume them; see `train_folds`.
 
-    What a training prints goes to `fold-1.log` and so on in the folder.
+    What each training prints goes to `fold-1.log` and so on in the folder.
 
     Args:
         client: of the cluster.
@@ -49,36 +45,15 @@ def train_folds_on(
     wait_for_workers(client, where)
     names = list_images(data / recipe.data.images)
     check_workers(client, check_here, data / recipe.data.images, len(names), folder)
-    runs = dict(runs_of(folder, folds))
+    tasks = [(recipe, data, run, cache, fold) for run, fold in runs_of(folder, folds)]
+    ended = progress(run_tasks(client, train_here, tasks), "training", folds, unit="fold")
     results: dict[Path, dict | str] = {}
-    tasks = [(recipe, data, run, cache, fold) for run, fold in runs.items()]
-    epochs = _wait(run_tasks(client, train_here, tasks, look=LOOK_SECONDS), list(runs), results)
-    done = sum(map(_epochs_of, runs))
-    for _ in progress(epochs, "training", folds * recipe.training.epochs, done, "epoch"):
-        pass
-    faults = [f"{run}: {result}" for run, result in results.items() if isinstance(result, str)]
+    for (_, _, run, *_), result in ended:
+        results[run] = "its workers died" if isinstance(result, Exception) else result
+    faults = [f"{run}: {result}" for run, result in sorted(results.items()) if type(result) is str]
     if faults:
         raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
-    return [(run, results[run]) for run in runs]
-
-
-def _wait(ended: Iterator, runs: list[Path], results: dict[Path, dict | str]) -> Iterator[None]:
-    """Wait for all folds; yield once for each epoch that one of them completes."""
-    done = {run: _epochs_of(run) for run in runs}
-    for each in ended:
-        if each:
-            (_, _, run, *_), result = each
-            results[run] = "its workers died" if isinstance(result, Exception) else result
-        for run, before in done.items():
-            done[run] = max(_epochs_of(run), before)
-            yield from [None] * (done[run] - before)
-
-
-def _epochs_of(run: Path) -> int:
-    try:
-        return max(len((run / HISTORY).read_bytes().splitlines()) - 1, 0)
-    except OSError:
-        return 0
+    return sorted(results.items())
 
 
 def check_here(images: Path, count: int, folder: Path) -> None:

@@ -47,8 +47,7 @@ def make_on(client: Client, where: str, info: RunInfo) -> Callable:
         check_workers(client, check_here, *needs)
         tasks = [(*needs, info.precision, some) for some in share(names, info)]
         devices: set[str] = set()
-        for done in filter(None, run_tasks(client, make_here, tasks, until)):
-            (*_, some), result = done
+        for (*_, some), result in run_tasks(client, make_here, tasks, until):
             if isinstance(result, Exception):
                 yield CarvanaError(f"{some[0]} to {some[-1]}: their workers died")
                 continue
