@@ -143,7 +143,7 @@ $(OLDEST)/ready: pyproject.toml
 	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable .[dev]
 	@touch $@
 
-bench: $(READY) ## measure speed, as ratios to the plain way (a quiet machine, minutes)
+bench: $(READY) ## measure speed, as ratios to the plain way (an idle machine, minutes)
 	$(BIN)/python benchmarks/bench.py --data $(DATA) $(ARGS)
 
 lint: $(READY) ## check style and format

@@ -4,7 +4,7 @@
 
 "Plain" is a transliteration of how the article, and the common Carvana kits, do the same step;
 each is named where it stands below. The photographs are the data folder's own. Figures are
-medians; a quiet machine is needed, and the ratios are what to quote.
+medians; an idle machine is needed, and the ratios are what to quote.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from carvana.prediction.shards import write_submission
 from PIL import Image
 
 from carvana.competition import rle
@@ -36,6 +35,7 @@ from carvana.data.prepared import prepare
 from carvana.networks.build import build_network, choose_precision
 from carvana.networks.unet import unet
 from carvana.prediction.model import Model
+from carvana.prediction.submission import write_submission
 from carvana.recipe import Recipe, load_recipe
 from carvana.runs.trained import Run
 from carvana.training.optimizers import compile_network

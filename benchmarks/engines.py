@@ -5,12 +5,10 @@
 
 Each row is the whole prediction, from a photograph of full size in memory to its probabilities at
 that size, one photograph at a time on all cores: the median. Dice is the mean, to the masks of the
-kit in float32, and to those in `solution.csv`. What cannot be had is named with its error. int8 is
-calibrated on training photographs.
+kit in float32, and to those in `solution.csv`. What cannot be had is named with its error.
 """
 
 import argparse
-import functools
 import os
 import tempfile
 from pathlib import Path
@@ -23,15 +21,14 @@ from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, Paths
 from carvana.competition.submission import read_rows
 from carvana.data.folders import list_images
-from carvana.data.pairs import spread
-from carvana.export.check import Check, read_whole, table, write_model
+from carvana.data.images import read_photograph
+from carvana.data.pairs import evenly
+from carvana.export.check import Check, table
 from carvana.export.formats import FORMATS
-from carvana.networks.build import precision_of
+from carvana.export.graph import build_graph
 from carvana.prediction.evaluate import count_overlap, mean_dice
 from carvana.prediction.model import Model
 from carvana.runs.trained import Run
-
-CALIBRATION = 16
 
 
 def measure(
@@ -39,11 +36,9 @@ def measure(
     formats: list[str],
     photographs: list[np.ndarray],
     truth: list[np.ndarray],
-    calibration: list,
 ) -> None:
     """Print the table of a run or of weights."""
-    trained = Run.load(source)
-    run = trained.rebuilt("float32")
+    run, fast = Run.load(source), Run.load(source, "auto")
     data = run.recipe.data
     check, scores, faults = Check(run, photographs), [], []
 
@@ -52,21 +47,20 @@ def measure(
         scores.append(np.mean([mean_dice(count_overlap(a, b, data), data) for a, b in pairs]))
 
     score()
-    precision = precision_of(trained.networks[0])
-    if precision != "float32":
-        check.measure_model(f"the kit, TensorFlow {precision}", Model(trained))
+    if fast.precision != run.precision:
+        check.measure_model(f"the kit, TensorFlow {fast.precision}", Model(fast))
         score()
     for name in formats:
-        for way in (None, "int8") if FORMATS[name].quantize else (None,):
-            label = f"{FORMATS[name].engine} {way or 'float32'}"
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    path = write_model(run, Path(folder), name, way, calibration)
-                    check.measure(label, FORMATS[name].open(path), Path(folder))
-                    score()
-                except Exception as error:  # whatever a converter raises is its row's text
-                    reason = " ".join(str(error).split())[:200]
-                    faults.append(f"{label}: {type(error).__name__}: {reason}")
+        label = f"{FORMATS[name].engine} float32"
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = Path(folder, FORMATS[name].file)
+                FORMATS[name].write(build_graph(run), path)
+                check.measure(label, FORMATS[name].open(path), Path(folder))
+                score()
+            except Exception as error:  # whatever a converter raises is its row's text
+                reason = " ".join(str(error).split())[:200]
+                faults.append(f"{label}: {type(error).__name__}: {reason}")
     heading, *lines = table(check.rows)
     print(f"\n{source}, {len(photographs)} photographs\n{heading} {'Dice':>8}")
     for line, dice in zip(lines, scores, strict=True):
@@ -82,15 +76,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="test photographs")
     options = parser.parse_args()
     paths = Paths(options.data)
-    names = spread(list_images(paths.test), options.count)
-    photographs = [read_whole(paths.test / name) for name in names]
+    names = evenly(list_images(paths.test), options.count)
+    photographs = [read_photograph(paths.test / name)[0] for name in names]
     rows = {cells[0]: cells[1] for _, cells in read_rows(paths.root / "solution.csv")}
     truth = [rle.decode(rows[name], HEIGHT, WIDTH) for name in names]
-    training = spread(list_images(paths.train), CALIBRATION)
-    calibration = [functools.partial(read_whole, paths.train / name) for name in training]
     for source in options.weights or ["sharp"]:
         source = Path(source) if Path(source).is_dir() else source
-        measure(source, options.format or list(FORMATS), photographs, truth, calibration)
+        measure(source, options.format or list(FORMATS), photographs, truth)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ carvana.backend._import_keras = lambda: importlib.import_module("keras")  # not 
 
 import carvana.networks.layers
 import carvana.runs.trained
-from carvana.data import augment as draws_of
+from carvana.data.augment import WARP_POINTS, draw
 from carvana.data.batches import training_batch
 from carvana.data.pairs import draw_split, find_pairs
 from carvana.networks.build import build_network
@@ -132,40 +132,18 @@ def between_points(size: int, points: int) -> np.ndarray:
 
 
 def changes(seeds, settings, height: int, width: int) -> dict[str, np.ndarray]:
-    """Draw what `augment` would do to the pairs of a batch."""
-    rows = []
-    for seed in seeds:
-        draws = np.random.default_rng(seed).random(draws_of.DRAWS)
-        signed = -1 + 2 * draws
-        scale = np.exp(signed[draws_of.ZOOM] * np.log1p(settings.zoom))
-        narrower = np.exp(signed[draws_of.STRETCH] / 2 * np.log1p(settings.stretch))
-        angle = signed[draws_of.ROTATE] * np.radians(settings.rotate)
-        cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
-        turned = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([narrower, 1 / narrower])
-        centre = np.array([width - 1, height - 1]) / 2
-        shifted = signed[draws_of.SHIFT] * (width, height) * settings.shift
-        offsets = signed[draws_of.WARP].reshape(*draws_of.WARP_POINTS, 2)
-        saturation, brightness, *tint = draws[draws_of.PAINT]
-        gains = np.exp(settings.repaint * (2 * brightness - 1 + np.array(tint) - 0.5))
-        colours = np.eye(3) * 1.5 * saturation + (1 - 1.5 * saturation) / 3
-        low, high = settings.contrast
-        rows.append(
-            {
-                "flip": settings.flip and draws[draws_of.FLIP] < 0.5,
-                "transform": np.c_[turned, centre - turned @ centre + shifted],
-                "offsets": offsets * settings.warp * (width, height),
-                "repaint": settings.repaint > 0 and draws[draws_of.REPAINTED] < 0.5,
-                "paint": gains[:, None] * colours,
-                "power": np.exp(signed[draws_of.GAMMA] * settings.gamma),
-                "shift": signed[draws_of.BRIGHTNESS] * settings.brightness,
-                "scale": low + (high - low) * draws[draws_of.CONTRAST],
-            }
-        )
-    stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    return {
-        key: value if value.dtype == bool else value.astype(np.float32)
-        for key, value in stacked.items()
+    """Draw what `apply` would do to the pairs of a batch; what is left out changes nothing."""
+    still = {
+        "transform": np.eye(2, 3),
+        "offsets": np.zeros((*WARP_POINTS, 2)),
+        "paint": np.eye(3),
     }
+    rows = [vars(draw(seed, settings, height, width)) for seed in seeds]
+    stacked = {}
+    for key in rows[0]:
+        values = [still[key] if row[key] is None else row[key] for row in rows]
+        stacked[key] = np.stack(values) if key == "flip" else np.float32(values)
+    return stacked
 
 
 def augment(pairs, change, height: int, width: int):
@@ -173,7 +151,7 @@ def augment(pairs, change, height: int, width: int):
     with EXACT:
         x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
         sides = (height, width)
-        curves = [between_points(s, p) for s, p in zip(sides, draws_of.WARP_POINTS, strict=True)]
+        curves = [between_points(s, p) for s, p in zip(sides, WARP_POINTS, strict=True)]
         bent = jnp.einsum("hp,npqa,wq->anhw", curves[0], change["offsets"], curves[1])
         transform = change["transform"][..., None, None]
         to_x, to_y = (
@@ -204,10 +182,11 @@ def augment(pairs, change, height: int, width: int):
     with EXACT:
         painted = jnp.clip(jnp.einsum("nhwc,ndc->nhwd", image, change["paint"]), 0, 1)
     painted = painted * mask + image * (1 - mask)
-    image = jnp.where(by_pair("repaint"), painted, image)
+    unchanged = (change["paint"] == jnp.eye(3)).all((1, 2))[:, None, None, None]
+    image = jnp.where(unchanged, image, painted)
     image = jnp.maximum(image, 1e-6) ** by_pair("power")
     mean = image.mean((1, 2), keepdims=True)
-    image = by_pair("scale") * (image - mean) + mean + by_pair("shift")
+    image = by_pair("contrast") * (image - mean) + mean + by_pair("brightness")
     return jnp.clip(image, 0, 1), mask
 
 
@@ -297,7 +276,7 @@ class Trainer:
     def save(self, path: Path, val_dice: float) -> None:
         for variable, value in zip(self.variables, self.values, strict=True):
             variable.assign(value)
-        Run(self.recipe, (self.network,), (path,), val_dice).save_weights(path)
+        Run(recipe=self.recipe, networks=(self.network,), usual=val_dice).save_weights(path)
 
 
 def groups(batches):

@@ -1,4 +1,4 @@
-"""A tiny competition of drawn shapes and a run trained on it, stand-ins for Kaggle, real data."""
+"""A tiny competition of drawn shapes a run trained on it, a mock server, the real data."""
 
 import contextlib
 import csv
@@ -174,13 +174,24 @@ def paths(tmp_path) -> Paths:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory) -> Path:
-    """The files that stand-ins for Kaggle serve."""
+    """The files that the mock server serves."""
     return write_served(tmp_path_factory.mktemp("served") / "competition")
 
 
+@pytest.fixture(scope="session")
+def kaggle_client(served) -> None:
+    """Import the official client, which reads once where Kaggle is, and asks it something."""
+    with Sandbox(served) as kaggle, pytest.MonkeyPatch.context() as patch:
+        for name, value in kaggle.environment().items():
+            patch.setenv(name, value)
+        from kaggle.api.kaggle_api_extended import KaggleApi
+
+        assert "--local" in KaggleApi.args, "another test imported kaggle for the real Kaggle"
+
+
 @pytest.fixture
-def sandbox(served, monkeypatch):
-    """Start stand-ins; the official client of this process talks to the last one."""
+def sandbox(served, monkeypatch, kaggle_client):
+    """Start mock servers; the official client of this process talks to the last one."""
     monkeypatch.setattr(client, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(submit, "POLL_SECONDS", 0.05)
     with contextlib.ExitStack() as stack:
@@ -192,11 +203,6 @@ def sandbox(served, monkeypatch):
             )
             for name, value in started.environment().items():
                 monkeypatch.setenv(name, value)
-            # The package reads where Kaggle is once, when it is first imported.
-            from kaggle.api.kaggle_api_extended import KaggleApi
-
-            assert "--local" in KaggleApi.args, "another test imported kaggle for the real Kaggle"
-            started.log.clear()
             return started
 
         yield start

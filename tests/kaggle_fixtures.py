@@ -1,4 +1,4 @@
-"""A small competition in the layout Kaggle serves, and commands that talk to a stand-in for it."""
+"""A small competition in the layout Kaggle serves, and commands that ask a mock server."""
 
 import contextlib
 import csv

@@ -132,7 +132,7 @@ def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
     assert main(predict) == 0
     truth = sorted((test / "masks").iterdir())
     assert [path.name for path in sorted(maps.glob("*.png"))] == [path.name for path in truth]
-    assert not list(maps.glob(".*.shards"))
+    assert not list(maps.glob(".*.rows"))
 
     capsys.readouterr()
     recipe = ["--recipe", str(run / "recipe.toml")]

@@ -83,7 +83,7 @@ def test_setup_installs_the_pins_and_leaves_them_alone(project):
 
 def test_the_oldest_versions_are_the_first_of_each_range(project):
     shutil.copy(MAKEFILE.with_name("pyproject.toml"), project)
-    done = make(project, "test-oldest", "ARGS=tests/test_run.py", version="3.11")
+    done = make(project, "test-oldest", "ARGS=tests/test_recipe.py", version="3.11")
     assert done.returncode == 0, done.stderr
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     wanted = [*table["dependencies"], *table["optional-dependencies"]["dev"]]
@@ -92,7 +92,7 @@ def test_the_oldest_versions_are_the_first_of_each_range(project):
     install, version, tests = (project / "calls").read_text().splitlines()
     assert "--constraint .venv-oldest/constraints.txt --editable .[dev]" in install
     assert "python --version" in version
-    assert tests == ".venv-oldest/bin/pytest tests/test_run.py"
+    assert tests == ".venv-oldest/bin/pytest tests/test_recipe.py"
     assert not (project / ".venv").exists()
 
 

@@ -1,1 +1,1 @@
-"""A local stand-in for Kaggle and a made-up competition of rendered cars."""
+"""A mock server of Kaggle and a made-up competition of rendered cars."""

@@ -1,4 +1,4 @@
-"""What the stand-in answers with: the client package's own messages, and refusals."""
+"""What the mock server answers with: the client package's own messages, and refusals."""
 
 import csv
 import datetime

@@ -1,4 +1,4 @@
-"""`make demo`: the whole pipeline, through the official client, against the local stand-in."""
+"""`make demo`: the whole pipeline, through the official client, against the mock server."""
 
 import contextlib
 import os
@@ -26,10 +26,10 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
     """Render a competition, then download, train, predict, validate and submit.
 
     Every stage is the kit's own command in a process of its own; only the environment, which
-    belongs to that process, leads the official client to the stand-in on this machine.
+    belongs to that process, leads the official client to the mock server on this machine.
 
     Args:
-        data: the folder for `demo-kaggle/` (what the stand-in serves) and `demo/`.
+        data: the folder for `demo-kaggle/` (what the mock server serves) and `demo/`.
         runs: the folder for the run `demo`.
         submissions: the folder for `demo.csv.gz`.
 

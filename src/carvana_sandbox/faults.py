@@ -1,4 +1,4 @@
-"""Ways for the stand-in to misbehave: refuse, drop, hold, damage, never score."""
+"""Ways for the mock server to misbehave: refuse, drop, hold, damage, never score."""
 
 import contextlib
 import shlex

@@ -1,4 +1,4 @@
-"""`carvana sandbox serve`: the stand-in in the foreground."""
+"""`carvana sandbox serve`: the mock server in the foreground."""
 
 import contextlib
 import shlex

@@ -1,4 +1,4 @@
-"""A local stand-in for Kaggle: one competition, served from a folder on this machine's loopback.
+"""A mock server of Kaggle: one competition, served from a folder on this machine's loopback.
 
 It speaks what the official client uses for competitions, reading and writing the client package's
 own message classes, so the client works against it unmodified. `Sandbox.environment` sends a

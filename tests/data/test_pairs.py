@@ -182,7 +182,7 @@ def test_what_is_passed_over_is_counted(tiny, capsys):
     (tiny.train / "more").mkdir()
     find_pairs(tiny.root, DATA)
     told = capsys.readouterr().err
-    assert told.endswith("passing over what is no picture: 1 .raw, 2 .txt, 1 folder, 1 no ending\n")
+    assert told.endswith("ignoring what is no picture: 1 .raw, 2 .txt, 1 folder, 1 no ending\n")
     assert told.count("\n") == 1
 
 
@@ -219,7 +219,7 @@ def test_names_without_a_car_are_units_of_their_own():
 def test_other_files_among_the_masks_are_counted(tiny, capsys):
     (tiny.train_masks / "notes.txt").write_text("x")
     find_pairs(tiny.root, DATA)
-    assert "passing over what is no mask: 1 .txt" in capsys.readouterr().err
+    assert "ignoring what is no mask: 1 .txt" in capsys.readouterr().err
 
 
 def test_items_from_all_over_a_sequence():

@@ -1,4 +1,4 @@
-"""The real client's patience and credentials, against the stand-in."""
+"""The real client's patience and credentials, against the mock server."""
 
 import os
 import socket

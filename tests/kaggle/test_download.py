@@ -1,4 +1,4 @@
-"""Downloads by the real client from the stand-in; each trouble a user can meet is a test."""
+"""Downloads by the real client from the mock server; each trouble a user can meet is a test."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Submissions by the real client to the stand-in; each trouble a user can meet is a test."""
+"""Submissions by the real client to the mock server; each trouble a user can meet is a test."""
 
 import socket
 

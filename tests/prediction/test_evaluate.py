@@ -69,7 +69,7 @@ def test_folders_of_masks_are_compared_by_name(tmp_path, capsys):
     (truth / "e\u0301.png").rename(truth / "\u00e9.png")  # another Unicode form
     Image.new("L", (8, 8)).save(found / "more.png")
     assert score_folders(found, truth, DATA).mean == 1
-    assert "passing over 1 mask that" in capsys.readouterr().err
+    assert "ignoring 1 mask that" in capsys.readouterr().err
     Image.new("L", (8, 8)).save(found / "more.gif")
     with pytest.raises(CarvanaError, match=r"holds more\.gif and more\.png; leave one"):
         score_folders(found, truth, DATA)

@@ -1,4 +1,4 @@
-"""The stand-in, spoken to by the official command line and by hand."""
+"""The mock server, spoken to by the official command line and by hand."""
 
 import csv
 import gzip

@@ -52,7 +52,7 @@ def training_dataset(
     """Shuffle, augment and batch, from batch number `first_batch` up to `end`, over and over.
 
     Args:
-        files: prepared pairs, see `cache.prepare`; None for those that are not `reached`.
+        files: prepared pairs, see `prepared.prepare`; None for those that are not `reached`.
         recipe: whose input, augmentation, batch size and seed.
         first_batch: counted over all passes.
         shrink: average this many pixels a side into one.

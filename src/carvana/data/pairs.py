@@ -80,7 +80,7 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
     together = real_path(images) == real_path(masks)
     files, others = list_files(masks, MASKS)
     if others and not together:
-        print(f"{masks}: passing over what is no mask: {others}", file=sys.stderr)
+        print(f"{masks}: ignoring what is no mask: {others}", file=sys.stderr)
     by_key: dict[str, list[Path]] = {}
     for name in files:
         by_key.setdefault(_key(Path(name).stem), []).append(masks / name)

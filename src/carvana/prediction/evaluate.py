@@ -159,7 +159,7 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
     found, wanted = _by_stem(masks), _by_stem(truth)
     if extra := sorted(found.keys() - wanted.keys()):
         print(
-            f"{masks}: passing over {plural(len(extra), 'mask')} that {truth} does not hold "
+            f"{masks}: ignoring {plural(len(extra), 'mask')} that {truth} does not hold "
             f"(first: {extra[0]})",
             file=sys.stderr,
         )

@@ -170,14 +170,12 @@ def _load_one(path: Path, precision: str, overrides: Sequence[str]) -> tuple["ke
     )
     if trained.input_shape[1:3] != (recipe.input.height, recipe.input.width):
         raise mismatch
+    network = build_network(recipe, precision)
     try:
-        network = trained
-        if precision_of(trained) != precision:
-            network = build_network(recipe, precision)
-            network.set_weights(trained.get_weights())
-        return _at_each_scale(recipe, network)
+        network.set_weights(trained.get_weights())
     except ValueError as error:
         raise mismatch from error
+    return _at_each_scale(recipe, network)
 
 
 def _at_each_scale(recipe: Recipe, network: "keras.Model") -> tuple["keras.Model", ...]:

@@ -342,7 +342,7 @@ def test_rows_are_kept_when_photographs_are_added(trained, model, tmp_path, monk
         patch.setattr(submission, "replacing", stop)
         with pytest.raises(KeyboardInterrupt):
             write_submission(model, folder, out)
-    shutil.copy(folder / "p_30.jpg", folder / "a_new.jpg")  # the first: all shards shift
+    shutil.copy(folder / "p_30.jpg", folder / "a_new.jpg")  # the first by name
     predicted = count_loads(monkeypatch)
     write_submission(model, folder, out)
     assert predicted == ["a_new.jpg"]
@@ -415,7 +415,7 @@ def test_what_is_passed_over_is_said_once(trained, model, tmp_path, capsys):
     photographs = _many(trained, tmp_path, 2)
     (photographs / "notes.txt").touch()
     write_masks(model, photographs, tmp_path / "maps")
-    assert capsys.readouterr().err.count("passing over what is no picture: 1 .txt") == 1
+    assert capsys.readouterr().err.count("ignoring what is no picture: 1 .txt") == 1
 
 
 def test_a_threshold_of_classes_is_refused(trained, model, tmp_path):
