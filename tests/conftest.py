@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from kaggle_fixtures import write_served
@@ -135,11 +136,16 @@ def trained(tmp_path_factory) -> tuple[Paths, Path]:
     """A tiny competition and a run that has learnt it a little. Tests change copies of the run."""
     from carvana.training.train import train  # here: it imports TensorFlow
 
-    root = tmp_path_factory.mktemp("trained")
-    paths = write_competition(root / "data")
-    recipe = load_recipe("blog", [*TINY, "training.epochs=40", "training.learning_rate=0.004"])
-    train(recipe, paths.root, root / "run")
-    return paths, root / "run"
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one training serves all of them
+        root = root.parent
+    paths, run = Paths(root / "trained" / "data"), root / "trained" / "run"
+    with FileLock(root / "trained.lock"):
+        if not run.exists():
+            write_competition(paths.root)
+            changes = ["training.epochs=40", "training.learning_rate=0.004"]
+            train(load_recipe("blog", [*TINY, *changes]), paths.root, run)
+    return paths, run
 
 
 @pytest.fixture(scope="session")
