@@ -1,151 +1,246 @@
-"""The front door: what `make` checks before it installs, and what it deletes."""
+"""The front door: what `make` runs, the environment it makes, and what it deletes."""
 
+import importlib.util
+import os
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-MAKEFILE = Path(__file__).parents[1] / "Makefile"
-STUB = """#!/bin/sh
-# Stands for a Python: says its version, makes an environment of programs that write down a call.
-case "$1" in
--c) echo {version} ;;
--m) mkdir -p "$3/bin"
-    for name in pip pytest python; do
-        printf '#!/bin/sh\\necho "$0 $*" >> calls\\n' > "$3/bin/$name"
-        chmod +x "$3/bin/$name"
-    done ;;
-esac
-"""
+from carvana.cli import build_parser
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A folder with the Makefile and what it needs to be set up."""
-    (tmp_path / "Makefile").write_text(MAKEFILE.read_text())
-    for name in ("requirements.txt", "pyproject.toml"):
-        (tmp_path / name).touch()
-    for name in ("data", "runs", "submissions", "src", "tests", "benchmarks"):
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with the Makefile, its scripts, and what they need; the current one."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("data", "runs", "submissions"):
         (tmp_path / name).mkdir()
-    for name in ("runs", "submissions"):
         (tmp_path / name / "README.md").write_text("kept")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def make(project, *arguments, version="3.12", answer=""):
-    python = project / "python"
-    python.write_text(STUB.format(version=version))
-    python.chmod(0o755)
-    return subprocess.run(
-        ["make", "-s", f"PYTHON={python}", *arguments],
-        cwd=project,
-        input=answer,
-        capture_output=True,
-        text=True,
-    )
+def make(*arguments: str, answer: str = "") -> subprocess.CompletedProcess:
+    command = ["make", f"PYTHON={sys.executable}", *arguments]
+    return subprocess.run(command, input=answer, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.14", "2.7"])
-def test_a_python_too_old_or_too_new_is_named(project, version):
-    done = make(project, "setup", version=version)
-    assert done.returncode == 2
-    assert f"is Python {version}, and 3.11 to 3.13 is needed" in done.stderr
-    assert not (project / ".venv").exists()
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
 
 
-def test_an_environment_of_another_python_is_made_again(project):
-    assert make(project, "setup", version="3.11").returncode == 0
-    (project / ".venv" / "old").touch()
-    assert make(project, "setup", version="3.11").returncode == 0
-    assert (project / ".venv" / "old").exists()
-    assert make(project, "setup", version="3.13").returncode == 0
-    assert not (project / ".venv" / "old").exists()
-
-
-def test_an_environment_of_the_users_is_left_alone(project):
-    (project / ".venv").mkdir()
-    (project / ".venv" / "mine").touch()
-    done = make(project, "setup")
-    assert done.returncode == 2
-    assert ".venv was not made by this Makefile; move it" in done.stderr
-    assert (project / ".venv" / "mine").exists()
-
-
-def test_setup_installs_the_pins_and_leaves_them_alone(project):
-    assert make(project, "setup").returncode == 0
-    assert (project / "calls").read_text().splitlines() == [
-        ".venv/bin/pip install --quiet --requirement requirements.txt",
-        ".venv/bin/pip install --quiet --no-deps --editable .",
-    ]
-
-
-def test_the_oldest_versions_are_the_first_of_each_range(project):
-    shutil.copy(MAKEFILE.with_name("pyproject.toml"), project)
-    done = make(project, "test-oldest", "ARGS=tests/test_recipe.py", version="3.11")
+def commands(*arguments: str) -> list[list[str]]:
+    """Return the words of the `carvana` commands that `make` would run."""
+    done = make("--dry-run", *arguments)
     assert done.returncode == 0, done.stderr
-    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    wanted = [*table["dependencies"], *table["optional-dependencies"]["dev"]]
-    constraints = (project / ".venv-oldest" / "constraints.txt").read_text().splitlines()
-    assert constraints == [line.replace(">=", "==") for line in wanted if ">=" in line]
-    install, version, tests = (project / "calls").read_text().splitlines()
-    assert "--constraint .venv-oldest/constraints.txt --editable .[dev]" in install
-    assert "python --version" in version
-    assert tests == ".venv-oldest/bin/pytest tests/test_recipe.py"
-    assert not (project / ".venv").exists()
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line) for line in lines]
+    return [rest for first, *rest in words if first == ".venv/bin/carvana"]
 
 
-def test_the_oldest_versions_need_a_python_they_run_on_and_an_environment_of_their_own(project):
-    done = make(project, "test-oldest", version="3.13")
-    assert done.returncode == 2
-    assert "the oldest versions need Python 3.11 or 3.12" in done.stderr
-    (project / ".venv-oldest").mkdir()
-    (project / ".venv-oldest" / "mine").touch()
-    done = make(project, "test-oldest", version="3.11")
-    assert done.returncode == 2
-    assert ".venv-oldest was not made by this Makefile; move it" in done.stderr
-    assert (project / ".venv-oldest" / "mine").exists()
+def stages(*arguments: str) -> list[str]:
+    return [command for command, *_ in commands(*arguments)]
 
 
-def test_the_wheel_is_built_afresh(project):
-    for name in ("build/lib/carvana/gone.py", "dist/carvana-0.1.0.whl", "dist/mine.txt"):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).touch()
-    assert make(project, "wheel").returncode == 0
-    assert (project / "calls").read_text().splitlines()[-1] == (
-        ".venv/bin/pip wheel --quiet --no-deps --wheel-dir dist ."
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_runs_commands_that_there_are(project, target):
+    touch("data/solution.csv")
+    for words in commands(target, "PHOTOS=a.jpg b.jpg", "MESSAGE=it's mine"):
+        build_parser().parse_args(words)
+
+
+def test_help_lists_every_target():
+    assert sorted(TARGETS) == sorted(
+        name
+        for line in re.findall(r"^\.PHONY: (.*)", MAKEFILE, re.MULTILINE)
+        for name in line.split()
     )
-    assert [path.name for path in project.glob("*/*") if path.parent.name in ("build", "dist")] == [
-        "mine.txt"
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert [line.split()[1] for line in said.splitlines()[:-1]] == TARGETS
+
+
+def test_a_target_does_what_is_missing_and_no_more(project):
+    touch(f".venv/ready-{'.'.join(map(str, sys.version_info[:2]))}")
+    assert set(stages("submit")) == {"download", "train", "predict", "submit"}
+    touch("data/train/a.jpg", "data/train_masks/a.gif")
+    assert set(stages("report")) == {"train", "report"}
+    touch("data/test/a.jpg", "data/sample_submission.csv")
+    touch(*(f"runs/blog/{name}" for name in ("recipe.toml", "metrics.json", "model.keras")))
+    assert stages("report") == ["report"]
+    assert stages("submit") == ["predict", "submit"]
+    touch("submissions/blog.csv.gz")
+    assert stages("submit") == ["submit"]
+    os.utime("runs/blog/model.keras", (2e9, 2e9))  # trained again
+    assert stages("submit") == ["predict", "submit"]
+    assert stages("train") == ["train"]  # which resumes
+
+
+def test_an_interrupted_training_is_resumed_first(project):
+    touch("data/train/a.jpg", "data/train_masks/a.gif", "data/test/a.jpg")
+    touch("runs/blog/recipe.toml", "runs/blog/model.keras")
+    assert stages("predict") == ["train", "predict"]
+
+
+def test_names_have_no_spaces(project):
+    assert "are one word each" in make("train", "DATA=my data").stderr
+    assert "name the photographs" in make("--dry-run", "cutout").stderr
+
+
+# ---- environments
+
+
+@pytest.fixture
+def environment(project, monkeypatch):
+    """The script that makes environments, and what it ran; nothing is installed."""
+    spec = importlib.util.spec_from_file_location("environment", ROOT / "scripts/environment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.ran = []
+
+    def run(*command):
+        module.ran.append(" ".join(command[1:]))
+        if "venv" in command:
+            touch(f"{command[-1]}/bin/pip")
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "VERSION", "3.12")
+    return module
+
+
+@pytest.mark.parametrize(
+    ("folder", "version"),
+    [(".venv", "3.10"), (".venv", "3.14"), (".venv", "2.7"), (".venv-oldest", "3.13")],
+)
+def test_a_python_too_old_or_too_new_is_named(environment, monkeypatch, folder, version):
+    monkeypatch.setattr(environment, "VERSION", version)
+    with pytest.raises(SystemExit, match=rf"is Python {version}, and {folder} needs 3.11"):
+        environment.main(folder)
+    assert environment.ran == []
+    assert not Path(folder).exists()
+
+
+def test_an_environment_of_another_python_is_made_again(environment, monkeypatch):
+    for version, is_kept in (("3.11", False), ("3.11", True), ("3.13", False)):
+        monkeypatch.setattr(environment, "VERSION", version)
+        environment.main(".venv")
+        assert Path(".venv/mine").exists() == is_kept
+        assert Path(f".venv/ready-{version}").exists()
+        touch(".venv/mine")
+
+
+@pytest.mark.parametrize("folder", [".venv", ".venv-oldest"])
+def test_an_environment_of_the_users_is_left_alone(environment, folder):
+    touch(f"{folder}/mine")
+    with pytest.raises(SystemExit, match=f"{folder} was not made by this Makefile; move it"):
+        environment.main(folder)
+    assert Path(folder, "mine").exists()
+
+
+def test_setup_installs_the_pins_and_leaves_them_alone(environment):
+    environment.main(".venv")
+    assert environment.ran == [
+        "-m venv .venv",
+        "install --quiet --requirement requirements.txt",
+        "install --quiet --no-deps --editable .",
     ]
+
+
+def test_a_failed_install_is_not_ready(environment, monkeypatch):
+    def fail(*command):
+        raise SystemExit(1)
+
+    environment.main(".venv")
+    Path(".venv/ready-3.12").unlink()
+    monkeypatch.setattr(environment, "run", fail)
+    with pytest.raises(SystemExit):
+        environment.main(".venv")
+    assert not Path(".venv/ready-3.12").exists()
+
+
+def test_the_oldest_versions_are_the_first_of_each_range(environment):
+    environment.main(".venv-oldest")
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    ranges = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    constraints = Path(".venv-oldest/constraints.txt").read_text().splitlines()
+    assert constraints == [line.replace(">=", "==") for line in ranges if ">=" in line]
+    assert environment.ran[1:] == [
+        "install --quiet --constraint .venv-oldest/constraints.txt --editable .[dev]"
+    ]
+    touch(".venv-oldest/old")
+    environment.main(".venv-oldest")  # as pyproject.toml changed
+    assert not Path(".venv-oldest/old").exists()
+
+
+def test_make_says_what_is_wrong_with_a_python(project):
+    done = make("setup", "PYTHON=no-such-python")
+    assert done.returncode == 2
+    assert "no-such-python" in done.stderr
+
+
+# ---- deleting
 
 
 def test_clean_keeps_runs_submissions_and_what_is_the_users(project):
     kept = ["runs/blog/model.keras", "submissions/blog.csv.gz", "data/train/a.jpg"]
-    kept += ["data/demo/mine.txt", "runs/demo/model.keras"]  # not of `make demo`
+    kept += ["data/demo/mine.txt", "runs/demo/model.keras", "submissions/demo.csv.gz"]  # the user's
     kept += ["data/cache/mine/thesis.txt", "data/cache/0123456789ab/mine.txt"]
-    cache = "data/cache/ffffffffffff"
-    gone = [f"{cache}/.lock", f"{cache}/a.123", ".pytest_cache/x", "src/__pycache__/x.pyc"]
+    kept += ["data/cluster-demo/mine.txt"]
+    gone = ["data/cache/ffffffffffff/.lock", "data/cache/ffffffffffff/a.123", ".pytest_cache/x"]
     gone += ["data/demo-kaggle/.made-by-demo", "data/demo-kaggle/train.zip"]
-    for name in (*kept, *gone):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).touch()
-    assert make(project, "clean").returncode == 0
-    assert [name for name in kept if not (project / name).exists()] == []
-    assert [name for name in gone if (project / name).exists()] == []
+    gone += ["src/a/__pycache__/x.pyc"]
+    touch(*kept, *gone)
+    assert make("clean").returncode == 0
+    assert [name for name in kept if not Path(name).exists()] == []
+    assert [name for name in gone if Path(name).exists()] == []
+
+
+def test_clean_deletes_what_the_demos_made(project):
+    gone = ["data/demo/.made-by-demo", "runs/demo/.made-by-demo", "submissions/demo.csv.gz"]
+    gone += ["submissions/demo.csv.gz.review.csv", "data/cluster-demo/kaggle/rendered.json"]
+    touch(*gone, "data/elsewhere/mine.txt")
+    Path("submissions/demo.csv.gz.rows").mkdir()
+    Path("dist").symlink_to("data/elsewhere")
+    assert make("clean").returncode == 0
+    left = sorted(str(path) for path in Path().glob("[drs]*/*") if path.parent.name != "scripts")
+    assert left == ["data/README.md", "data/elsewhere", "runs/README.md", "submissions/README.md"]
+    assert Path("data/elsewhere/mine.txt").exists()
+    assert not Path("dist").is_symlink()
 
 
 def test_clean_runs_lists_and_asks(project):
-    model = project / "runs" / "blog" / "model.keras"
-    model.parent.mkdir()
-    model.touch()
-    (project / "submissions" / "blog.csv.gz").touch()
+    touch("runs/blog/model.keras", "submissions/blog.csv.gz")
     for answer in ("", "n\n", "yes\n"):
-        done = make(project, "clean-runs", answer=answer)
-        assert "runs/blog" in done.stdout
+        done = make("clean-runs", answer=answer)
+        assert "runs/blog\nsubmissions/blog.csv.gz" in done.stdout
         assert "nothing deleted" in done.stdout
-        assert model.exists()
-    assert make(project, "clean-runs", answer="y\n").returncode == 0
-    left = sorted(str(path.relative_to(project)) for path in project.glob("[rs]u*/*"))
+        assert Path("runs/blog/model.keras").exists()
+    assert make("clean-runs", answer="y\n").returncode == 0
+    left = sorted(str(path) for path in Path().glob("[rs]u*/*"))
     assert left == ["runs/README.md", "submissions/README.md"]
+    assert "no runs or submissions" in make("clean-runs").stderr
+
+
+def test_the_wheel_is_built_afresh(project):
+    touch(f".venv/ready-{'.'.join(map(str, sys.version_info[:2]))}")
+    touch("build/lib/carvana/gone.py", "dist/carvana-0.1.0.whl", "dist/mine.txt", ".venv/bin/pip")
+    Path(".venv/bin/pip").write_text('#!/bin/sh\necho "$@" > called\n')
+    Path(".venv/bin/pip").chmod(0o755)
+    assert make("wheel").returncode == 0
+    assert Path("called").read_text() == "wheel --quiet --no-deps --wheel-dir dist .\n"
+    assert [path.name for path in Path().glob("[bd]*/*") if path.parent.name != "data"] == [
+        "mine.txt"
+    ]
