@@ -1,36 +1,36 @@
-"""Draw the README's picture: a rendered car, its mask by `sharper`, cut out, an edge enlarged.
+"""Draw the README's picture: a rendered car, its mask, what `carvana cutout` writes, an edge.
 
     .venv/bin/python docs/images/draw.py
 
-The car is made up by `carvana sandbox`; no photograph of the competition is used.
+Uses the `sharper` weights. The kit renders the car; no photograph of the competition is used.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import carvana
+from carvana.prediction.cutout import Style, cut_out
 from carvana_sandbox.cars.studio import render
 
 CAR, VIEW = 52, 4
 TILE = (640, 427)  # width, height
 EDGE, ZOOM = (700, 380, 160, 107), 4  # left, top, width, height of the enlarged part
-BACKGROUND = (226, 87, 76)
+RED = (226, 87, 76)
 
 
 def main():
     photo, _ = render(CAR, VIEW)
-    probability = carvana.load("sharper").probability(photo)
-    mask = probability > 0.5
-    alpha = probability[..., None]
-    cut = np.uint8(np.rint(photo * alpha + np.array(BACKGROUND) * (1 - alpha)))
+    model = carvana.load("sharper")
+    mask = model.mask(photo)
     left, top, width, height = EDGE
     part = (slice(top, top + height), slice(left, left + width))
     tiles = {
         "photograph": Image.fromarray(photo),
         "mask": Image.fromarray(mask),
-        "cut-out": Image.fromarray(cut),
+        "cut-out": cut_out_of(photo, model),
         "its edge, pixel by pixel": outlined(photo[part], mask[part]),
     }
     margin, line = 12, 34
@@ -45,15 +45,24 @@ def main():
     sheet.save(Path(__file__).with_name("car.jpg"), quality=85)
 
 
+def cut_out_of(photo: np.ndarray, model) -> Image.Image:
+    """Return the file that `carvana cutout --background` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "car.png")
+        Image.fromarray(photo).save(path)
+        (written,) = cut_out(model, [path], Path(folder, "out"), Style("#" + bytes(RED).hex()))
+        return Image.open(written).convert("RGB")
+
+
 def outlined(photo: np.ndarray, mask: np.ndarray) -> Image.Image:
     """Enlarge a part, with the mask's outline between pixels."""
     size = (photo.shape[1] * ZOOM, photo.shape[0] * ZOOM)
     picture = Image.fromarray(photo).resize(size, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
     for y, x in np.argwhere(mask[1:] != mask[:-1]):
-        draw.line([(x * ZOOM, (y + 1) * ZOOM), ((x + 1) * ZOOM, (y + 1) * ZOOM)], BACKGROUND, 2)
+        draw.line([(x * ZOOM, (y + 1) * ZOOM), ((x + 1) * ZOOM, (y + 1) * ZOOM)], RED, 2)
     for y, x in np.argwhere(mask[:, 1:] != mask[:, :-1]):
-        draw.line([((x + 1) * ZOOM, y * ZOOM), ((x + 1) * ZOOM, (y + 1) * ZOOM)], BACKGROUND, 2)
+        draw.line([((x + 1) * ZOOM, y * ZOOM), ((x + 1) * ZOOM, (y + 1) * ZOOM)], RED, 2)
     return picture
 
 
