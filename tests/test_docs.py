@@ -20,7 +20,8 @@ from carvana.prediction.model import Model
 from carvana.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.md")])
+FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*FRONT, *sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.md")])]
 RECIPES = sorted(ROOT.glob("src/carvana/recipes/*.toml"))
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 MAKEFILE = (ROOT / "Makefile").read_text()
