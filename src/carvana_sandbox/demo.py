@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -45,7 +46,13 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         ("predict", "--run", run, "--images", fetched / "test", "--out", submission),
         ("validate", submission, "--sample", fetched / "sample_submission.csv"),
         ("report", "--run", run, "--data", fetched),
-        ("submit", submission, "--message", "the demo", "--data", fetched),
+        ("submit", submission, "--message", "demo", "--data", fetched),
+    )
+    print(
+        "The demo takes about three minutes on two CPU cores. It draws photographs of\n"
+        "cars, serves them on this machine as Kaggle would, and runs every stage on them:\n"
+        f"{', '.join(stage for stage, *_ in stages)}.\n",
+        flush=True,
     )
     began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
@@ -63,9 +70,11 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
                 _run(stage, environment)
     minutes = (time.monotonic() - began) / 60
     print(
-        f"\ndone in {minutes:.1f} minutes: the report is {run / 'report.html'}, the submission "
-        f"{submission}.\nWith a Kaggle account, the same on the real photographs: "
-        "make download train submit RECIPE=quick"
+        f"\nDone in {minutes:.1f} minutes.\n"
+        f"  report:     {run / 'report.html'}\n"
+        f"  submission: {submission}\n"
+        "The score is of rendered cars: it has no rank on the real leaderboard.\n"
+        "With a Kaggle account: make download train submit RECIPE=quick"
     )
 
 
@@ -92,7 +101,8 @@ def _clear_outdated(served: Path, fetched: Path, run: Path, submission: Path) ->
 
 def _run(stage: tuple, environment: dict[str, str]) -> None:
     arguments = [str(part) for part in stage]
-    print(f"\n$ carvana {shlex.join(arguments)}", flush=True)
+    lines = textwrap.wrap(f"$ carvana {shlex.join(arguments)}", 77, break_on_hyphens=False)
+    print("", " \\\n    ".join(lines), sep="\n", flush=True)
     command = [sys.executable, "-m", "carvana", *arguments]
     process = subprocess.Popen(command, env=environment)
     try:

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -29,7 +30,7 @@ from carvana_sandbox.cars.studio import render
 
 JPEG = {"format": "JPEG", "quality": 55, "subsampling": "4:2:0"}  # as in the real train.zip
 MARKER = "rendered.json"  # written last: what a complete folder holds
-VERSION = 1  # of the drawing; raise it when the same seed gives other pictures
+VERSION = 2  # of the drawing; raise it when the same seed gives other pictures
 FILES = ("train.zip", "train_masks.zip", "train_masks.csv.zip", "test.zip")
 FILES += ("sample_submission.csv.zip", "solution.csv")
 PUBLIC_SHARE = 0.25  # of the test photographs
@@ -119,8 +120,9 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
 
-def _leave_interrupt_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _prepare_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    cv2.setNumThreads(1)  # every core has a worker already
 
 
 @contextlib.contextmanager
@@ -131,7 +133,7 @@ def _shots(cars: list[int]) -> Iterator[Iterator[Shot]]:
         min(len(cars), cores()),
         # Forking would copy the locks of whatever threads run in the caller (TensorFlow's).
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_leave_interrupt_to_parent,
+        initializer=_prepare_worker,
     )
     try:
         yield itertools.chain.from_iterable(pool.map(shoot, cars))

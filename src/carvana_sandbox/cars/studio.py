@@ -12,8 +12,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from carvana.competition.facts import HEIGHT, VIEWS, WIDTH
 from carvana.data.pairs import evenly
@@ -116,6 +117,7 @@ class Stage:
         rng = np.random.default_rng([car_seed, 1])
         self.style, mesh = build_car(rng)
         self.corners, self.normals, self.looks = mesh.join()
+        self.centres = self.corners.mean(axis=1)
         self.middle = np.array((self.style.length / 2, 0, 0), dtype=np.float32)
         self.middle[0] += rng.uniform(-0.15, 0.15)  # never exactly on the centre
         self.middle[1] += rng.uniform(-0.1, 0.1)
@@ -125,24 +127,21 @@ class Stage:
         self.backdrop = draw_backdrop(self.camera, rng)
 
     def facets(self, view: int) -> tuple[Array, Array]:
-        """Return the visible facets, far to near: corners (n, 8) in pixels, colours (n, 3)."""
+        """Return the visible facets, far to near: corners (n, 4, 2) in pixels, colours (n, 3)."""
         turn = turned(view)
         eye = np.array((0, -self.camera.distance, self.camera.height), dtype=np.float32)
-        normals = self.normals @ turn.T
-        corners = (self.corners - self.middle) @ turn.T
-        centres = corners.mean(axis=1)
-        to_camera = eye - centres
-        depth = np.linalg.norm(to_camera, axis=1)
-        seen = np.flatnonzero(np.sum(normals * to_camera, axis=1) > 0)
-        looks = self.looks[seen]
         in_car = eye @ turn
+        rays = in_car + self.middle - self.centres
+        seen = np.flatnonzero(np.sum(self.normals * rays, axis=1) > 0)
+        rays, looks = rays[seen], self.looks[seen]
+        depth = np.linalg.norm(rays, axis=1)
         layer = np.where(looks[:, 7:9] @ in_car[:2] > looks[:, 9], looks[:, 6], BACK)
-        order = np.lexsort((-depth[seen], layer))
+        order = np.lexsort((-depth, layer))
         seen, looks = seen[order], looks[order, :6]
-        to_camera = to_camera[seen] / depth[seen, None]
-        colours = shade(normals[seen], to_camera, centres[seen, 2], looks)
-        columns, rows = self.camera.project(corners[seen])
-        return np.stack((columns, rows), axis=2).reshape(-1, 8), colours
+        to_camera = (rays[order] / depth[order, None]) @ turn.T
+        colours = shade(self.normals[seen] @ turn.T, to_camera, self.centres[seen, 2], looks)
+        corners = (self.corners[seen] - self.middle) @ turn.T
+        return np.stack(self.camera.project(corners), axis=2), colours
 
     def footprint(self, view: int, grow: float) -> Array:
         """Return the car's outline on the floor, (n, 2) pixels."""
@@ -153,34 +152,49 @@ class Stage:
         floor = np.stack((x - offset[0], y - offset[1], 0 * x), axis=1) @ turned(view).T
         return np.stack(self.camera.project(floor), axis=1)
 
-    def floor_marks(self, view: int) -> Image.Image:
-        """Return how much light the floor keeps: the car's shadow and the table's seams."""
-        eighth = Image.new("L", (WIDTH // 8 + 1, HEIGHT // 8), 255)
+    def floor_marks(self, view: int) -> Array:
+        """Return how much light the floor keeps, (HEIGHT, WIDTH): the car's shadow, the seams."""
+        eighth = np.full((HEIGHT // 8, WIDTH // 8 + 1), 255, np.uint8)
         for grow, blur, strength in ((0.35, 7, 0.30), (0.05, 3, 0.55), (-0.12, 1.2, 0.75)):
-            layer = Image.new("L", eighth.size, 255)
-            polygon = (self.footprint(view, grow) / 8).ravel().tolist()
+            layer = np.full_like(eighth, 255)
             keep = round(255 * (1 - strength * self.shadow))
-            ImageDraw.Draw(layer).polygon(polygon, fill=keep)
-            eighth = ImageChops.multiply(eighth, layer.filter(ImageFilter.GaussianBlur(blur)))
+            cv2.fillPoly(layer, [pixels(self.footprint(view, grow) / 8)], keep)
+            eighth = multiplied(eighth, cv2.GaussianBlur(layer, (0, 0), blur))
         start, count, keep = self.seams
-        lines = Image.new("L", (SCALE * WIDTH, SCALE * HEIGHT), 255)
-        draw = ImageDraw.Draw(lines)
+        lines = np.full((SCALE * HEIGHT, SCALE * WIDTH), 255, np.uint8)
         for k in range(count):
             angle = start + np.pi * k / count - math.radians(22.5 * (view - 1))
             ends = 3.1 * np.outer((-1, 1), (np.cos(angle), np.sin(angle), 0))
-            row = SCALE * np.stack(self.camera.project(ends), axis=1)
-            draw.line(row.ravel().tolist(), round(255 * keep), 3)
-        marks = eighth.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-        return ImageChops.multiply(marks, lines.reduce(SCALE))
+            near, far = pixels(SCALE * np.stack(self.camera.project(ends), axis=1)).tolist()
+            cv2.line(lines, near, far, round(255 * keep), 3)
+        marks = cv2.resize(eighth, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        return multiplied(marks, reduced(lines))
 
 
-def soften(image: Image.Image) -> Image.Image:
-    """Bring a doubled image to size, a little out of focus, as a lens would."""
-    size = image.width // SCALE, image.height // SCALE
-    return image.resize(size, Image.Resampling.BILINEAR)  # each pixel from 4x4, weighted
+def pixels(points: Array) -> Array:
+    """Return the pixels that hold points, whole numbers."""
+    return np.floor(points).astype(np.int32)
 
 
-def draw_backdrop(camera: Camera, rng: Rng) -> Image.Image:
+def multiplied(picture: Array, share: Array) -> Array:
+    """Multiply two pictures, where 255 is the whole."""
+    if picture.ndim > share.ndim:
+        share = cv2.merge([share] * picture.shape[2])
+    return cv2.multiply(picture, share, scale=1 / 255)
+
+
+def reduced(picture: Array) -> Array:
+    """Bring a doubled picture to size."""
+    size = picture.shape[1] // SCALE, picture.shape[0] // SCALE
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def softened(picture: Array) -> Array:
+    """Bring a doubled picture to size, a little out of focus, as a lens would."""
+    return cv2.GaussianBlur(reduced(picture), (3, 3), 0.43)  # (1, 14, 1) / 16 either way
+
+
+def draw_backdrop(camera: Camera, rng: Rng) -> Array:
     """Draw the empty studio: wall with wordmark, floor with turntable, and its clutter."""
     far = camera.distance + rng.uniform(5.5, 8.0)
     base = camera.horizon + camera.height * camera.focal / far  # row where wall meets floor
@@ -208,11 +222,12 @@ def draw_backdrop(camera: Camera, rng: Rng) -> Image.Image:
     blotches = Image.fromarray(blotches).resize(rows.shape[::-1], Image.Resampling.BICUBIC)
     image += rng.uniform(1, 4) * np.array(blotches)[..., None]
     image += (wall * lit[..., None] - image) * smoothstep(0.003, -0.003, down)[..., None]
-    image = Image.fromarray(np.clip(image, 0, 252).astype(np.uint8))
-    image = image.resize((SCALE * WIDTH, SCALE * HEIGHT), Image.Resampling.BICUBIC)
+    image = np.clip(image, 0, 252).astype(np.uint8)
+    doubled = SCALE * WIDTH, SCALE * HEIGHT
+    image = Image.fromarray(cv2.resize(image, doubled, interpolation=cv2.INTER_CUBIC))
     draw_wall(image, camera, base, rng)
     draw_floor(image, camera, base, rng)
-    return soften(image)
+    return softened(np.asarray(image))
 
 
 def draw_wall(image: Image.Image, camera: Camera, base: float, rng: Rng) -> None:
@@ -220,15 +235,12 @@ def draw_wall(image: Image.Image, camera: Camera, base: float, rng: Rng) -> None
     ink = tuple((rng.integers(62, 112) + rng.integers(-4, 5, 3)).tolist())
     size = SCALE * rng.uniform(290, 340)
     font = ImageFont.load_default(size)
-    mask = Image.new("L", image.size)
-    draw = ImageDraw.Draw(mask)
+    draw = ImageDraw.Draw(image)
     left, foot = SCALE * rng.uniform(20, 140), SCALE * (base - rng.uniform(2, 30))
     for word, stroke in zip(WORDMARK, (0.0, size * 0.035), strict=True):
         for letter in word:
-            draw.text((left, foot), letter, 255, font, "ls", stroke_width=stroke)
+            draw.text((left, foot), letter, ink, font, "ls", stroke_width=stroke)
             left += font.getlength(letter) + size * 0.14 + 2 * stroke
-    image.paste(ink, (0, 0), mask)
-    draw = ImageDraw.Draw(image)
     if rng.random() < 0.6:
         x, width = SCALE * rng.uniform(600, 800), SCALE * rng.uniform(400, 520)
         top = SCALE * (base - rng.uniform(240, 320))
@@ -273,34 +285,35 @@ def draw_floor(image: Image.Image, camera: Camera, base: float, rng: Rng) -> Non
 
 
 @lru_cache(maxsize=1)
-def grain_sheet() -> Image.Image:
+def grain_sheet() -> Array:
     """Return sensor noise around 128, larger than a photograph so that it can be shifted."""
     rng = np.random.default_rng(0)
     shape = (HEIGHT + GRAIN_MARGIN, WIDTH + GRAIN_MARGIN)
     noise = rng.normal(0, 2.0, (*shape, 1)) + rng.normal(0, 0.9, (*shape, 3))
-    return Image.fromarray(np.clip(128.5 + noise, 0, 255).astype(np.uint8))
+    return np.clip(128.5 + noise, 0, 255).astype(np.uint8)
 
 
-def paint(corners: Array, colours: Array) -> tuple[Image.Image, Image.Image, tuple[int, int]]:
-    """Paint facets in order on a clear ground.
+def paint(corners: Array, colours: Array) -> tuple[Array, tuple[slice, slice]]:
+    """Paint facets in order on a clear, doubled ground.
 
     Args:
-        corners: (n, 8), pixels.
+        corners: (n, 4, 2), pixels of the photograph.
         colours: (n, 3) uint8.
 
     Returns:
-        The picture of what they cover of the frame, RGBA; which share of each pixel they cover,
-        0 to 255; the left upper corner of both.
+        (2 height, 2 width, 3) uint8, 0 where there is no facet and nowhere else. And the rows and
+        columns of the photograph that it covers.
     """
-    columns, rows = corners[:, 0::2], corners[:, 1::2]
-    left, top = (max(0, math.floor(x.min()) - 1) for x in (columns, rows))
-    right, bottom = min(WIDTH, math.ceil(columns.max()) + 1), min(HEIGHT, math.ceil(rows.max()) + 1)
-    canvas = Image.new("RGBA", (SCALE * (right - left), SCALE * (bottom - top)))
-    draw = ImageDraw.Draw(canvas)
-    polygons = (SCALE * (corners - np.tile((left, top), 4))).tolist()
-    for polygon, colour in zip(polygons, colours.tolist(), strict=True):
-        draw.polygon(polygon, (*colour, 255))
-    return soften(canvas), canvas.getchannel("A").reduce(SCALE), (left, top)
+    size = np.array((WIDTH, HEIGHT))
+    start = np.clip(np.floor(corners.min(axis=(0, 1))).astype(int) - 1, 0, size)
+    stop = np.clip(np.ceil(corners.max(axis=(0, 1))).astype(int) + 1, 0, size)
+    width, height = (SCALE * (stop - start)).tolist()
+    canvas = np.zeros((height, width, 3), np.uint8)
+    colours = np.maximum(colours, 1).tolist()
+    for polygon, colour in zip(pixels(SCALE * (corners - start)), colours, strict=True):
+        cv2.fillConvexPoly(canvas, polygon, colour)
+    columns, rows = map(slice, start, stop)
+    return canvas, (rows, columns)
 
 
 def render(car_seed: int, view: int) -> tuple[Array, Array]:
@@ -320,15 +333,16 @@ def render(car_seed: int, view: int) -> tuple[Array, Array]:
     if not 1 <= view <= VIEWS or car_seed < 0:
         raise ValueError(f"car {car_seed} view {view}: views run from 1 to {VIEWS}, cars from 0")
     here = stage(car_seed)
-    photo = ImageChops.multiply(here.backdrop, Image.merge("RGB", [here.floor_marks(view)] * 3))
-    car, covered, corner = paint(*here.facets(view))
-    photo.paste(car, corner, car)
+    photo = multiplied(here.backdrop, here.floor_marks(view))
+    painted, place = paint(*here.facets(view))
+    covered = cv2.inRange(painted, (1, 1, 1), (255, 255, 255))  # 255 where there is a facet
+    ground = multiplied(photo[place], 255 - softened(covered))
+    photo[place] = cv2.add(ground, softened(painted))
     left, top = np.random.default_rng([car_seed, 2, view]).integers(0, GRAIN_MARGIN, 2).tolist()
-    grain = grain_sheet().crop((left, top, left + WIDTH, top + HEIGHT))
-    mask = Image.new("L", photo.size)
-    mask.paste(covered, corner)
-    # Four samples a pixel: 128 is exactly half.
-    return np.asarray(ImageChops.add(photo, grain, 1, -128)), np.asarray(mask) > 128
+    grain = grain_sheet()[top : top + HEIGHT, left : left + WIDTH]
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[place] = reduced(covered) > 128  # of four samples: 128 is exactly half
+    return cv2.addWeighted(photo, 1, grain, 1, -128), mask
 
 
 def render_some(count: int) -> list[Array]:

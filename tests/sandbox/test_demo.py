@@ -1,0 +1,48 @@
+"""The demo without its work: what it prints, and what it leaves alone."""
+
+import pytest
+
+from carvana.errors import UsageError
+from carvana_sandbox import demo
+
+
+@pytest.fixture
+def run_demo(tmp_path, monkeypatch):
+    """Run the demo in a temporary folder; its stages do nothing."""
+
+    def write_competition(folder, *_):
+        (folder / demo.MARKER).write_text("{}")
+        (folder / "train.zip").write_bytes(b"")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "write_competition", write_competition)
+    monkeypatch.setattr(demo.sys, "executable", "true")
+    path = type(tmp_path)
+    return lambda: demo.demo(path("data"), path("runs"), path("submissions"))
+
+
+def test_it_says_what_it_does_in_lines_that_fit_a_terminal(run_demo, capfd):
+    run_demo()
+    lines = capfd.readouterr().out.splitlines()
+    assert "takes about three minutes" in lines[0]
+    assert sum(line.startswith("$ carvana ") for line in lines) == 6
+    assert "The score is of rendered cars: it has no rank on the real leaderboard." in lines
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("theirs", ["data/demo/train", "runs/demo/model.keras"])
+def test_what_it_did_not_make_is_refused_and_stays(run_demo, tmp_path, theirs):
+    (tmp_path / theirs).parent.mkdir(parents=True)
+    (tmp_path / theirs).write_text("mine")
+    with pytest.raises(UsageError, match="demo: was not made by the demo.*rename it"):
+        run_demo()
+    assert (tmp_path / theirs).read_text() == "mine"
+
+
+def test_a_submission_of_the_users_is_not_replaced(run_demo, tmp_path):
+    (tmp_path / "submissions").mkdir()
+    (tmp_path / "submissions" / "demo.csv.gz").write_text("mine")
+    with pytest.raises(UsageError, match="is not of a demo, which would replace it"):
+        run_demo()
+    run = tmp_path / "runs" / "demo"
+    assert not run.exists()
