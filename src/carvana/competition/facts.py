@@ -13,35 +13,22 @@ TEAMS = 735  # on the private leaderboard
 ANCHORS = ((1, 0.997332), (511, 0.988423), (TEAMS, 0.0))
 
 
+def _file(name: str) -> property:
+    return property(lambda paths: paths.root / name)
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where each file of the competition lies under the data folder `root`."""
 
     root: Path
 
-    @property
-    def train(self) -> Path:
-        return self.root / "train"
-
-    @property
-    def train_masks(self) -> Path:
-        return self.root / "train_masks"
-
-    @property
-    def test(self) -> Path:
-        return self.root / "test"
-
-    @property
-    def train_masks_csv(self) -> Path:
-        return self.root / "train_masks.csv"
-
-    @property
-    def sample_submission(self) -> Path:
-        return self.root / "sample_submission.csv"
-
-    @property
-    def cache(self) -> Path:
-        return self.root / "cache"
+    train = _file("train")
+    train_masks = _file("train_masks")
+    test = _file("test")
+    train_masks_csv = _file("train_masks.csv")
+    sample_submission = _file("sample_submission.csv")
+    cache = _file("cache")
 
     def image(self, name: str) -> Path:
         return self.train / name

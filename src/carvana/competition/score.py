@@ -12,16 +12,7 @@ import numpy as np
 
 from carvana.competition import rle
 from carvana.competition.facts import HEIGHT, WIDTH, view_of
-from carvana.competition.submission import (
-    EXCEL_CELL,
-    HEADER,
-    header_fault,
-    open_csv,
-    parse_row,
-    read_rows,
-    row_offsets,
-    without_mark,
-)
+from carvana.competition.submission import EXCEL_CELL, check_header, chunks, parse_row, read_rows
 from carvana.errors import CarvanaError
 
 CUT_NOTE = f"the longest cells have {EXCEL_CELL:,} characters: did Excel cut them?"
@@ -103,21 +94,20 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
     scored: list[tuple[float, str]] = []
     mistakes: list[str] = []
     longest = 0  # cell
-    with _Truth(truth) as true_rows:
+    with _copied(truth) as file:
+        true_rows = _Truth(truth, file)
         rows = read_rows(submission)
-        header = without_mark(next(rows, (0, []))[1])
-        if header != HEADER:
-            raise CarvanaError(header_fault(submission, header))
+        check_header(submission, next(rows, (0, []))[1])
         for line, cells in rows:
             name = cells[0]
-            if len(cells) != 2 or name in seen or name not in true_rows:
+            if len(cells) != 2 or name in seen or name not in true_rows.offsets:
                 what = "there twice" if name in seen else "not in the truth"
                 what = "in a row without exactly two cells" if len(cells) != 2 else what
                 raise CarvanaError(
                     f"{submission}: line {line}: {name[:60]} is {what}; see `carvana validate`"
                 )
             seen.add(name)
-            runs, usage = true_rows[name]
+            runs, usage = true_rows.row(name)
             if usage == "Ignored":
                 continue
             longest = max(longest, len(cells[1]))
@@ -127,7 +117,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
             scored.append((value, name))
             if len(scored) <= LOOKED_AT:
                 mistakes.append(_mistake(*masks, value))
-        missing = true_rows.names - seen
+        missing = true_rows.offsets.keys() - seen
     if missing:
         raise CarvanaError(
             f"{submission}: {len(missing)} of {truth}'s images are missing (first: {min(missing)})"
@@ -157,9 +147,7 @@ MISTAKES = {
 def _mistake(mask: np.ndarray, truth: np.ndarray, value: float) -> str:
     """Return which of MISTAKES would explain a mask best, "" where none fits better.
 
-    Args:
-        mask, truth: parsed runs.
-        value: their Dice.
+    `mask` and `truth` are parsed runs, `value` is their Dice.
     """
     if not mask.size:
         return ""
@@ -203,66 +191,45 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _temporary_copy(path: Path) -> Iterator[TextIO]:
+def _copied(path: Path) -> Iterator[TextIO]:
     """Yield an unpacked copy of a CSV on disk, at its beginning.
 
     Raises:
         CarvanaError: the temporary folder has no room for it.
     """
     with contextlib.ExitStack() as stack:
-        with _room_for(path):
+        try:
             file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
-        with open_csv(path) as text:
-            while chunk := text.read(2**20):
-                with _room_for(path):
-                    file.write(chunk)
-        with _room_for(path):
+            file.writelines(chunks(path))
             file.seek(0)
+        except OSError as error:
+            raise CarvanaError(
+                f"{tempfile.gettempdir()}: has no room for a copy of {path} "
+                f"({error.strerror or error}); free some space there, or set TMPDIR to another "
+                "folder"
+            ) from error
         yield file
-
-
-@contextlib.contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CarvanaError(
-            f"{tempfile.gettempdir()}: has no room for a copy of {path} "
-            f"({error.strerror or error}); free some space there, or set TMPDIR to another folder"
-        ) from error
 
 
 class _Truth:
     """Look up rows of a truth CSV by image; memory holds only where each row begins."""
 
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> "_Truth":
-        with contextlib.ExitStack() as stack:
-            self.file = stack.enter_context(_temporary_copy(self.path))
-            self.columns = without_mark(parse_row(self.file.readline()))
-            if self.columns[:2] != HEADER:
-                raise CarvanaError(header_fault(self.path, self.columns))
-            self.offsets = {}
-            for name, offset in row_offsets(self.file):
+    def __init__(self, path: Path, file: TextIO):
+        self.path, self.file = path, file
+        self.columns = parse_row(file.readline())
+        check_header(path, self.columns, more=True)
+        self.offsets: dict[str, int] = {}
+        offset = file.tell()
+        while line := file.readline():
+            if line.strip():
+                name = parse_row(line)[0]
                 if name in self.offsets:
-                    raise CarvanaError(f"{self.path}: {name[:60]} is there twice; fetch it again")
+                    raise CarvanaError(f"{path}: {name[:60]} is there twice; fetch it again")
                 self.offsets[name] = offset
-            self.stack = stack.pop_all()
-        return self
+            offset = file.tell()
 
-    def __exit__(self, *exception) -> None:
-        self.stack.close()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.offsets
-
-    @property
-    def names(self) -> set[str]:
-        return set(self.offsets)
-
-    def __getitem__(self, name: str) -> tuple[str, str]:
+    def row(self, name: str) -> tuple[str, str]:
+        """Return an image's runs, and its part of the board."""
         self.file.seek(self.offsets[name])
         row = dict(zip(self.columns, parse_row(self.file.readline()), strict=False))
         if "rle_mask" not in row:

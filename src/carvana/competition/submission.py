@@ -8,6 +8,7 @@ import threading
 import unicodedata
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,10 @@ _limit = threading.Lock()
 
 
 @contextlib.contextmanager
-def open_csv(path: Path) -> Iterator[TextIO]:
+def open_csv(path: Path, encoding: str = "utf-8-sig") -> Iterator[TextIO]:
     """Open a CSV as text: plain, `.gz`, or the only CSV in a `.zip`.
+
+    The byte order mark that some programs put before it is left out, but with "utf-8".
 
     Raises:
         CarvanaError: absent, not of the type its name says, or cut short.
@@ -47,7 +50,7 @@ def open_csv(path: Path) -> Iterator[TextIO]:
                 binary = stack.enter_context(archive.open(members[0]))
             else:
                 binary = stack.enter_context(path.open("rb"))
-            yield io.TextIOWrapper(binary, encoding="utf-8", newline="")
+            yield io.TextIOWrapper(binary, encoding=encoding, newline="")
     except FileNotFoundError as error:
         raise CarvanaError(f"{path}: no such file") from error
     except (EOFError, zlib.error, zipfile.BadZipFile) as error:
@@ -59,20 +62,25 @@ def open_csv(path: Path) -> Iterator[TextIO]:
         raise CarvanaError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, list[str]]]:
     """Yield (line number from 1, cells) of a CSV's lines, the header included, blanks skipped."""
-    with open_csv(path) as text:
+    with open_csv(path, encoding) as text:
         reader = csv.reader(text)
         while (cells := next_row(reader)) is not None:
             if cells:
                 yield reader.line_num, cells
 
 
-def next_row(reader: Iterator[list[str]]) -> list[str] | None:
-    """Return a CSV's next row, however long its cells; None at the end.
+def chunks(path: Path) -> Iterator[str]:
+    """Yield the text of a CSV piece by piece."""
+    with open_csv(path) as text:
+        while chunk := text.read(2**20):
+            yield chunk
 
-    The csv module has one limit for the whole process, which is as it was afterwards.
-    """
+
+def next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return a CSV's next row, however long its cells; None at the end."""
+    # The csv module has one limit for the whole process, which is as it was afterwards.
     with _limit:
         before = csv.field_size_limit(LONGEST_CELL)
         try:
@@ -86,33 +94,22 @@ def parse_row(line: str) -> list[str]:
     return next_row(csv.reader([line])) or []
 
 
-def row_offsets(file: TextIO) -> Iterator[tuple[str, int]]:
-    """Yield (image, where its row begins) for each row from here to the end."""
-    while True:
-        offset = file.tell()
-        line = file.readline()
-        if not line:
-            return
-        if line.strip():
-            yield parse_row(line)[0], offset
-
-
 def _by_semicolons(cells: list[str]) -> list[str]:
     """Split a row at semicolons, as spreadsheets write it in much of Europe."""
-    row = ",".join(without_mark(cells)).replace('"', "")
+    row = ",".join(cells).removeprefix("\ufeff").replace('"', "")
     return row.removesuffix(";").split(";") if ";" in row else []
 
 
-def header_fault(path: Path, header: list[str]) -> str:
-    """Say what is wrong with a first line that is not `img,rle_mask`."""
+def check_header(path: Path, header: list[str], more: bool = False) -> None:
+    """Make sure that a first line is `img,rle_mask`; `more` allows other columns after these.
+
+    Raises:
+        CarvanaError: it is not.
+    """
     if _by_semicolons(header) == HEADER:
-        return f"{path}: has semicolons between its cells; save it with commas"
-    return f"{path}: does not begin with {','.join(HEADER)}"
-
-
-def without_mark(header: list[str]) -> list[str]:
-    """Remove the byte order mark that some programs put before a CSV's first cell."""
-    return [cell.removeprefix("\ufeff") for cell in header]
+        raise CarvanaError(f"{path}: has semicolons between its cells; save it with commas")
+    if header[: len(HEADER) if more else None] != HEADER:
+        raise CarvanaError(f"{path}: does not begin with {','.join(HEADER)}")
 
 
 @dataclass
@@ -166,12 +163,12 @@ def validate(
         CarvanaError: a file cannot be read at all (absent, cut short, not text).
     """
     rows = read_rows(sample)
-    if without_mark(next(rows, (0, []))[1])[:1] != HEADER[:1]:
+    if next(rows, (0, []))[1][:1] != HEADER[:1]:
         raise CarvanaError(f"{sample}: is not a sample submission (img,rle_mask); fetch it again")
     expected = {cells[0] for _, cells in rows}
     result = Validation()
     seen = {}  # name -> line
-    rows = read_rows(submission)
+    rows = read_rows(submission, "utf-8")
     line, header = next(rows, (1, []))
     if _by_semicolons(header) == HEADER:
         result.add("semicolons between the cells instead of commas", line, header[0][:60])
@@ -195,8 +192,7 @@ def validate(
             result.add(kind, line, shown)
         seen.setdefault(name, line)
         if len(cells) == 2:
-            if not cells[1].strip():
-                result.empty += 1
+            result.empty += not cells[1].strip()
             longest = max(longest, len(cells[1]))
             if len(cells[1]) == EXCEL_CELL:
                 cut.append((line, shown))
@@ -208,7 +204,8 @@ def validate(
     missing = sorted(expected - seen.keys())
     if missing:
         result.add("missing image", None, missing[0], len(missing))
-    if not _ends_with_newline(submission):
+    last = deque(chunks(submission), maxlen=1)
+    if last and last[0][-1] not in "\r\n":
         result.add("last row without an end of line (cut short?)", line, shown if seen else "")
     return result
 
@@ -231,11 +228,3 @@ def run_faults(runs: str, pixels: int) -> list[str]:
         "overlapping runs": (ascending & (later < earlier_end)).any(),
     }
     return [kind for kind, is_so in checks.items() if is_so]
-
-
-def _ends_with_newline(path: Path) -> bool:
-    last = "\n"
-    with open_csv(path) as text:
-        while chunk := text.read(2**20):
-            last = chunk[-1]
-    return last in "\r\n"

@@ -1,18 +1,18 @@
 """Check and unpack the competition's zip archives without trusting their contents."""
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from carvana.errors import CarvanaError
-from carvana.files import cannot_write, real_path, replacing
+from carvana.files import cannot_write, check_writable, real_path, replacing
 from carvana.progress import progress
 
 MOST_RATIO = 100  # unpacked to packed; photographs have 1, a CSV of run lengths 10 at most
@@ -33,14 +33,15 @@ class BrokenArchive(CarvanaError):
         self.reason = reason
 
 
-def check(archive: Path) -> int:
+class Member(NamedTuple):
+    """A file of an archive, or of the folder that was unpacked from one."""
+
+    size: int  # bytes
+    open: Callable[[], BinaryIO]
+
+
+def check(archive: Path) -> None:
     """Read an archive through, checking each entry's name, kind, size and checksum.
-
-    Args:
-        archive: a zip.
-
-    Returns:
-        The bytes it takes when unpacked.
 
     Raises:
         BrokenArchive: truncated, damaged, encrypted, an entry that would land outside its folder,
@@ -54,60 +55,90 @@ def check(archive: Path) -> int:
             with opened.open(entry) as file:
                 while file.read(_CHUNK):  # its end compares the checksum
                     pass
-        return sum(entry.file_size for entry in entries)
 
 
-def sizes(archive: Path, folder: str) -> dict[str, int]:
-    """Return the name and size in bytes of each file that an archive has for a folder.
-
-    Args:
-        archive: a zip.
-        folder: what it is unpacked to, as in "train".
-
-    Raises:
-        BrokenArchive: see `check`.
-    """
-    with _opened(archive) as opened:
-        return {name: entry.file_size for name, entry in _files(opened, archive, folder).items()}
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack the folder or file an archive is named after; complete a folder that is there.
+@contextlib.contextmanager
+def members(origin: Path, folder: str) -> Iterator[dict[str, Member]]:
+    """Open an archive, or what was unpacked from it; yield its files by their path in `folder`.
 
     `train.zip` holds `train/...`, or what belongs there without the folder; `train_masks.csv.zip`
-    holds `train_masks.csv`. A link is followed. Files already there stay, but for those that an
-    unpacking cut short. Call it with the folder locked against others, for the temporary folder's
-    name is always the same.
+    holds `train_masks.csv`.
 
     Args:
-        archive: a zip; what it holds is checked again while it is unpacked.
+        origin: a zip, a folder, or the one file of an archive without a folder.
+        folder: what the archive is named after, as in "train".
+
+    Raises:
+        BrokenArchive: see `check`; also when it holds something else than `folder`.
+    """
+    if origin.suffix != ".zip":
+        root = origin if origin.is_dir() else origin.parent
+        files = [path for path in (origin, *origin.rglob("*")) if path.is_file()]
+        yield {
+            str(path.relative_to(root)): Member(path.stat().st_size, partial(path.open, "rb"))
+            for path in files
+        }
+        return
+    with _opened(origin) as opened:
+        entries = [entry for entry in _entries(opened, origin) if not _is_junk(_path(entry))]
+        names = _names_within(folder, [PurePosixPath(_path(entry)) for entry in entries], origin)
+        yield {
+            name: Member(entry.file_size, partial(opened.open, entry))
+            for name, entry in zip(names, entries, strict=True)
+        }
+
+
+def _names_within(folder: str, paths: list[PurePosixPath], archive: Path) -> list[str]:
+    """Return the paths of entries in the folder or file that their archive is named after."""
+    if all(len(path.parts) == 1 for path in paths):  # the folder was left out
+        names = [path.name for path in paths]
+    else:
+        strays = [str(path) for path in paths if path.parts[0] != folder]
+        if strays:
+            raise BrokenArchive(archive, f"holds {strays[0]!r}, not {folder}")
+        names = [str(path.relative_to(folder)) for path in paths]
+    if names and all(name.startswith(f"{folder}/") for name in names):  # the folder in itself
+        names = [name.removeprefix(f"{folder}/") for name in names]
+    if not names or (PurePosixPath(folder).suffix and names != [folder]):
+        content = repr(names[0]) if names else "nothing"
+        raise BrokenArchive(archive, f"holds {content}, not {folder}")
+    return names
+
+
+def unpack(origin: Path, target: Path) -> None:
+    """Put what an archive holds in place; complete a folder that is there.
+
+    A link is followed. Files already there stay, but for those that an unpacking cut short. Call
+    it with the folder locked against others, for the temporary folder's name is always the same.
+
+    Args:
+        origin: see `members`; a zip is checked again while it is unpacked.
         target: where its one folder or file goes.
 
     Raises:
-        BrokenArchive: see `check`; also when it holds something else than `target.name`.
+        BrokenArchive: see `members`.
         CarvanaError: a file in the folder is another than the archive's, or the disk is full or
             cannot be written. What stood at `target` still does.
     """
     real = follow(target)
-    with _opened(archive) as opened:
-        todo = _files(opened, archive, target.name)
+    with members(origin, target.name) as files:
         if not target.suffix:
-            todo = {
-                name: entry
-                for name, entry in todo.items()
-                if not is_whole(real / name, entry.file_size, lambda e=entry: opened.open(e))
-            }
-        require_room(real, sum(entry.file_size for entry in todo.values()), archive.name)
-        with temporary_for(real) as temporary:
-            items = progress(todo.items(), f"unpacking {archive.name}", len(todo), unit="file")
-            for name, entry in items:
+            files = {name: file for name, file in files.items() if not _is_whole(real / name, file)}
+        require_room(real, sum(file.size for file in files.values()), origin.name)
+        with _temporary_for(real) as temporary:
+            items = progress(files.items(), f"unpacking {origin.name}", len(files), unit="file")
+            for name, member in items:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(entry) as packed, (temporary / name).open("wb") as file:
+                with member.open() as packed, (temporary / name).open("wb") as file:
                     shutil.copyfileobj(packed, file, _CHUNK)
             if target.suffix:
                 os.replace(temporary / target.name, real)
+            elif not real.exists():
+                os.replace(temporary, real)
             else:
-                move_into(temporary, real)
+                for name in files:
+                    (real / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(temporary / name, real / name)
 
 
 def extract(whole: Path, names: list[str], folder: Path) -> None:
@@ -140,85 +171,44 @@ def follow(target: Path) -> Path:
     """Return where a link leads; the path itself if it is none.
 
     Raises:
-        CarvanaError: it is a broken link, or a file where a folder belongs.
+        CarvanaError: it is a broken link, a file where a folder belongs, or cannot be written.
     """
     real = real_path(target)
     if target.is_symlink() and not real.exists():
         raise CarvanaError(f"{target}: is a link to {real}, which does not exist; make that folder")
     if not target.suffix and real.exists() and not real.is_dir():
         raise CarvanaError(f"{target}: is a file, and a folder belongs there; move it elsewhere")
-    existing = next(p for p in (real, *real.parents) if p.exists())
-    if not os.access(existing, os.W_OK):
-        read_only = hasattr(os, "statvfs") and os.statvfs(existing).f_flag & os.ST_RDONLY
-        reason = errno.EROFS if read_only else errno.EACCES
-        raise cannot_write(target, OSError(reason, os.strerror(reason)))
+    check_writable(_existing(real))
     return real
 
 
-def move_into(temporary: Path, folder: Path) -> None:
-    """Put the files of a temporary folder into another; at once where that does not exist."""
-    if not folder.exists():
-        os.replace(temporary, folder)
-        return
-    for path in sorted(temporary.rglob("*")):
-        place = folder / path.relative_to(temporary)
-        if path.is_dir():
-            place.mkdir(exist_ok=True)
-        else:
-            os.replace(path, place)
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
-def is_whole(path: Path, wanted: int, open_origin: Callable[[], BinaryIO]) -> bool:
+def _is_whole(path: Path, member: Member) -> bool:
     """Tell whether a file is in place already; False where it is absent or cut short.
-
-    Args:
-        path: the file.
-        wanted: its size in bytes.
-        open_origin: opens what it is made from.
 
     Raises:
         CarvanaError: another file stands there.
     """
     if not path.exists():
         return False
-    size = path.stat().st_size if path.is_file() else wanted + 1
-    if size == wanted:
+    size = path.stat().st_size if path.is_file() else member.size + 1
+    if size == member.size:
         return True
-    if size < wanted:
-        with open_origin() as origin:
+    if size < member.size:
+        with member.open() as origin:
             if origin.read(size) == path.read_bytes():
                 return False
     raise CarvanaError(
-        f"{path}: is another file than the one to unpack ({size} bytes, not {wanted}); move it "
-        "elsewhere, then run the same command again"
+        f"{path}: is another file than the one to unpack ({size} bytes, not {member.size}); move "
+        "it elsewhere, then run the same command again"
     )
 
 
-def _files(opened: zipfile.ZipFile, archive: Path, folder: str) -> dict[str, zipfile.ZipInfo]:
-    """Return an archive's files by their path in the folder or file it is named after.
-
-    Raises:
-        BrokenArchive: it is not safe, or holds something else.
-    """
-    entries = [entry for entry in _entries(opened, archive) if not _is_junk(_path(entry))]
-    paths = [PurePosixPath(_path(entry)) for entry in entries]
-    if all(len(path.parts) == 1 for path in paths):  # the folder was left out
-        names = [path.name for path in paths]
-    else:
-        names = [str(path.relative_to(folder)) for path in paths if path.parts[0] == folder]
-        strays = [str(path) for path in paths if path.parts[0] != folder]
-        if strays:
-            raise BrokenArchive(archive, f"holds {strays[0]!r}, not {folder}")
-    if names and all(name.startswith(f"{folder}/") for name in names):  # the folder in itself
-        names = [name.removeprefix(f"{folder}/") for name in names]
-    if not names or (PurePosixPath(folder).suffix and names != [folder]):
-        content = repr(names[0]) if names else "nothing"
-        raise BrokenArchive(archive, f"holds {content}, not {folder}")
-    return dict(zip(names, entries, strict=True))
-
-
 @contextlib.contextmanager
-def temporary_for(target: Path) -> Iterator[Path]:
+def _temporary_for(target: Path) -> Iterator[Path]:
     """Yield a fresh folder on the disk of `target`, for what is to be moved there.
 
     It is in `target` where that is a folder, which may be a disk of its own, else beside it.
@@ -239,21 +229,12 @@ def temporary_for(target: Path) -> Iterator[Path]:
 
 
 def require_room(folder: Path, needed: int, what: str) -> int:
-    """Make sure that the disk of `folder` has room.
-
-    Args:
-        folder: where it will be written; it may not exist yet.
-        needed: bytes.
-        what: what needs them, for the message.
-
-    Returns:
-        Bytes free.
+    """Return the bytes free on the disk of `folder`, which may not exist yet.
 
     Raises:
-        CarvanaError: there is less.
+        CarvanaError: there are fewer than `needed` by `what`.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         raise CarvanaError(
             f"{folder}: {what} needs {size_text(needed)}, the disk has {size_text(free)} free; "

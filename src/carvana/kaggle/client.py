@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,6 +40,29 @@ NOT_KAGGLE = (
     f"open https://www.kaggle.com in a browser on this machine, {AGAIN}"
 )
 
+_BAD_CREDENTIALS = (
+    "Kaggle does not accept these credentials (expired, revoked or mistyped); make a new token at "
+    f"{TOKEN_PAGE} and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN (a proxy that "
+    "removes it looks the same)"
+)
+
+_NO_WAY_THROUGH = {  # in the error of a connection: what stands between us and Kaggle
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the TLS certificate is not trusted, as behind a proxy that opens TLS; set "
+        "REQUESTS_CA_BUNDLE to the file (PEM) of your network's own certificates"
+    ),
+    "TLS CA certificate bundle": "REQUESTS_CA_BUNDLE names no file; correct or unset it",
+    "failed: 407": (
+        "the proxy asks for a name and password; give them as "
+        "HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
+    ),
+    "Tunnel connection failed: 403": (
+        "the proxy does not let you through to Kaggle (403); ask whoever runs it, or use another "
+        "network"
+    ),
+}
+_OF_RULES = ("rule", "accept", "permission", "denied", "forbidden")
+
 ATTEMPTS = 5  # without progress, before giving up
 FIRST_DELAY = 2.0  # seconds before the second attempt, doubled for each one after it
 LONGEST_DELAY = 120.0  # seconds; if Kaggle asks for more, we tell the user instead
@@ -64,7 +88,8 @@ def connect() -> "KaggleApi":
         KaggleError: there are none, or Kaggle rejects them.
     """
     try:
-        with _without_output(), some_home():
+        # In its verbose mode the client prints the credentials.
+        with contextlib.redirect_stdout(io.StringIO()), some_home():
             from kaggle.api.kaggle_api_extended import KaggleApi
     except OSError as error:
         raise KaggleError(
@@ -103,20 +128,6 @@ def _no_credentials() -> KaggleError:
     )
 
 
-_BAD_CREDENTIALS = (
-    "Kaggle does not accept these credentials (expired, revoked or mistyped); make a new token at "
-    f"{TOKEN_PAGE} and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN (a proxy that "
-    "removes it looks the same)"
-)
-
-
-@contextlib.contextmanager
-def _without_output() -> Iterator[None]:
-    """Discard what the client prints; in its verbose mode that includes the credentials."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
-
-
 def with_retries(
     what: str,
     work: Callable[[], _Out],
@@ -138,7 +149,7 @@ def with_retries(
     while True:
         before = progress()
         try:
-            with _without_output():
+            with contextlib.redirect_stdout(io.StringIO()):
                 return work()
         except json.JSONDecodeError as error:
             if not error.doc.lstrip().startswith("<"):
@@ -146,22 +157,27 @@ def with_retries(
             raise KaggleError(f"{what}: {NOT_KAGGLE}") from error
         except (requests.RequestException, OSError) as error:
             trouble = _explain(error, what)
-            is_lost = getattr(error, "response", None) is None
+            response = getattr(error, "response", None)
+            is_lost = response is None
+            brief = "the connection was lost" if is_lost else f"Kaggle answered {_status(response)}"
             failures = 1 if progress() > before else failures + 1
             delay = FIRST_DELAY * 2 ** (failures - 1) if trouble.delay is None else trouble.delay
             hopeless = not trouble.retryable or (is_lost and lost == "stop")
             if hopeless or failures >= ATTEMPTS or delay > LONGEST_DELAY:
                 raise trouble from error
-            brief = _brief(error, what)
-        say(f"{brief}; trying again in {delay:.0f} s ({failures} of {ATTEMPTS - 1})")
+        say(f"{what}: {brief}; trying again in {delay:.0f} s ({failures} of {ATTEMPTS - 1})")
         time.sleep(delay)
 
 
-def _brief(error: Exception, what: str) -> str:
-    response = getattr(error, "response", None)
-    if response is None:
-        return f"{what}: the connection was lost"
-    return f"{what}: Kaggle answered {_status(response)}"
+def pages(what: str, ask: Callable[[str], _Out]) -> Iterator[_Out]:
+    """Yield the pages of a long answer; `ask` is given each one's token, "" for the first."""
+    token = ""
+    while True:
+        page = with_retries(what, partial(ask, token))
+        yield page
+        if page.next_page_token in (None, "", token):
+            return
+        token = page.next_page_token
 
 
 def _explain(error: Exception, what: str) -> KaggleError:
@@ -171,98 +187,66 @@ def _explain(error: Exception, what: str) -> KaggleError:
     """
     response = getattr(error, "response", None)
     if response is not None:
-        return _explain_status(_status(response), response, what)
+        return _explain_status(response, what)
     if isinstance(error, requests.RequestException) or error.errno is None:
-        return _explain_connection(str(error), error, what)
+        return _explain_connection(error, what)
     if error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED):
         return KaggleError(f"{what}: the connection was lost; {AGAIN}", retryable=True)
     return KaggleError(str(disk_error(Path(error.filename or what), error)))
 
 
-def _explain_connection(said: str, error: Exception, what: str) -> KaggleError:
+def _explain_connection(error: Exception, what: str) -> KaggleError:
     """Say what stands between us and Kaggle, as far as a failed connection tells."""
-    lasting = {
-        "CERTIFICATE_VERIFY_FAILED": (
-            "the TLS certificate is not trusted, as behind a proxy that opens TLS; set "
-            "REQUESTS_CA_BUNDLE to the file (PEM) of your network's own certificates"
-        ),
-        "TLS CA certificate bundle": "REQUESTS_CA_BUNDLE names no file; correct or unset it",
-        "failed: 407": (
-            "the proxy asks for a name and password; give them as "
-            "HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"
-        ),
-        "Tunnel connection failed: 403": (
-            "the proxy does not let you through to Kaggle (403); ask whoever runs it, or use "
-            "another network"
-        ),
-    }
-    for text, remedy in lasting.items():
-        if text in said:
-            return KaggleError(f"{what}: {remedy}, {AGAIN}")
+    remedies = [remedy for text, remedy in _NO_WAY_THROUGH.items() if text in str(error)]
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return KaggleError(
-            f"{what}: HTTPS_PROXY is not an address; write it as http://HOST:PORT, {AGAIN}"
-        )
-    return KaggleError(
-        f"{what}: Kaggle cannot be reached; check the network (and HTTPS_PROXY, if you need one), "
-        f"{AGAIN}",
-        retryable=True,
-    )
+        remedies.append("HTTPS_PROXY is not an address; write it as http://HOST:PORT")
+    cause = "Kaggle cannot be reached; check the network (and HTTPS_PROXY, if you need one)"
+    return KaggleError(f"{what}: {(*remedies, cause)[0]}, {AGAIN}", retryable=not remedies)
 
 
-def _explain_status(status: int, response: requests.Response, what: str) -> KaggleError:
-    said = _message(response)
+def _explain_status(response: requests.Response, what: str) -> KaggleError:
+    """Say what a refusal means and what to do about it."""
+    status = _status(response)
+    delay = _retry_after(response) if status == 429 else None
+    wait = "a few minutes" if delay is None else f"{delay:.0f} s"
+    said = " ".join(str(_body(response).get("message", "")).split())[:300]  # on one line
     quoted = f'; Kaggle says: "{said}"' if said else ""
+    lines = {
+        401: f"{_BAD_CREDENTIALS} (401)",
+        403: f"Kaggle refuses (403); accept the competition's rules in a browser at {RULES_PAGE} "
+        f"(and verify your phone at {PHONE_PAGE}), then run the same command again{quoted}",
+        404: f"Kaggle has no such competition or file (404); look at {PAGE}/data{quoted}",
+        407: f"{_NO_WAY_THROUGH['failed: 407']}, {AGAIN}",
+        429: f"too many requests (429); wait {wait}, {AGAIN}",
+    }
+
+    def is_about(*words: str) -> bool:
+        return status == 403 and any(word in said.lower() for word in words)
+
     if "text/html" in response.headers.get("Content-Type", "") and status < 429:
-        return KaggleError(f"{what}: {NOT_KAGGLE} ({status})")
-    if status == 407:
-        return _explain_connection("failed: 407", requests.RequestException(), what)
-    if status == 401:
-        return KaggleError(f"{what}: {_BAD_CREDENTIALS} (401)")
-    if status == 403 and any(word in said.lower() for word in ("phone", "verif")):
-        return KaggleError(
-            f"{what}: your account must be verified by phone first (403); do so at {PHONE_PAGE}, "
-            f"then run the same command again{quoted}"
+        line = f"{NOT_KAGGLE} ({status})"
+    elif is_about("phone", "verif"):
+        line = (
+            f"your account must be verified by phone first (403); do so at {PHONE_PAGE}, then run "
+            f"the same command again{quoted}"
         )
-    about_rules = ("rule", "accept", "permission", "denied", "forbidden")
-    if status == 403 and said and not any(word in said.lower() for word in about_rules):
-        return KaggleError(f'{what}: Kaggle refuses (403): "{said}"; see {PAGE}')
-    if status == 403:
-        return KaggleError(
-            f"{what}: Kaggle refuses (403); accept the competition's rules in a browser at "
-            f"{RULES_PAGE} (and verify your phone at {PHONE_PAGE}), then run the same command "
-            f"again{quoted}"
+    elif status == 403 and said and not is_about(*_OF_RULES):
+        line = f'Kaggle refuses (403): "{said}"; see {PAGE}'
+    elif status >= 500:
+        line = f"Kaggle has a problem ({status}); see {STATUS_PAGE}, wait, {AGAIN}"
+    else:
+        line = lines.get(
+            status,
+            f"Kaggle refuses ({status}){quoted}; see {PAGE}, and {RULES_PAGE} if you have not "
+            "joined the competition",
         )
-    if status == 404:
-        return KaggleError(
-            f"{what}: Kaggle has no such competition or file (404); look at {PAGE}/data{quoted}"
-        )
-    if status == 429:
-        delay = _retry_after(response)
-        wait = "a few minutes" if delay is None else f"{delay:.0f} s"
-        return KaggleError(
-            f"{what}: too many requests (429); wait {wait}, {AGAIN}", retryable=True, delay=delay
-        )
-    if status >= 500:
-        return KaggleError(
-            f"{what}: Kaggle has a problem ({status}); see {STATUS_PAGE}, wait, {AGAIN}",
-            retryable=True,
-        )
-    return KaggleError(
-        f"{what}: Kaggle refuses ({status}){quoted}; see {PAGE}, and {RULES_PAGE} if you have not "
-        "joined the competition"
-    )
+    return KaggleError(f"{what}: {line}", status == 429 or status >= 500, delay)
 
 
 def _status(response: requests.Response) -> int:
     """Return the status; Kaggle also sends errors with status 200 and a code in the body."""
     code = _body(response).get("code")
     return code if response.ok and isinstance(code, int) else response.status_code
-
-
-def _message(response: requests.Response) -> str:
-    """Return what Kaggle says, on one line, shortened."""
-    return " ".join(str(_body(response).get("message", "")).split())[:300]
 
 
 def _body(response: requests.Response) -> dict:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,8 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.files import alone
 from carvana.kaggle import archives
 from carvana.kaggle.archives import BrokenArchive, disk_error, size_text
-from carvana.kaggle.client import NOT_KAGGLE, PAGE, connect, say, with_retries
-from carvana.kaggle.local import (
-    is_complete,
-    note_files,
-    open_whole,
-    size_of,
-    take_all,
-    target_of,
-)
+from carvana.kaggle.client import NOT_KAGGLE, PAGE, connect, pages, say, with_retries
+from carvana.kaggle.local import is_complete, note_files, open_whole, size_of, take_all, target_of
 from carvana.progress import LINE_SECONDS, on_terminal
 
 if TYPE_CHECKING:
@@ -45,9 +39,9 @@ CHUNK = 2**16  # bytes; what a kill loses at most
 def download(paths: Paths, only: str = "train", source: Path | None = None) -> list[Path]:
     """Put the competition's files in place: fetch, check and unpack what is not there yet.
 
-    Archives are fetched to `NAME.zip.part`, checked, renamed to `NAME.zip`, unpacked to a
-    temporary folder and moved into place. Whatever stops this, the next call resumes. A folder
-    that lacks some of its files is completed. The archives stay; you may delete them.
+    Archives are fetched to `NAME.zip.part`, checked, renamed to `NAME.zip` and unpacked. Whatever
+    stops this, the next call resumes. A folder that lacks some of its files is completed. The
+    archives stay; you may delete them.
 
     Args:
         paths: the data folder; archives that lie in it are used before Kaggle is asked.
@@ -65,8 +59,12 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
     if only not in FILES:
         raise UsageError(f"--only {only}: is none of {', '.join(FILES)}")
     root = paths.root
-    if source is not None:
-        source = _check_source(source, root)
+    if source is not None and not (source.suffix.lower() == ".zip" and source.is_file()):
+        here, there = root.absolute(), source.absolute()
+        if not source.is_dir():
+            raise UsageError(f"--from {source}: no such folder or zip; check the name")
+        if there in here.parents:
+            raise UsageError(f"--from {source}: holds the data folder {root}; give another")
     if not _missing(root, only, source):
         say(f"{root}: everything is in place ({only}); nothing to fetch")
         return []
@@ -84,18 +82,6 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
     except OSError as error:
         raise disk_error(root, error) from error
     return [target_of(name, root) for name in missing]
-
-
-def _check_source(source: Path, root: Path) -> Path:
-    """Make sure that --from can be read, and does not hold the data folder itself."""
-    if source.suffix.lower() == ".zip" and source.is_file():
-        return source
-    if not source.is_dir():
-        raise UsageError(f"--from {source}: no such folder or zip; check the name")
-    inside = root.absolute().is_relative_to(source.absolute())
-    if inside and root.absolute() != source.absolute():
-        raise UsageError(f"--from {source}: holds the data folder {root}; give another")
-    return source
 
 
 def _missing(root: Path, only: str, source: Path | None) -> list[str]:
@@ -116,7 +102,10 @@ def _take_archives_here(names: list[str], root: Path) -> bool:
 
 def _fetch_all(names: list[str], root: Path) -> None:
     api = connect()
-    sizes = _sizes(api)
+    sizes = {}  # bytes, of all the competition's files
+    ask = partial(api.competition_list_files, SLUG, page_size=100)
+    for page in pages("the list of files", lambda token: ask(page_token=token)):
+        sizes |= {file.name: file.total_bytes for file in page.files}
     if absent := [name for name in names if name not in sizes]:
         raise CarvanaError(f"{absent[0]}: Kaggle does not list it; see {PAGE}/data")
     here = [name for name in names if _is_whole(root / name, sizes[name])]
@@ -138,20 +127,6 @@ def _fetch_all(names: list[str], root: Path) -> None:
             _fetch(api, name, sizes[name], root)
         archives.unpack(root / name, target_of(name, root))
         say(f"{target_of(name, root)}: ready")
-
-
-def _sizes(api: "KaggleApi") -> dict[str, int]:
-    """Ask Kaggle for the competition's files and their sizes in bytes."""
-    sizes, token = {}, ""
-    while True:
-        page = with_retries(
-            "the list of files",
-            lambda token=token: api.competition_list_files(SLUG, page_token=token, page_size=100),
-        )
-        sizes |= {file.name: file.total_bytes for file in page.files}
-        if not page.next_page_token or page.next_page_token == token:
-            return sizes
-        token = page.next_page_token
 
 
 def _part(root: Path, name: str) -> Path:
@@ -212,24 +187,17 @@ def _transfer(api: "KaggleApi", name: str, part: Path, size: int) -> None:
     request.competition_name, request.file_name = SLUG, name
     with api.build_kaggle_client() as kaggle:
         response = kaggle.competitions.competition_api_client.download_data_file(request)
+        limits = {"chunk_size": CHUNK, "max_retries": 0, "timeout": STALL_SECONDS}
         with response, _watched(part, name, size, response):
             try:
-                api.download_file(
-                    response,
-                    str(part),
-                    kaggle.http_client(),
-                    resume=True,
-                    chunk_size=CHUNK,
-                    max_retries=0,
-                    timeout=STALL_SECONDS,
-                )
+                api.download_file(response, str(part), kaggle.http_client(), resume=True, **limits)
+            except requests.RequestException:
+                raise
             except ValueError as error:
                 # Another length than announced: if an error page answers the request for the
                 # rest of a part, the client writes that page into the file.
-                if not isinstance(error, requests.RequestException):
-                    _discard(part)
-                    raise requests.ConnectionError("the transfer had a wrong length") from error
-                raise
+                _discard(part)
+                raise requests.ConnectionError("the transfer had a wrong length") from error
 
 
 def _discard(part: Path) -> None:
@@ -241,12 +209,11 @@ def _discard(part: Path) -> None:
 @contextlib.contextmanager
 def _watched(part: Path, name: str, size: int, response: requests.Response) -> Iterator[None]:
     """Show a transfer's progress by the growth of its file; end it if it stalls."""
-    ended = threading.Event()
+    ended, shown = threading.Event(), on_terminal(sys.stderr)
 
     def watch() -> None:
-        shown = on_terminal(sys.stderr)
-        before = grown = time.monotonic()
-        start, last = size_of(part), size_of(part)
+        said = grown = time.monotonic()
+        start = last = size_of(part)
         bar = tqdm(
             desc=name, total=size, initial=start, unit="B", unit_scale=True, disable=not shown
         )
@@ -259,8 +226,8 @@ def _watched(part: Path, name: str, size: int, response: requests.Response) -> I
                 elif now - grown > STALL_SECONDS:
                     with contextlib.suppress(ValueError, RuntimeError):
                         response.raw.shutdown()  # to the reader the transfer then looks cut short
-                if not shown and now - before > LINE_SECONDS:
-                    before = now
+                if not shown and now - said > LINE_SECONDS:
+                    said = now
                     say(f"{name}: {size_text(here)} of {size_text(size)}")
             bar.update(size_of(part) - last)
 

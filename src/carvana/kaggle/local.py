@@ -3,8 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 from carvana.competition.facts import SLUG, TEST_IMAGES, TRAIN_IMAGES
@@ -30,39 +28,33 @@ def is_complete(name: str, root: Path, source: Path | None) -> bool:
         return target.is_file()
     if not target.is_dir():
         return False
-    for folder in filter(None, (root, source)):
-        origin = _in_source(name, folder) if folder != root else root / name
-        if origin is None or not origin.exists():
-            continue
-        with contextlib.suppress(BrokenArchive):
-            sizes = (
-                {str(f.relative_to(origin)): size_of(f) for f in origin.rglob("*") if f.is_file()}
-                if origin.is_dir()
-                else archives.sizes(origin, target.name)
-            )
-            return all(size_of(target / file) == size for file, size in sizes.items())
+    origins = [root / name if (root / name).exists() else None]
+    if source not in (None, root):
+        origins.append(_in_source(name, source))
+    for origin in filter(None, origins):
+        with contextlib.suppress(BrokenArchive), archives.members(origin, target.name) as files:
+            return all(size_of(target / file) == member.size for file, member in files.items())
     noted = _noted(root).get(target.name)
-    return noted == _listing(target) if noted else _count(target) == COUNTS.get(target.name)
+    if noted:
+        return noted == _digest(target)
+    return len(_photographs(target)) == COUNTS.get(target.name)
 
 
-def _count(folder: Path) -> int:
-    """Count a folder's photographs or masks."""
-    return sum(file.suffix.lower() in (".jpg", ".gif") for file in folder.iterdir())
+def _photographs(folder: Path) -> list[str]:
+    """Return the names of a folder's photographs or masks, sorted."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".gif"))
 
 
-def _listing(folder: Path) -> str:
-    """Return a digest of the names of a folder's photographs or masks."""
-    names = sorted(
-        file.name for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".gif")
-    )
-    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def _digest(folder: Path) -> str:
+    names = "\n".join(_photographs(folder)).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(names).hexdigest()[:16]
 
 
 def note_files(names: list[str], root: Path) -> None:
     """Write down which files were unpacked, so that archives may be deleted."""
-    folders = [target_of(name, root) for name in names if not target_of(name, root).suffix]
-    noted = _noted(root) | {folder.name: _listing(folder) for folder in folders}
-    write_text(root / NOTE, json.dumps(noted) + "\n")
+    targets = [target_of(name, root) for name in names]
+    new = {target.name: _digest(target) for target in targets if not target.suffix}
+    write_text(root / NOTE, json.dumps(_noted(root) | new) + "\n")
 
 
 def _noted(root: Path) -> dict[str, str]:
@@ -84,8 +76,7 @@ def open_whole(source: Path | None, names: list[str], root: Path) -> Path | None
     if source is None or source.is_dir():
         folder = source or root
         whole = folder / f"{SLUG}.zip"
-        loose = [name for name in names if _in_source(name, folder) is not None]
-        if not whole.is_file() or len(loose) == len(names):
+        if not whole.is_file() or all(_in_source(name, folder) for name in names):
             return source
     archives.extract(whole, names, root)
     return root
@@ -100,17 +91,16 @@ def take_all(names: list[str], source: Path, root: Path) -> None:
             f"--from {source}: holds neither {absent[0]} nor {target_of(absent[0], Path()).name}; "
             f"give the folder with the competition's files ({PAGE}/data)"
         )
-    needed = sum(_size_of_all(origin) for origin in origins.values())
+    needed = 0
+    for origin in origins.values():
+        needed += sum(size_of(file) for file in (origin, *origin.rglob("*")))
     free = archives.require_room(root, needed, ", ".join(names))
     say(f"{root}: takes about {size_text(needed)} of {size_text(free)} free")
     for name, origin in origins.items():
-        target = target_of(name, root)
         if origin.name == name:
             archives.check(origin)
-            archives.unpack(origin, target)
-        else:
-            _copy(origin, target)
-        say(f"{target}: taken from {origin}")
+        archives.unpack(origin, target_of(name, root))
+        say(f"{target_of(name, root)}: taken from {origin}")
 
 
 def _in_source(name: str, source: Path) -> Path | None:
@@ -123,33 +113,7 @@ def _in_source(name: str, source: Path) -> Path | None:
     places = (unpacked / unpacked.name, unpacked)
     if unpacked.suffix:
         return next((place for place in places if place.is_file()), None)
-    return next((place for place in places if place.is_dir() and _count(place)), None)
-
-
-def _size_of_all(origin: Path) -> int:
-    """Sum the bytes of a file, or of a folder's files."""
-    files = origin.rglob("*") if origin.is_dir() else (origin,)
-    return sum(size_of(file) for file in files)
-
-
-def _copy(origin: Path, target: Path) -> None:
-    """Copy a file, or what a folder lacks."""
-    real = archives.follow(target)
-    files = {file.relative_to(origin): file for file in origin.rglob("*") if file.is_file()}
-    todo = {
-        name: file
-        for name, file in files.items()
-        if not archives.is_whole(real / name, size_of(file), lambda f=file: f.open("rb"))
-    }
-    with archives.temporary_for(real) as temporary:
-        if not origin.is_dir():
-            shutil.copy2(origin, temporary / target.name)
-            os.replace(temporary / target.name, real)
-            return
-        for name, file in todo.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, temporary / name)
-        archives.move_into(temporary, real)
+    return next((place for place in places if place.is_dir() and _photographs(place)), None)
 
 
 def size_of(path: Path) -> int:

@@ -1,28 +1,20 @@
 """Submit: validate, upload, wait for the score, find its place on the leaderboard."""
 
-import bisect
 import contextlib
-import itertools
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import requests
 
 from carvana.competition.facts import ANCHORS, SLUG, TEAMS, Paths
 from carvana.competition.submission import validate
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.kaggle.archives import size_text
-from carvana.kaggle.client import (
-    PAGE,
-    STATUS_PAGE,
-    KaggleError,
-    connect,
-    say,
-    with_retries,
-)
+from carvana.kaggle.client import PAGE, STATUS_PAGE, KaggleError, connect, pages, say, with_retries
 from carvana.kaggle.download import download
 from carvana.progress import LINE_SECONDS, on_terminal
 
@@ -30,6 +22,7 @@ if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
 
 POLL_SECONDS = 5.0  # between two checks of a pending submission
+SUBMISSIONS = f"{PAGE}/submissions"
 
 
 @dataclass(frozen=True)
@@ -81,10 +74,7 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
     try:
         public, private = _await_score(api, ref, wait_seconds)
     except KeyboardInterrupt:
-        say(
-            f"{submission}: uploaded; do not submit it again: its score will be at "
-            f"{PAGE}/submissions"
-        )
+        say(f"{submission}: uploaded; do not submit it again: its score will be at {SUBMISSIONS}")
         raise
     value = public if private is None else private
     return Result(ref, public, private, None if value is None else _standing(api, value))
@@ -100,9 +90,11 @@ def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
     sent = False
 
     def arrived() -> int | None:
-        new = (each for each in _listed(api) if each.ref not in before)
-        mine = (each.ref for each in new if _is_mine(each, submission, message))
-        return next(mine, None)
+        for each in _listed(api):
+            mine = (each.file_name, each.description) == (submission.name, message)
+            if mine and each.ref not in before:
+                return each.ref
+        return None
 
     def send() -> int:
         nonlocal sent
@@ -127,7 +119,7 @@ def _upload(api: "KaggleApi", submission: Path, message: str) -> int:
             if (ref := arrived()) is not None:
                 return ref
         raise KaggleError(
-            f"{submission}: it is not known whether it was submitted; check at {PAGE}/submissions "
+            f"{submission}: it is not known whether it was submitted; check at {SUBMISSIONS} "
             f"before you submit it again ({str(error).split(';')[0]})"
         ) from error
 
@@ -137,11 +129,6 @@ def _listed(api: "KaggleApi") -> list:
     return api.competition_submissions(SLUG) or []
 
 
-def _is_mine(listed, submission: Path, message: str) -> bool:
-    """Tell whether a listed submission has this file's name and this message."""
-    return (listed.file_name, listed.description) == (submission.name, message)
-
-
 def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None, float | None]:
     """Wait until a submission is scored; return its public and private score."""
     from kagglesdk.competitions.types.submission_status import SubmissionStatus
@@ -149,35 +136,32 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
     began = shown = time.monotonic()
     while True:
         try:
-            state = with_retries("the list of submissions", lambda: _submission(api, ref))
+            listed = with_retries("the list of submissions", lambda: _listed(api))
         except KaggleError as error:
             raise KaggleError(
                 f"submission {ref}: sent; do not submit it again: its score will be at "
-                f"{PAGE}/submissions; waiting for it failed: {str(error).split(';')[0]}"
+                f"{SUBMISSIONS}; waiting for it failed: {str(error).split(';')[0]}"
             ) from error
+        # The newest if Kaggle gave no number; it may be listed late.
+        state = next((each for each in listed if each.ref == ref or not ref), None)
         status = state.status if state else SubmissionStatus.PENDING
         if status == SubmissionStatus.COMPLETE:
             return _number(state.public_score), _number(state.private_score)
         if status == SubmissionStatus.ERROR:
             raise KaggleError(
                 f"{state.file_name}: Kaggle took it but could not score it: "
-                f"{state.error_description or 'no reason given'}; see {PAGE}/submissions"
+                f"{state.error_description or 'no reason given'}; see {SUBMISSIONS}"
             )
         now = time.monotonic()
         if now - began > limit:
             raise KaggleError(
                 f"submission {ref}: sent, but not scored after {limit:.0f} s; it is not lost: "
-                f"its score will be at {PAGE}/submissions"
+                f"its score will be at {SUBMISSIONS}"
             )
         if shown == began or now - shown > LINE_SECONDS:
             say(f"sent; waiting for the score, {now - began:.0f} s of at most {limit:.0f} s")
             shown = now
         time.sleep(min(POLL_SECONDS, limit))
-
-
-def _submission(api: "KaggleApi", ref: int):
-    """Find a submission by its number, or the newest if Kaggle gave none; None if not listed."""
-    return next((each for each in _listed(api) if each.ref == ref or not ref), None)
 
 
 def _number(text: str | None) -> float | None:
@@ -191,36 +175,26 @@ def _standing(api: "KaggleApi", score: float) -> Standing:
     try:
         scores = _leaderboard(api)
     except KaggleError:
-        return _estimate(score)
-    ahead = bisect.bisect_left([-other for other in scores], -score)
+        places, known = zip(*ANCHORS, strict=True)
+        place = np.interp(-score, -np.array(known), places)
+        return Standing(round(float(place)), TEAMS, estimated=True)
+    ahead = sum(other > score for other in scores)
     return Standing(min(ahead + 1, len(scores)), len(scores), estimated=False)
 
 
-def _estimate(score: float) -> Standing:
-    for (above, better), (below, worse) in itertools.pairwise(ANCHORS):
-        if score >= worse:
-            share = (better - min(score, better)) / (better - worse)
-            return Standing(round(above + share * (below - above)), TEAMS, estimated=True)
-    return Standing(TEAMS, TEAMS, estimated=True)
-
-
 def _leaderboard(api: "KaggleApi") -> list[float]:
+    """Return the scores of all teams, best first."""
     from kagglesdk.competitions.types.competition_api_service import ApiGetLeaderboardRequest
 
-    request = ApiGetLeaderboardRequest()
-    request.competition_name, request.page_size = SLUG, 100
-
-    def page():
+    def page(token: str):
+        request = ApiGetLeaderboardRequest()
+        request.competition_name, request.page_size, request.page_token = SLUG, 100, token
         with api.build_kaggle_client() as kaggle:
             return kaggle.competitions.competition_api_client.get_leaderboard(request)
 
     scores = []
-    while True:
-        answer = with_retries("the leaderboard", page)
+    for answer in pages("the leaderboard", page):
         scores += [_number(team.score) for team in answer.submissions if team.score]
-        if not answer.next_page_token or answer.next_page_token == request.page_token:
-            break
-        request.page_token = answer.next_page_token
     if not scores or None in scores:
         raise KaggleError("the leaderboard: came without scores")
     return sorted(scores, reverse=True)
