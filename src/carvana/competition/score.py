@@ -81,8 +81,7 @@ def score(submission: Path, truth: Path, worst: int = 10) -> Score:
 
     Args:
         submission: `img,rle_mask`, plain, gzipped or zipped, rows in any order.
-        truth: `img,rle_mask[,Usage]`, likewise; Usage is Public, Private or Ignored. An ignored
-            image (a decoy) is not scored.
+        truth: `img,rle_mask[,Usage]`, likewise; Usage is Public, Private or Ignored (not scored).
         worst: how many of the worst images to return.
 
     Raises:
@@ -192,23 +191,17 @@ def _parse(runs: str, path: Path, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _copied(path: Path) -> Iterator[TextIO]:
-    """Yield an unpacked copy of a CSV on disk, at its beginning.
-
-    Raises:
-        CarvanaError: the temporary folder has no room for it.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+    """Yield an unpacked copy of a CSV on disk, at its beginning."""
+    try:
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
             file.writelines(chunks(path))
             file.seek(0)
-        except OSError as error:
-            raise CarvanaError(
-                f"{tempfile.gettempdir()}: has no room for a copy of {path} "
-                f"({error.strerror or error}); free some space there, or set TMPDIR to another "
-                "folder"
-            ) from error
-        yield file
+            yield file
+    except OSError as error:
+        raise CarvanaError(
+            f"{tempfile.gettempdir()}: has no room for a copy of {path} "
+            f"({error.strerror or error}); free some space there, or set TMPDIR to another folder"
+        ) from error
 
 
 class _Truth:

@@ -40,11 +40,8 @@ def open_csv(path: Path, encoding: str = "utf-8-sig") -> Iterator[TextIO]:
                 binary = stack.enter_context(gzip.open(path, "rb"))
             elif path.suffix.lower() == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
-                members = [
-                    name
-                    for name in archive.namelist()
-                    if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
-                ]
+                members = [name for name in archive.namelist() if name.lower().endswith(".csv")]
+                members = [name for name in members if not name.startswith("__MACOSX/")]
                 if len(members) != 1:
                     raise CarvanaError(f"{path}: holds {len(members)} CSV files; zip one alone")
                 binary = stack.enter_context(archive.open(members[0]))
@@ -101,11 +98,7 @@ def _by_semicolons(cells: list[str]) -> list[str]:
 
 
 def check_header(path: Path, header: list[str], more: bool = False) -> None:
-    """Make sure that a first line is `img,rle_mask`; `more` allows other columns after these.
-
-    Raises:
-        CarvanaError: it is not.
-    """
+    """Refuse a first line but `img,rle_mask`; `more` allows other columns after these."""
     if _by_semicolons(header) == HEADER:
         raise CarvanaError(f"{path}: has semicolons between its cells; save it with commas")
     if header[: len(HEADER) if more else None] != HEADER:
@@ -155,8 +148,7 @@ def validate(
     """Check a submission against the sample: its rows, and the run lengths in each.
 
     Args:
-        submission: the CSV to check, plain, gzipped or zipped.
-        sample: the competition's `sample_submission.csv`, for the names to expect.
+        submission, sample: CSVs, plain, gzipped or zipped.
         height, width: of the masks, in pixels.
 
     Raises:

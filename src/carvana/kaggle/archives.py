@@ -22,15 +22,11 @@ _JUNK = ("__MACOSX", "desktop.ini", "thumbs.db")  # what macOS and Windows add
 
 
 class BrokenArchive(CarvanaError):
-    """An archive is damaged, or holds something no archive of the competition does.
-
-    Attributes:
-        reason: what is wrong, to go after "it": "is cut short or damaged".
-    """
+    """An archive is damaged, or holds something no archive of the competition does."""
 
     def __init__(self, archive: Path, reason: str):
         super().__init__(f"{archive}: {reason}; delete it and fetch it again")
-        self.reason = reason
+        self.reason = reason  # to go after "it": "is cut short or damaged"
 
 
 class Member(NamedTuple):
@@ -46,7 +42,6 @@ def check(archive: Path) -> None:
     Raises:
         BrokenArchive: truncated, damaged, encrypted, an entry that would land outside its folder,
             a link, or an implausible size.
-        CarvanaError: it cannot be read.
     """
     with _opened(archive) as opened:
         entries = _entries(opened, archive)
@@ -63,10 +58,6 @@ def members(origin: Path, folder: str) -> Iterator[dict[str, Member]]:
 
     `train.zip` holds `train/...`, or what belongs there without the folder; `train_masks.csv.zip`
     holds `train_masks.csv`.
-
-    Args:
-        origin: a zip, a folder, or the one file of an archive without a folder.
-        folder: what the archive is named after, as in "train".
 
     Raises:
         BrokenArchive: see `check`; also when it holds something else than `folder`.
@@ -111,12 +102,8 @@ def unpack(origin: Path, target: Path) -> None:
     A link is followed. Files already there stay, but for those that an unpacking cut short. Call
     it with the folder locked against others, for the temporary folder's name is always the same.
 
-    Args:
-        origin: see `members`; a zip is checked again while it is unpacked.
-        target: where its one folder or file goes.
-
     Raises:
-        BrokenArchive: see `members`.
+        BrokenArchive: see `members`; a zip is checked again while it is unpacked.
         CarvanaError: a file in the folder is another than the archive's, or the disk is full or
             cannot be written. What stood at `target` still does.
     """
@@ -187,11 +174,7 @@ def _existing(path: Path) -> Path:
 
 
 def _is_whole(path: Path, member: Member) -> bool:
-    """Tell whether a file is in place already; False where it is absent or cut short.
-
-    Raises:
-        CarvanaError: another file stands there.
-    """
+    """Tell whether a file is in place, and not absent or cut short; refuse another file."""
     if not path.exists():
         return False
     size = path.stat().st_size if path.is_file() else member.size + 1
@@ -209,15 +192,11 @@ def _is_whole(path: Path, member: Member) -> bool:
 
 @contextlib.contextmanager
 def _temporary_for(target: Path) -> Iterator[Path]:
-    """Yield a fresh folder on the disk of `target`, for what is to be moved there.
-
-    It is in `target` where that is a folder, which may be a disk of its own, else beside it.
-
-    Raises:
-        CarvanaError: the disk is full or cannot be written.
-    """
-    inside = target.is_dir()
-    temporary = target / ".unpacking" if inside else target.with_name(f".{target.name}.unpacking")
+    """Yield a fresh folder on the disk of `target`, for what is to be moved there."""
+    if target.is_dir():  # it may be a disk of its own
+        temporary = target / ".unpacking"
+    else:
+        temporary = target.with_name(f".{target.name}.unpacking")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
         temporary.mkdir(parents=True)

@@ -69,16 +69,12 @@ LONGEST_DELAY = 120.0  # seconds; if Kaggle asks for more, we tell the user inst
 
 
 class KaggleError(CarvanaError):
-    """Kaggle refused or failed.
-
-    Attributes:
-        retryable: whether trying again may help.
-        delay: seconds Kaggle asked us to wait before that, None if it did not say.
-    """
+    """Kaggle refused or failed."""
 
     def __init__(self, line: str, retryable: bool = False, delay: float | None = None):
         super().__init__(line)
-        self.retryable, self.delay = retryable, delay
+        self.retryable = retryable  # whether trying again may help
+        self.delay = delay  # seconds to wait before that, if Kaggle said so
 
 
 def connect() -> "KaggleApi":
@@ -138,7 +134,6 @@ def with_retries(
 
     Args:
         what: what is asked for, for the messages.
-        work: does it.
         progress: returns how far it is; an attempt that got further does not count as a failure.
         lost: "stop" to give up when the connection is lost, for what must not be done twice.
 
@@ -244,7 +239,7 @@ def _explain_status(response: requests.Response, what: str) -> KaggleError:
 
 
 def _status(response: requests.Response) -> int:
-    """Return the status; Kaggle also sends errors with status 200 and a code in the body."""
+    # Kaggle also sends errors with status 200 and a code in the body.
     code = _body(response).get("code")
     return code if response.ok and isinstance(code, int) else response.status_code
 

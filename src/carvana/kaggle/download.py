@@ -54,7 +54,7 @@ def download(paths: Paths, only: str = "train", source: Path | None = None) -> l
 
     Raises:
         UsageError: `only` or `source` is wrong.
-        CarvanaError: the download failed; the message says what to do.
+        CarvanaError: the download failed.
     """
     if only not in FILES:
         raise UsageError(f"--only {only}: is none of {', '.join(FILES)}")
@@ -108,22 +108,23 @@ def _fetch_all(names: list[str], root: Path) -> None:
         sizes |= {file.name: file.total_bytes for file in page.files}
     if absent := [name for name in names if name not in sizes]:
         raise CarvanaError(f"{absent[0]}: Kaggle does not list it; see {PAGE}/data")
-    here = [name for name in names if _is_whole(root / name, sizes[name])]
-    parts = {n: min(size_of(_part(root, n)), sizes[n]) for n in names if n not in here}
-    to_fetch = sum(sizes[name] - part for name, part in parts.items())
+    to_fetch = {  # bytes, less the part of it that is here already
+        name: max(sizes[name] - size_of(_part(root, name)), 0)
+        for name in names
+        if not _is_whole(root / name, sizes[name])
+    }
     # Photographs do not shrink in a zip: unpacked, they take about the same again.
-    needed = to_fetch + sum(sizes[name] for name in names)
+    needed = sum(to_fetch.values()) + sum(sizes[name] for name in names)
     free = archives.require_room(root, needed, f"{', '.join(names)} (fetched and unpacked)")
     for name in names:  # a link may lead to another disk
         archives.require_room(archives.follow(target_of(name, root)).parent, sizes[name], name)
-    listed = ", ".join(f"{name} {size_text(sizes[name])}" for name in parts) or "nothing"
-    kept = f", {size_text(sum(parts.values()))} of it here already" if any(parts.values()) else ""
+    listed = ", ".join(f"{name} {size_text(size)}" for name, size in to_fetch.items()) or "nothing"
     say(
-        f"{root}: to fetch: {listed}{kept}; takes about {size_text(needed)} of "
-        f"{size_text(free)} free with what it unpacks to"
+        f"{root}: to fetch: {listed}; takes about {size_text(needed)} of {size_text(free)} free "
+        "with what it unpacks to"
     )
     for name in names:
-        if name in parts:
+        if name in to_fetch:
             _fetch(api, name, sizes[name], root)
         archives.unpack(root / name, target_of(name, root))
         say(f"{target_of(name, root)}: ready")

@@ -51,11 +51,7 @@ class Result:
 def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 900) -> Result:
     """Validate a submission, upload it and wait for its score.
 
-    Args:
-        submission: the CSV, plain, gzipped or zipped.
-        message: the description Kaggle shows beside it.
-        paths: the data folder; its sample submission is fetched if it is not there.
-        wait_seconds: how long to wait for the score.
+    The sample submission is fetched if it is not in the data folder.
 
     Raises:
         CarvanaError: not valid (nothing is sent then), refused, its scoring failed, still pending
