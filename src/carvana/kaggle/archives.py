@@ -244,8 +244,6 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield opened
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BrokenArchive(archive, f"is cut short or damaged ({error})") from error
-    except FileNotFoundError as error:
-        raise CarvanaError(f"{archive}: no such file") from error
     except OSError as error:
         raise CarvanaError(f"{archive}: cannot be read ({error.strerror or error})") from error
 
