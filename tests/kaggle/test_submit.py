@@ -36,14 +36,6 @@ def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys):
     assert "sent; waiting for the score" in output
 
 
-def test_submit_fetches_the_sample_it_validates_by(sandbox, paths, tmp_path):
-    sandbox(pending_seconds=0)
-    result = submit(write_submission(tmp_path / "mine.csv"), "message", paths)
-    assert result.private == 1.0
-    assert str(result.standing) == "would stand about 1 of 735"
-    assert paths.sample_submission.is_file()
-
-
 def test_an_invalid_submission_is_not_sent(sandbox, ready, tmp_path):
     server = sandbox()
     with pytest.raises(CarvanaError, match="not valid, so not sent\n.*zero length, first at line"):
@@ -107,12 +99,6 @@ def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path, tr
     assert len(server.submissions) == 2
 
 
-def test_a_submission_that_did_not_arrive_is_sent_again(sandbox, ready, tmp_path):
-    server = sandbox("504 on=CreateSubmission times=2", pending_seconds=0)
-    assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
-    assert len(server.submissions) == 1
-
-
 def test_what_is_sent_is_not_lost_when_waiting_for_its_score_fails(sandbox, ready, tmp_path):
     server = sandbox()
     answer = server.answer
@@ -126,26 +112,30 @@ def test_what_is_sent_is_not_lost_when_waiting_for_its_score_fails(sandbox, read
         submit(write_submission(tmp_path / "mine.csv"), "message", ready)
 
 
-def _is_waiting(server) -> bool:
-    return "ListSubmissions" in server.log[-1]
-
-
 def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
     server = sandbox("pending")
     submission = write_submission(tmp_path / "mine.csv")
     paths = f"Paths(Path({str(ready.root)!r}))"
     call = f"submit.submit(Path({str(submission)!r}), 'message', {paths})"
     with start_client(call, server.environment()) as process:
-        wait_until(lambda: server.submissions and _is_waiting(server), process)
+        wait_until(lambda: server.submissions and "ListSubmissions" in server.log[-1], process)
         output, _ = press_ctrl_c(process)
     assert "uploaded; do not submit it again: its score will be at" in output
     assert len(server.submissions) == 1
 
 
-def test_passing_trouble_while_waiting_for_the_score(sandbox, ready, tmp_path):
-    server = sandbox("503 on=ListSubmissions times=2", "429 on=StartSubmissionUpload times=2")
-    assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["503 on=ListSubmissions times=2", "429 on=StartSubmissionUpload times=2"],
+        ["504 on=CreateSubmission times=2"],  # it did not arrive, and is sent again
+    ],
+)
+def test_passing_trouble_is_waited_out(sandbox, paths, tmp_path, faults):
+    server = sandbox(*faults)
+    assert submit(write_submission(tmp_path / "mine.csv"), "message", paths).public == 1.0
     assert len(server.submissions) == 1
+    assert paths.sample_submission.is_file()  # fetched, to validate by
 
 
 def test_a_submission_not_listed_yet_is_pending(sandbox, ready, tmp_path):
