@@ -38,6 +38,9 @@ STATUSES = {
     "403 on=DownloadDataFile message='You must verify your phone'": (
         "verified by phone first (403); do so at https://www.kaggle.com/settings"
     ),
+    "403 on=DownloadDataFile message='The deadline has passed'": (
+        'Kaggle refuses (403): "The deadline has passed"; see'
+    ),
     "404 on=ListDataFiles": f"look at https://www.kaggle.com/competitions/{SLUG}/data",
     "429 times=0 on=DownloadDataFile": "too many requests (429); wait a few minutes",
     "429 times=0 on=DownloadDataFile retry_after=900": "too many requests (429); wait 900 s",
@@ -126,12 +129,6 @@ def test_a_web_page_in_place_of_an_answer(sandbox, paths, on, status):
         download(paths)
     assert len(asked) == 1
     assert not (paths.root / "train.zip").exists()
-
-
-def test_a_refusal_that_is_not_about_the_rules_leads_with_what_kaggle_says(sandbox, paths):
-    sandbox("403 on=DownloadDataFile message='The deadline has passed'")
-    with pytest.raises(KaggleError, match=r'Kaggle refuses .403.: "The deadline has passed"; see'):
-        download(paths)
 
 
 # ---- credentials

@@ -240,14 +240,15 @@ def test_from_a_folder_of_archives(served, paths, monkeypatch):
 
 
 def test_from_a_folder_already_unpacked(served, paths, tmp_path):
-    source = tmp_path / "input"
-    for name in ("test.zip", "sample_submission.csv.zip"):
-        with zipfile.ZipFile(served / name) as archive:
-            archive.extractall(source / "test" if name == "test.zip" else source)
-    download(paths, "test", source)
-    with zipfile.ZipFile(served / "test.zip") as archive:
-        assert (paths.test / "0.jpg").read_bytes() == archive.read("test/0.jpg")
-    assert paths.sample_submission.is_file()
+    source = Paths(tmp_path / "unpacked")
+    download(source, "train", served)
+    download(paths, "train", source.root)
+    assert files_in(paths.root) == files_in(source.root)
+    edited = next(paths.train.iterdir())
+    edited.write_bytes(b"edited")  # by the user, whose file stays
+    with pytest.raises(CarvanaError, match="is another file than the one to unpack"):
+        download(paths, "train", source.root)
+    assert edited.read_bytes() == b"edited"
 
 
 def test_from_a_folder_that_lacks_something(served, paths, tmp_path):
@@ -314,17 +315,6 @@ def test_what_is_in_the_way_is_found_before_anything_is_fetched(sandbox, paths):
     with pytest.raises(CarvanaError, match="train: is a file, and a folder belongs there"):
         download(paths, "train")
     assert server.log == []
-
-
-def test_the_users_edited_files_are_not_overwritten(served, paths, tmp_path):
-    source = Paths(tmp_path / "unpacked")
-    download(source, "train", served)
-    download(paths, "train", source.root)
-    edited = next(paths.train.iterdir())
-    edited.write_bytes(b"edited")
-    with pytest.raises(CarvanaError, match="is another file than the one to unpack"):
-        download(paths, "train", source.root)
-    assert edited.read_bytes() == b"edited"
 
 
 @pytest.mark.parametrize(
