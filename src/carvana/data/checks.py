@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from carvana.data.masks import IGNORED, Mask, label_name
-from carvana.errors import plural
+from carvana.data.masks import IGNORED, Mask
+from carvana.errors import CarvanaError, plural
 from carvana.recipe import Recipe
 
 LEAST = 4  # pixels of the network's input that a class takes; fewer are hardly there
@@ -31,8 +31,12 @@ class MaskChecks:
         self._shown = Counter()  # masks by label
         self._lock = threading.Lock()
 
-    def add(self, path: Path, mask: Mask) -> str | None:
-        """Take in a mask; return what is wrong with it beside the others."""
+    def add(self, path: Path, mask: Mask) -> None:
+        """Take in a mask.
+
+        Raises:
+            CarvanaError: one of its numbers has another colour than in an earlier mask.
+        """
         counts = np.bincount(mask.labels.ravel(), minlength=IGNORED + 1)
         labels = np.flatnonzero(counts).tolist()
         share = self.recipe.input.height * self.recipe.input.width / mask.labels.size
@@ -48,14 +52,13 @@ class MaskChecks:
             for number, colour in mask.palette.items():
                 before, first = self.palette.setdefault(number, (colour, path.name))
                 if before != colour:
-                    return (
+                    raise CarvanaError(
                         f"{path}: its number {number} is {colour}, that of {first} {before}; give "
                         "the colours in data.classes, or save all masks with one palette"
                     )
-        return None
 
     def warnings(self) -> list[str]:
-        """Say what may be a mistake; nothing that makes a mask unusable."""
+        """Name what may be a mistake, and leaves the masks usable."""
         said = []
         for label, masks in self._plain.items():
             what = f"{plural(len(masks), 'mask')} with nothing but {self._name(label)}"
@@ -78,4 +81,4 @@ class MaskChecks:
         return {name: named.get(name, 0) / total if total else 0.0 for name in names}
 
     def _name(self, label: int) -> str:
-        return label_name(label, self.recipe.data)
+        return "ignored" if label == IGNORED else self.recipe.data.class_names[label]

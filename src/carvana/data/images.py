@@ -19,7 +19,7 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input
 
 ORIENTATION = 0x0112  # the EXIF tag
-_DISGUISES = {  # how files begin that are often named like photographs and are none
+_DISGUISES = {  # how files begin that are often named like photographs and are none; lower case
     b"<!doctype": "a web page; fetch the picture itself",
     b"<html": "a web page; fetch the picture itself",
     b"%pdf": "a PDF; export its pictures",
@@ -35,7 +35,7 @@ _STARTS = {  # how files of common formats begin
     b"RIFF": "WebP",
 }
 READING = 12  # bytes a pixel: the decoded photograph, and copies of it on its way to the network
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
 
 
 class Unsupported(ValueError):
@@ -82,36 +82,29 @@ def decode_photograph(
     Raises:
         CarvanaError: it cannot be read, or is too large.
     """
-    with readable(path):
-        with _open(data, path) as picture:
-            if not _is_plain_jpeg(picture):
-                frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-                if frames > 1:
-                    print(f"{path}: has {frames} frames; the first is used", file=sys.stderr)
-                whole = np.asarray(
-                    _on_white(_upright(picture, settings.white if settings else white))
-                )
-                return whole, whole.shape[:2]
-            orientation, (width, height) = _orientation(picture), picture.size
-        turned = orientation in (5, 6, 7, 8)
-        ratio = 1
+    with readable(path), _open(data, path) as picture:
+        is_jpeg = picture.format in ("JPEG", "MPO")
+        # TensorFlow's decoder is the article's; of other modes and profiles it gives other colours.
+        if not (is_jpeg and picture.mode == "RGB" and _profile(picture) is None):
+            frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+            if frames > 1:
+                print(f"{path}: has {frames} frames; the first is used", file=sys.stderr)
+            whole = _on_white(_upright(picture, settings.white if settings else white))
+            return whole, whole.shape[:2]
+        orientation, (height, width) = _orientation(picture), picture.size[::-1]
+        ratio, turned = 1, orientation > 4
         if settings and settings.method == "area":
-            wanted = settings.height, settings.width
+            wanted = (settings.height, settings.width)
             ratio = _jpeg_ratio((height, width), wanted[::-1] if turned else wanted)
-        decoded = (decode_jpeg or _decode_jpeg)(data, ratio)
-        return _turn(decoded, orientation), (width, height) if turned else (height, width)
-
-
-def _decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
-    return tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        if decode_jpeg:
+            pixels = decode_jpeg(data, ratio)
+        else:
+            pixels = tf.io.decode_jpeg(data, channels=3, ratio=ratio).numpy()
+        return _turn(pixels, orientation), (width, height) if turned else (height, width)
 
 
 def open_photograph(path: Path, white: int = 0) -> Image.Image:
     """Read a photograph at full size: a PIL image, RGB, or RGBA where it has transparency.
-
-    Args:
-        path: the file.
-        white: as of `decode_photograph`.
 
     Raises:
         CarvanaError: it cannot be read, or is too large.
@@ -132,7 +125,7 @@ def as_photograph(picture: object, white: int = 0) -> np.ndarray:
     """
     if isinstance(picture, Image.Image):
         try:
-            pixels = np.asarray(_on_white(_upright(picture, white)))
+            pixels = _on_white(_upright(picture, white))
         except Exception as error:
             if not _is_decoders(error):
                 raise
@@ -208,17 +201,18 @@ def _is_decoders(error: Exception) -> bool:
 
 
 def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
-    again = "and run the same command again: what was made so far is kept"
     start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         start = file.read(64)
-    if disguise := _disguise(start):
-        return f"{path}: is not a {kind} but {disguise}"
+    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
+        what = "HEIC under another name; rename it to .heic, or convert it to JPEG"
+        return f"{path}: is not a {kind} but {what}"
+    for magic, what in _DISGUISES.items():
+        if start.lower().lstrip().startswith(magic):
+            return f"{path}: is not a {kind} but {what}"
     format = next((name for magic, name in _STARTS.items() if start.startswith(magic)), "")
-    reason, remedy = (
-        getattr(error, "strerror", None) or "cut short or broken",
-        "replace or remove it",
-    )
+    reason = getattr(error, "strerror", None) or "cut short or broken"
+    remedy = "replace or remove it"
     if not start and not path.is_dir():
         reason = "it is empty"
     elif isinstance(error, Image.UnidentifiedImageError) and not format:
@@ -226,19 +220,13 @@ def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
     elif isinstance(error, Image.UnidentifiedImageError):
         reason = f"a {format} that is broken, or has channels or bits that are not read"
         remedy = "save it again with 8 bits, or remove it"
-    return f"{path}: is not a readable {kind} ({reason}); {remedy} {again}"
-
-
-def _disguise(start: bytes) -> str:
-    """Say what a file is that only its name calls a picture; "" where that is not known."""
-    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return "HEIC under another name; rename it to .heic, or convert it to JPEG"
-    text = start.lower().lstrip()
-    return next((what for magic, what in _DISGUISES.items() if text.startswith(magic)), "")
+    return (
+        f"{path}: is not a readable {kind} ({reason}); {remedy} and run the same command again: "
+        "what was made so far is kept"
+    )
 
 
 def _open(source: bytes | Path, path: Path) -> Image.Image:
-    """Open a picture of any format; `path` is what errors name."""
     if path.suffix.lower() in (".heic", ".heif"):
         try:
             import pillow_heif
@@ -249,11 +237,6 @@ def _open(source: bytes | Path, path: Path) -> Image.Image:
             ) from error
         pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-
-
-def _is_plain_jpeg(picture: Image.Image) -> bool:
-    """Tell whether TensorFlow's decoder, the article's, gives what people see."""
-    return picture.format in ("JPEG", "MPO") and picture.mode == "RGB" and _profile(picture) is None
 
 
 def _jpeg_ratio(size: tuple[int, int], wanted: tuple[int, int]) -> int:
@@ -302,6 +285,14 @@ def raw_mode(picture: Image.Image) -> str:
     return str(arguments if isinstance(arguments, str) else (arguments or [""])[0])
 
 
+def check_mode(picture: Image.Image) -> None:
+    """Refuse pixels of a kind that is not read."""
+    if picture.mode not in _MODES:
+        raise Unsupported(
+            f"has pixels of the kind {picture.mode}, which is not read; save it as PNG"
+        )
+
+
 def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
     """Bring a picture to 8-bit sRGB, upright: RGB, or RGBA where it has transparency."""
     profile, is_wide = _profile(picture), ";16" in raw_mode(picture)
@@ -315,10 +306,7 @@ def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
                 f"has colours of 16 bits, none above {256 * brightest + 255} of 65535; save it "
                 "with 8 bits (if it is as dark as that: input.white = 65535)"
             )
-    if picture.mode not in MODES:
-        raise Unsupported(
-            f"has pixels of the kind {picture.mode}, which is not read; save it as PNG"
-        )
+    check_mode(picture)
     transparent = picture.has_transparency_data
     alpha = picture.convert("RGBA").getchannel("A") if transparent else None
     if picture.mode in ("P", "PA"):
@@ -374,9 +362,9 @@ def _eight_bits(picture: Image.Image, white: int) -> Image.Image:
     return Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Composite transparency on white."""
-    if picture.mode != "RGBA":
-        return picture
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+def _on_white(picture: Image.Image) -> np.ndarray:
+    """Composite transparency on white: (height, width, 3) uint8."""
+    if picture.mode == "RGBA":
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture).convert("RGB")
+    return np.asarray(picture)

@@ -2,15 +2,15 @@
 
 import io
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from carvana.data.images import MODES, raw_mode, readable, turn_upright
-from carvana.errors import CarvanaError, plural
+from carvana.data.images import Unsupported, check_mode, raw_mode, readable, turn_upright
+from carvana.errors import plural
 from carvana.recipe import Data
 
 FORMATS = ("GIF", "PNG", "BMP", "TIFF", "WEBP")  # those that can keep every pixel's value
@@ -20,10 +20,9 @@ PALETTE = (
     *("#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990", "#dcbeff", "#9a6324", "#fffac8"),
     *("#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075", "#a9a9a9"),
 )
+GREY = "#808080"  # of ignored pixels in label maps
 IGNORED = 255  # the label of pixels that do not count
 LEAST_SHARE = 1e-3  # of the pixels: a class expected on fewer says nothing of how sure a mask is
-
-
 ON = ("#ffffff", "#010101")  # white, and the 1 that programs write for it: surely the foreground
 
 
@@ -59,10 +58,6 @@ def open_mask(path: Path, settings: Data) -> Mask:
     GIF's frame is background; white, 1 or `data.foreground` is the car. With them, each pixel is
     of the class whose number (grey value or palette index) or colour it has.
 
-    Args:
-        path: a GIF, PNG, BMP, TIFF or lossless WebP; with `data.soft` a JPEG, too.
-        settings: the recipe's classes, foreground and soft.
-
     Returns:
         Labels: 0 background, 1 car; or the place of the class in `data.classes`, 255 for ignored
         pixels. The palette, where `data.classes` are numbers and the file has one.
@@ -71,71 +66,46 @@ def open_mask(path: Path, settings: Data) -> Mask:
         CarvanaError: it cannot be read, or has other values than a mask of these classes.
     """
     with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
-        frames, kind = getattr(picture, "n_frames", 1), picture.format
+        frames, kind, raw = getattr(picture, "n_frames", 1), picture.format, raw_mode(picture)
         frame = picture.tile[0][1] if kind == "GIF" else None
-        raw, picture = raw_mode(picture), turn_upright(picture)
+        picture = turn_upright(picture)
         picture.load()
-    try:
         _check_kind(picture, kind, frames, raw, settings)
-        places, values = _values(picture, raw)
-        if frame is not None and frame != (0, 0, *places.shape[::-1]):
-            places, values = _clear_outside(places, values, frame)
+        if frame in (None, (0, 0, *picture.size)):
+            places, values = _values(picture, raw)
+        else:
+            places, values = _values_in_frame(picture, raw, frame)
         labels = _label(places, values, settings, kind == "JPEG")
-    except ValueError as error:
-        raise CarvanaError(f"{path}: {error}") from error
-    return Mask(labels, _palette_of(picture, values, settings))
+        return Mask(labels, _palette_of(picture, values, settings))
 
 
 def _check_kind(
     picture: Image.Image, kind: str | None, frames: int, raw: str, settings: Data
 ) -> None:
-    """Refuse files whose pixels do not tell classes.
-
-    Raises:
-        ValueError: what it is, and what to do.
-    """
+    """Refuse files whose pixels do not tell classes."""
     if kind not in FORMATS and not settings.soft:
         remedy = 'set data.soft = "threshold", which cuts it at half grey'
         if settings.classes:
             remedy = "get the masks it was made from, as PNG"
-        raise ValueError(f"is a {kind}, which does not keep a mask's values; {remedy}")
+        raise Unsupported(f"is a {kind}, which does not keep a mask's values; {remedy}")
     if frames != 1:
-        raise ValueError(f"has {frames} frames; a mask has one")
+        raise Unsupported(f"has {frames} frames; a mask has one")
     if picture.mode.startswith(("I", "F")):
         return
     if ";16" in raw:
-        raise ValueError("has colours of 16 bits, which are not read; save it with 8 bits")
-    if picture.mode not in MODES:
-        raise ValueError(
-            f"has pixels of the kind {picture.mode}, which is not read; save it as PNG"
-        )
+        raise Unsupported("has colours of 16 bits, which are not read; save it with 8 bits")
+    check_mode(picture)
 
 
 def _palette_of(picture: Image.Image, values: list[_Value], settings: Data) -> dict[int, str]:
-    numbered = any(isinstance(value, int) for value in settings.classes.values())
-    if picture.mode != "P" or not numbered:
+    if picture.mode != "P" or not _are_numbered(settings):
         return {}
     palette = {v.number: v.colour for v in values if v.number is not None}
-    greys = all(colour == _grey(number) for number, colour in palette.items())
+    greys = all(colour == _hex(number, number, number) for number, colour in palette.items())
     return {} if greys else palette
 
 
-def _grey(value: int) -> str:
-    return f"#{value:02x}{value:02x}{value:02x}"
-
-
-def label_name(label: int, settings: Data) -> str:
-    """Name a label."""
-    return "ignored" if label == IGNORED else settings.class_names[label]
-
-
-def target_of(labels: np.ndarray, number: int, settings: Data) -> np.ndarray:
-    """Return what one output of a network learns of labels: (height, width, 1) uint8, 0 or 255.
-
-    Without classes the only output is the car. Ignored pixels have 0 in all outputs.
-    """
-    label = number if settings.classes else 1
-    return np.where(labels == label, np.uint8(255), np.uint8(0))[..., None]
+# ---- writing
 
 
 def numbers(settings: Data) -> list[int]:
@@ -144,18 +114,26 @@ def numbers(settings: Data) -> list[int]:
     Without classes 0 is the background, 1 the car.
     """
     values = settings.classes.values()
-    return [v if isinstance(v, int) else place for place, v in enumerate(values)] or [0, 1]
+    return [*values] if _are_numbered(settings) else [*range(len(values) or 2)]
+
+
+def colours(settings: Data) -> list[list[int]]:
+    """Return the colour, RGB, of each class, then of ignored pixels: the recipe's, or ours."""
+    names = [PALETTE[place % len(PALETTE)] for place in range(len(settings.class_names))]
+    if settings.classes and not _are_numbered(settings):
+        return [_rgb(name) for name in (*settings.classes.values(), settings.ignore or GREY)]
+    return [_rgb(name) for name in (*names, GREY)]
 
 
 def to_picture(labels: np.ndarray, settings: Data) -> Image.Image:
     """Turn labels into a palette picture that `read_mask` reads back to the same labels."""
     table, palette = np.zeros(256, np.uint8), np.zeros((256, 3), np.uint8)
-    known = numbers(settings)
+    known, (*shades, grey) = numbers(settings), colours(settings)
     table[: len(known)] = known
     table[IGNORED] = settings.ignore if isinstance(settings.ignore, int) else len(known)
-    for label, colour in zip([*range(len(known)), IGNORED], colours(settings), strict=True):
-        if label != IGNORED or settings.ignore != "":
-            palette[table[label]] = colour
+    palette[known] = shades
+    if settings.ignore != "":
+        palette[table[IGNORED]] = grey
     picture = Image.fromarray(table[labels])
     picture.putpalette(palette.tobytes())
     return picture
@@ -174,13 +152,19 @@ def paint(mask: np.ndarray, settings: Data) -> np.ndarray:
     return np.clip(mask @ shades, 0, 1)
 
 
-def colours(settings: Data) -> list[list[int]]:
-    """Return the colour, RGB, of each class, then of ignored pixels: the recipe's, or ours."""
-    values = [*settings.classes.values(), settings.ignore]
-    own = isinstance(values[0], str) and bool(settings.classes)
-    count = len(settings.class_names)
-    names = values if own else [*(PALETTE[i % len(PALETTE)] for i in range(count)), "#808080"]
-    return [list(bytes.fromhex((name or "#808080")[1:])) for name in names]
+def _are_numbered(settings: Data) -> bool:
+    return any(isinstance(value, int) for value in settings.classes.values())
+
+
+def _hex(red: int, green: int, blue: int) -> str:
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _rgb(colour: str) -> list[int]:
+    return list(bytes.fromhex(colour[1:]))
+
+
+# ---- the values of a file
 
 
 def _values(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
@@ -190,31 +174,30 @@ def _values(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
         picture: decoded.
         raw: how its file stores pixels, see `raw_mode`.
     """
-    if picture.mode == "1":  # white is number 1
-        places = np.asarray(picture).astype(np.uint8)
-        counts = np.bincount(places.ravel(), minlength=2)
-        values = [_Value(0, 0, "#000000", 255, int(counts[0]))]
-        values.append(_Value(1, 1, "#ffffff", 255, int(counts[1])))
-        return places, [value for value in values if value.count]
-    if picture.mode in ("L", "P"):
-        values = _values_of_bytes(picture)
-        if raw in ("L;2", "L;4"):  # whose numbers Pillow stretches to 8 bits
-            for value in values:
-                value.number //= 85 if raw == "L;2" else 17
-        return np.asarray(picture), values
+    if picture.mode in ("1", "L", "P"):
+        return _values_of_bytes(picture, raw)
     if picture.mode.startswith(("I", "F")):
         return _values_of_numbers(np.asarray(picture))
-    colours = picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGBA")
-    pixels = np.ascontiguousarray(colours.convert("RGBA")).view("<u4")[..., 0]
-    packed, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
-    red, green, blue, alpha = (packed >> shift & 255 for shift in (0, 8, 16, 24))
-    grey = bool(((red == green) & (green == blue)).all())
-    parts = zip(red, green, blue, alpha, counts, strict=True)
+    return _values_of_colours(picture)
+
+
+def _values_of_bytes(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
+    stretched = {"L;2": 85, "L;4": 17}.get(raw, 1)  # by Pillow, to 8 bits
+    if picture.mode == "1":
+        picture, stretched = Image.fromarray(np.asarray(picture, np.uint8) * 255), 255
+    palette = np.arange(256).repeat(3)
+    if picture.mode == "P":
+        palette = [*picture.getpalette("RGB"), *[0] * 768]  # files may name some colours alone
+    transparency = picture.info.get("transparency")
+    if isinstance(transparency, int):
+        transparency = b"\xff" * transparency + b"\0"
+    alphas = (transparency if isinstance(transparency, bytes) else b"").ljust(256, b"\xff")
     values = [
-        _Value(place, int(r) if grey else None, f"#{r:02x}{g:02x}{b:02x}", int(a), int(count))
-        for place, (r, g, b, a, count) in enumerate(parts)
+        _Value(n, n // stretched, _hex(*palette[3 * n : 3 * n + 3]), alphas[n], count)
+        for n, count in enumerate(picture.histogram()[:256])
+        if count
     ]
-    return places.reshape(pixels.shape), values
+    return np.asarray(picture), values
 
 
 def _values_of_numbers(pixels: np.ndarray) -> tuple[np.ndarray, list[_Value]]:
@@ -224,50 +207,46 @@ def _values_of_numbers(pixels: np.ndarray) -> tuple[np.ndarray, list[_Value]]:
     values = []
     for place, (number, count) in enumerate(zip(numbers.tolist(), counts.tolist(), strict=True)):
         number = int(number) if whole else float(number)
-        colour = f"{number:.7g}"
-        if number == 65535:
-            colour = "#ffffff"
-        elif number in range(256):
-            colour = _grey(int(number))
+        colour = "#ffffff" if number == 65535 else f"{number:.7g}"
+        if number in range(256):
+            colour = _hex(*[int(number)] * 3)
         values.append(_Value(place, number, colour, 255, count))
     return places.reshape(pixels.shape), values
 
 
-def _values_of_bytes(picture: Image.Image) -> list[_Value]:
-    """Return the values that occur in a picture of 8-bit greys or palette indices."""
-    palette = picture.getpalette("RGB") if picture.mode == "P" else None
-    transparency = picture.info.get("transparency")
-    if isinstance(transparency, int):
-        transparency = b"\xff" * transparency + b"\0"
-    alphas = (transparency if isinstance(transparency, bytes) else b"").ljust(256, b"\xff")
-    values = []
-    for number, count in enumerate(picture.histogram()[:256]):
-        if count:
-            rgb = palette[3 * number : 3 * number + 3] if palette else [number] * 3
-            colour = "#{:02x}{:02x}{:02x}".format(*(rgb or [0, 0, 0]))
-            values.append(_Value(number, number, colour, alphas[number], count))
-    return values
+def _values_of_colours(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
+    pixels = np.ascontiguousarray(picture.convert("RGBA")).view("<u4")[..., 0]
+    packed, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    red, green, blue, _ = channels = [packed >> shift & 255 for shift in (0, 8, 16, 24)]
+    grey = bool(((red == green) & (green == blue)).all())
+    parts = np.stack([*channels, counts], axis=-1).tolist()
+    values = [
+        _Value(place, r if grey else None, _hex(r, g, b), alpha, count)
+        for place, (r, g, b, alpha, count) in enumerate(parts)
+    ]
+    return places.reshape(pixels.shape), values
 
 
-def _clear_outside(
-    places: np.ndarray, values: list[_Value], frame: tuple[int, int, int, int]
+def _values_in_frame(
+    picture: Image.Image, raw: str, frame: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, list[_Value]]:
-    """Make what lies outside of a GIF's frame a transparent value of its own."""
+    """Return the values in a GIF's frame; what lies outside is a transparent one of its own."""
+    inside, values = _values(picture.crop(frame), raw)
     left, top, right, bottom = frame
-    inside, outside = places[top:bottom, left:right], 256
-    cleared = np.full(places.shape, outside, np.int64)
-    cleared[top:bottom, left:right] = inside
-    counts = np.bincount(inside.ravel(), minlength=outside)
-    values = [replace(value, count=int(counts[value.place])) for value in values]
-    values.append(_Value(outside, None, "#000000", 0, places.size - inside.size, outside=True))
-    return cleared, [value for value in values if value.count]
+    outside = _Value(256, None, "#000000", 0, picture.width * picture.height - inside.size, True)
+    places = np.full((picture.height, picture.width), outside.place)
+    places[top:bottom, left:right] = inside
+    return places, [*values, outside]
+
+
+# ---- the labels of values
 
 
 def _label(places: np.ndarray, values: list[_Value], settings: Data, is_lossy: bool) -> np.ndarray:
     """Turn places of values into labels, (height, width) uint8.
 
     Raises:
-        ValueError: they are not those of a mask of these classes.
+        Unsupported: they are not those of a mask of these classes.
     """
     if settings.classes:
         labels = _label_classes(values, settings)
@@ -290,7 +269,7 @@ def _are_two_colours(values: list[_Value]) -> bool:
 def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
     """Return the label of each value: 1 for the foreground's colour, 0 for the other."""
     if any(0 < value.alpha < 255 for value in values):
-        raise ValueError(
+        raise Unsupported(
             "has half-transparent pixels; save it without smoothing, as black and white, or set "
             'data.soft = "threshold"'
         )
@@ -298,31 +277,31 @@ def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
     counts = Counter()
     for value in opaque:
         counts[value.colour] += value.count
-    car = {colour for colour in counts if colour != "#000000"}
-    if settings.foreground != "any" and len(counts) > 2:
-        raise ValueError(_explain_more(opaque, counts))
+    car = counts.keys() - {"#000000"}
     if settings.foreground == "any":
         if any(value.number is not None and value.number < 0 for value in opaque):
-            raise ValueError("has values below 0; give background the value 0")
+            raise Unsupported("has values below 0; give background the value 0")
+    elif len(counts) > 2:
+        raise Unsupported(_explain_more(opaque, counts))
     elif settings.foreground:
         car = {settings.foreground}
         if len(counts) == 2 and settings.foreground not in counts:
-            raise ValueError(
+            raise Unsupported(
                 f"has the colours {' and '.join(counts)}, and data.foreground = "
                 f"{settings.foreground} is neither"
             )
     elif list(counts) == ["#000000"] and any(not v.alpha and not v.outside for v in values):
-        raise ValueError(
+        raise Unsupported(
             "has black and transparent pixels alone; set data.foreground to #000000 if black is "
             "not the background, to #ffffff if it is"
         )
     elif len(car) == 2:
-        raise ValueError(
+        raise Unsupported(
             f"has the colours {' and '.join(counts)}, and neither is black; name the one that is "
             "not the background in data.foreground"
         )
     elif not car <= {*ON}:
-        raise ValueError(_explain_other(*car, opaque))
+        raise Unsupported(_explain_other(*car, opaque))
     return [int(value.alpha > 0 and value.colour in car) for value in values]
 
 
@@ -332,7 +311,7 @@ def _explain_other(colour: str, values: list[_Value]) -> str:
     what, remedy = f"the colour {colour} beside black, not white", f'"{colour}"'
     if not colour.startswith("#"):
         what, remedy = f"the value {colour} beside 0, neither 1 nor white", '"any"'
-    elif number is not None and colour == _grey(int(number)):
+    elif number is not None and colour == _hex(*[int(number)] * 3):
         what = f"the value {number} ({colour}) beside 0, neither 1 nor white"
     return (
         f"has {what}; if that is the foreground, set data.foreground = {remedy}; several classes "
@@ -355,18 +334,14 @@ def _explain_more(values: list[_Value], counts: Counter) -> str:
 
 
 def _label_by_threshold(values: list[_Value], settings: Data) -> list[int]:
-    """Return the label of each value by which of black and the foreground's colour is nearer.
-
-    Raises:
-        ValueError: no pixel comes near the foreground's colour, and some are not black.
-    """
+    """Return the label of each value by which of black and the foreground's colour is nearer."""
     wanted = settings.foreground or "#ffffff"
     colours = _rgb_of(values) * np.array([[value.alpha / 255] for value in values])
     from_black = np.abs(colours).max(axis=1)
-    from_wanted = np.abs(colours - list(bytes.fromhex(wanted[1:]))).max(axis=1)
+    from_wanted = np.abs(colours - _rgb(wanted)).max(axis=1)
     if from_wanted.min() > 63 and from_black.max() > 63:
         furthest = values[int(from_black.argmax())].colour
-        raise ValueError(
+        raise Unsupported(
             f"has no pixel near {wanted}, and some of {furthest}; name the foreground's colour in "
             "data.foreground"
         )
@@ -376,7 +351,7 @@ def _label_by_threshold(values: list[_Value], settings: Data) -> list[int]:
 def _rgb_of(values: list[_Value]) -> np.ndarray:
     """Return the colours of values, (values, 3) in [0, 255]; greys of any range are scaled."""
     if all(value.colour.startswith("#") for value in values):
-        return np.array([list(bytes.fromhex(value.colour[1:])) for value in values], float)
+        return np.array([_rgb(value.colour) for value in values], float)
     greys = np.array([[value.number] * 3 for value in values], float)
     white = next((most for most in (1, 255) if greys.max() <= most), 65535)
     return np.clip(greys * 255 / white, 0, 255)
@@ -385,27 +360,27 @@ def _rgb_of(values: list[_Value]) -> np.ndarray:
 def _label_classes(values: list[_Value], settings: Data) -> list[int]:
     """Return the label of each value by the recipe's classes; transparent ones are background."""
     labels = {wanted: label for label, wanted in enumerate(settings.classes.values())}
+    clear = settings.background
     if settings.ignore != "":
         labels[settings.ignore] = IGNORED
-    by_number = isinstance(next(iter(settings.classes.values())), int)
-    keys = [value.number if by_number else value.colour for value in values]
-    clear = settings.background
-    if clear is None and settings.ignore != "":
-        clear = IGNORED
+        clear = IGNORED if clear is None else clear
     if clear is None and any(not value.alpha for value in values):
-        raise ValueError(
+        raise Unsupported(
             'has transparent pixels, and no class is called "background"; fill them, or set '
             "data.ignore"
         )
-    unknown = [v for v, key in zip(values, keys, strict=True) if v.alpha and key not in labels]
-    if by_number and any(value.number is None for value in unknown):
-        raise ValueError("is in colours, but data.classes gives numbers; give colours there")
+    by_number = _are_numbered(settings)
+    keys = [value.number if by_number else value.colour for value in values]
+    unknown = Counter()
+    for value, key in zip(values, keys, strict=True):
+        if value.alpha and key not in labels:
+            unknown[key] += value.count
+    if None in unknown:
+        raise Unsupported("is in colours, but data.classes gives numbers; give colours there")
     if unknown:
-        named = [str(value.number) if by_number else value.colour for value in unknown]
-        shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
-        raise ValueError(
-            f"has {sum(value.count for value in unknown)} pixels of values that data.classes does "
-            f"not name ({shown}); add them, set data.ignore, or save the mask again as PNG without "
-            "smoothing"
+        shown = ", ".join(map(str, [*unknown][:5])) + (", ..." if len(unknown) > 5 else "")
+        raise Unsupported(
+            f"has {unknown.total()} pixels of values that data.classes does not name ({shown}); "
+            "add them, set data.ignore, or save the mask again as PNG without smoothing"
         )
-    return [labels[k] if v.alpha else clear for v, k in zip(values, keys, strict=True)]
+    return [labels[key] if v.alpha else clear for v, key in zip(values, keys, strict=True)]

@@ -1,12 +1,14 @@
 """Prepared pairs on disk: decoded and resized once for all epochs and runs."""
 
 import hashlib
-import itertools
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from carvana.backend import tf
 from carvana.data.checks import MaskChecks, Palette
 from carvana.data.images import READING, pixels_of, read_photograph
-from carvana.data.masks import Mask, open_mask, target_of
+from carvana.data.masks import Mask, open_mask
 from carvana.data.pairs import Pair, size_fault
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, list_faults
@@ -32,6 +34,7 @@ from carvana.progress import progress
 from carvana.recipe import Input, Recipe
 
 PALETTE = "palette.json"  # beside prepared pairs: which colour each number of their masks has
+_Result = TypeVar("_Result")
 
 
 def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
@@ -59,11 +62,44 @@ def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
     # Cubic enlarging would let the shares of several classes add up to more than a pixel.
     enlarge = cv2.INTER_LINEAR if recipe.data.classes else cv2.INTER_CUBIC
     parts = [resize(picture, recipe.input)]
-    for number in range(recipe.data.outputs):  # one at a time: they are as large as the photograph
-        target = target_of(mask.labels, number, recipe.data)
-        parts.append(resize(target, recipe.input, enlarge))
+    # Without classes the only output is label 1, the car. Ignored pixels are in no output.
+    for label in range(recipe.data.outputs) if recipe.data.classes else [1]:
+        target = np.where(mask.labels == label, np.uint8(255), np.uint8(0))  # as large as the mask
+        parts.append(resize(target[..., None], recipe.input, enlarge))
     pair = np.concatenate(parts, axis=-1)
     return np.rint(pair * 255).astype(np.uint8) if _dtype(recipe.input) == np.uint8 else pair
+
+
+def read_pairs(
+    pairs: list[Pair],
+    checks: MaskChecks,
+    title: str,
+    use: Callable[[Pair, np.ndarray, Mask], _Result],
+) -> list[_Result | CarvanaError]:
+    """Read pairs on all cores, with progress, and check their masks.
+
+    Args:
+        pairs: what to read.
+        checks: takes in each mask, and knows the recipe.
+        title: of the progress.
+        use: what to do with each pair, its photograph and its mask.
+
+    Returns:
+        What `use` returned of each pair, or why it cannot be used.
+    """
+    turns = Turns()
+
+    def read_one(pair: Pair) -> _Result | CarvanaError:
+        with turns.take(pixels_of(pair.image) * READING):
+            try:
+                picture, mask = _read(pair, checks.recipe)
+                checks.add(pair.mask, mask)
+            except CarvanaError as error:
+                return error
+            return use(pair, picture, mask)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(progress(pool.map(read_one, pairs), title, len(pairs)))
 
 
 def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
@@ -85,71 +121,55 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
             cannot be written.
     """
     folder = cache / _recipe_key(recipe)
-    files = [folder / _file_name(pair, cache) for pair in pairs]
-    if not any(_missing(files, recipe)):
-        return files
+    files = {pair: folder / _file_name(pair, cache) for pair in pairs}
+    if not _missing(files, recipe):
+        return [*files.values()]
+    remedy = f"name a cache folder elsewhere (--cache), or free some space in {cache}"
     try:
         with in_turn(folder):
             clear_temporaries(folder)
-            faults = _prepare_missing(pairs, files, cache, recipe)
+            faults = _prepare_missing(_missing(files, recipe), folder / PALETTE, recipe, remedy)
     except OSError as error:
-        raise cannot_write(folder, error, _remedy(cache)) from error
+        raise cannot_write(folder, error, remedy) from error
     if faults:
         summary = f"{len(faults)} of {len(pairs)} pairs cannot be used:"
         raise CarvanaError(list_faults(summary, faults))
-    current = {file.name for file in files}
-    pictures = {file.stem for file in files}
+    current = {file.name for file in files.values()}
+    pictures = {file.stem for file in files.values()}
     for file in folder.iterdir():
         if file.name not in current and file.stem in pictures:  # of a photograph since changed
             file.unlink(missing_ok=True)
-    return files
+    return [*files.values()]
 
 
-def _remedy(cache: Path) -> str:
-    return f"name a cache folder elsewhere (--cache), or free some space in {cache}"
+def _missing(files: dict[Pair, Path], recipe: Recipe) -> dict[Pair, Path]:
+    """Return the files that are absent or cut short."""
+    size = math.prod(_shape(recipe)) * _dtype(recipe.input).itemsize
 
-
-def _missing(files: list[Path], recipe: Recipe) -> list[bool]:
-    """Tell for each file whether it is absent or cut short."""
-    size = np.prod(_shape(recipe)) * _dtype(recipe.input).itemsize
-    missing = []
-    for file in files:
+    def is_whole(file: Path) -> bool:
         try:
-            missing.append(file.stat().st_size != size)
+            return file.stat().st_size == size
         except OSError:
-            missing.append(True)
-    return missing
+            return False
+
+    return {pair: file for pair, file in files.items() if not is_whole(file)}
 
 
 def _prepare_missing(
-    pairs: list[Pair], files: list[Path], cache: Path, recipe: Recipe
+    files: dict[Pair, Path], palette: Path, recipe: Recipe, remedy: str
 ) -> list[str]:
-    """Make the files that are not there whole; return what is wrong with their pairs.
+    """Write the files of pairs; return what is wrong with the pairs.
 
-    What may be a mistake is said on standard error. The masks' palette is kept beside the files.
+    What may be a mistake is printed on standard error. `palette` keeps the masks' palette.
     """
-    palette = files[0].with_name(PALETTE)
-    checks, turns = MaskChecks(recipe, _read_palette(palette)), Turns()
+    checks = MaskChecks(recipe, _read_palette(palette))
 
-    def make(pair: Pair, file: Path) -> str | None:
-        with turns.take(pixels_of(pair.image) * READING):
-            return make_in_turn(pair, file)
-
-    def make_in_turn(pair: Pair, file: Path) -> str | None:
-        try:
-            picture, mask = _read(pair, recipe)
-        except CarvanaError as error:
-            return str(error)
-        if fault := checks.add(pair.mask, mask):
-            return fault
-        with replacing(file, _remedy(cache)) as temporary:  # `tofile` would not say why it failed
+    def write(pair: Pair, picture: np.ndarray, mask: Mask) -> None:
+        with replacing(files[pair], remedy) as temporary:  # `tofile` would not say why it failed
             temporary.write_bytes(_resize(picture, mask, recipe).tobytes())
-        return None
 
-    todo = list(itertools.compress(zip(pairs, files, strict=True), _missing(files, recipe)))
-    with ThreadPoolExecutor(cores()) as pool:
-        results = pool.map(lambda item: make(*item), todo)
-        faults = [fault for fault in progress(results, "decoding", len(todo)) if fault]
+    results = read_pairs([*files], checks, "decoding", write)
+    faults = [str(result) for result in results if result]
     for line in checks.warnings():
         print(line, file=sys.stderr)
     if checks.palette and not faults:

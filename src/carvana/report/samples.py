@@ -3,20 +3,19 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from carvana.competition.facts import Paths
 from carvana.data.augment import apply, draw
-from carvana.data.marks import check_sheet, png_mark
+from carvana.data.marks import check_sheet
 from carvana.data.masks import paint
 from carvana.data.pairs import evenly, find_pairs
 from carvana.data.prepared import load_pair
-from carvana.files import replacing
+from carvana.data.sheet import Tile, draw_sheet
 from carvana.recipe import Recipe
 
 
 def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
-    """Save a picture of training samples: a row each of image, augmented image, mask.
+    """Save a sheet of training samples: a row each of image, augmented image, mask.
 
     Args:
         recipe: whose input and augmentation to show.
@@ -30,14 +29,27 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
     """
     check_sheet(out)
     pairs = find_pairs(paths.root, recipe.data)
-    rows = []
+    groups = []
     for number, pair in enumerate(evenly(pairs, count)):
         before = load_pair(pair, recipe)
         seed = (recipe.training.seed, number)
-        image, mask = apply(before, draw(seed, recipe.augment, *before.shape[:2]))
-        white = 255 if before.dtype == np.uint8 else 1
-        row = (before[..., :3] / white, image / white, paint(mask / np.float32(white), recipe.data))
-        rows.append(np.hstack(row))
-    picture = Image.fromarray(np.round(np.vstack(rows) * 255).astype(np.uint8))
-    with replacing(out) as temporary:
-        picture.save(temporary, "PNG", pnginfo=png_mark("sheet"))
+        after = np.dstack(apply(before, draw(seed, recipe.augment, *before.shape[:2])))
+        white = np.float32(255 if before.dtype == np.uint8 else 1)
+        groups.append(
+            [
+                _tile(before / white, pair.name),
+                _tile(after / white, "augmented"),
+                Tile(_eight_bits(paint(after[..., 3:] / white, recipe.data)), "mask"),
+            ]
+        )
+    draw_sheet(groups, 1, out)
+
+
+def _tile(pair: np.ndarray, name: str) -> Tile:
+    image, mask = pair[..., :3], pair[..., 3:]
+    labels = mask.argmax(axis=-1) if mask.shape[-1] > 1 else mask[..., 0] > 0.5
+    return Tile(_eight_bits(image), name, labels.astype(np.uint8))
+
+
+def _eight_bits(picture: np.ndarray) -> np.ndarray:
+    return np.rint(picture * 255).astype(np.uint8)
