@@ -29,6 +29,7 @@ def write(root, masks):
 
 
 def look(root, recipe):
+    """Inspect a folder."""
     return inspect(*match_pairs(root, recipe.data), recipe)
 
 

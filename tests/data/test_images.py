@@ -87,14 +87,19 @@ def test_turning_is_what_exif_transpose_does():
         np.testing.assert_array_equal(images._turn(array, orientation), want)
 
 
-def test_grey_pictures_of_8_and_16_bits_are_the_same():
+def test_greys_of_more_bits_are_scaled(tmp_path):
     grey = np.asarray(picture().convert("L"))
-    wide = Image.fromarray(grey.astype(np.uint16) * 257)
-    for kind in ("PNG", "TIFF"):
-        buffer = io.BytesIO()
-        wide.save(buffer, kind)
-        found = images.decode_photograph(buffer.getvalue(), images.Path(f"a.{kind}"))[0]
-        np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=-1))
+    share = grey.astype(np.float32) / 255
+    for kind in ("png", "tif"):
+        path = tmp_path / f"a.{kind}"
+        for stored in (grey.astype(np.uint16) * 257, grey.astype(np.int32) * 257, share):
+            if kind == "png" and stored.dtype != np.uint16:
+                continue
+            Image.fromarray(stored).save(path)
+            found, _ = images.read_photograph(path)
+            np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=-1))
+        Image.fromarray(np.zeros((8, 9), np.uint16)).save(path)
+        assert not images.read_photograph(path)[0].any()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA"])
@@ -110,11 +115,8 @@ def test_transparency_is_white_to_the_network_and_kept_in_a_picture(mode, tmp_pa
         alpha = Image.new("L", base.size, 0)
         alpha.paste(255, (0, 0, 20, 30))
         base.putalpha(alpha)
-        if mode == "PA":
-            base.save(path.with_suffix(".tif"))
-            path = path.with_suffix(".tif")
-        else:
-            base.convert(mode).save(path)
+        path = path.with_suffix(".tif") if mode == "PA" else path
+        (base if mode == "PA" else base.convert(mode)).save(path)
     found, _ = images.read_photograph(path)
     assert found[:, 20:].min() == 255
     assert found[:, :20].max() <= 9
@@ -161,9 +163,9 @@ def test_pictures_that_cannot_be_read_are_named_in_one_line(tmp_path, monkeypatc
         images.read_photograph(tmp_path / "lab.tif")
     for content, what in (
         (b"", r"it is empty"),
-        (b"8BPS a whole Photoshop file", r"of no format that is read.; convert it to PNG or JPEG"),
-        (b"II*\0a TIFF of five channels", r"a TIFF that is broken, or has channels or bits that"),
-        (whole[:100], "a JPEG that is broken|cut short or broken"),
+        (b"8BPS a whole Photoshop file", r"broken, or of a format, .*; save it again as PNG"),
+        (b"II*\0a TIFF of five channels", r"channels or bits that are not read"),
+        (whole[:100], "broken"),
     ):
         good.write_bytes(content)
         with pytest.raises(CarvanaError, match=rf"good\.jpg: is not a readable .*{what}"):
@@ -198,12 +200,10 @@ def test_real_photographs_decode_as_the_article_decodes_them(real, tmp_path):
 
 
 def test_out_of_memory_is_not_taken_for_a_broken_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.jpg"
-    picture().save(path)
+    picture().save(tmp_path / "a.png")
     monkeypatch.setattr(images, "_upright", run_out_of_memory)
-    monkeypatch.setattr(images, "_is_plain_jpeg", lambda picture: False)
     with pytest.raises(MemoryError):
-        images.read_photograph(path)
+        images.read_photograph(tmp_path / "a.png")
 
 
 def test_area_recipes_decode_jpegs_no_larger_than_they_need(tmp_path):
@@ -235,14 +235,6 @@ def test_broken_exif_data_is_no_reason_to_refuse(tmp_path):
     assert images.open_photograph(path).size == (120, 80)
 
 
-def test_greys_of_more_bits_are_scaled(tmp_path):
-    ramp = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (8, 1))
-    for stored in (ramp, (ramp * 65535).astype(np.uint16), np.rint(ramp * 65535).astype(np.int32)):
-        Image.fromarray(stored).save(tmp_path / "a.tif")
-        found, _ = images.read_photograph(tmp_path / "a.tif")
-        np.testing.assert_allclose(found[..., 0], ramp * 255, atol=1)
-
-
 @pytest.mark.parametrize("most", [255, 1023, 4095, 16383])
 def test_a_few_bits_in_sixteen_are_not_read_nearly_black(most, tmp_path):
     ramp = np.tile(np.linspace(0, 1, 16), (8, 1))
@@ -270,11 +262,6 @@ def test_a_few_bits_in_sixteen_are_not_read_nearly_black(most, tmp_path):
     bright = np.clip(colours.astype(int) * 65535 // most, 0, 65535).astype(np.uint16)
     path.write_bytes(cv2.imencode(".png", bright)[1].tobytes())
     np.testing.assert_allclose(images.read_photograph(path)[0][..., 0], ramp * 255, atol=1)
-
-
-def test_a_black_picture_of_sixteen_bits_is_black(tmp_path):
-    Image.fromarray(np.zeros((8, 9), np.uint16)).save(tmp_path / "a.png")
-    assert not images.read_photograph(tmp_path / "a.png")[0].any()
 
 
 def test_the_first_frame_of_an_animation_is_used_and_said_so(tmp_path, capsys):

@@ -49,20 +49,19 @@ BLACK, WHITE, BLUE, GREY = (0, 0, 0), (255, 255, 255), (0, 0, 255), (90, 90, 90)
         Image.fromarray(CAR.astype(np.uint8)),  # 0 and 1
         Image.fromarray(CAR.astype(np.uint8) * 255),
         Image.fromarray(CAR),  # one bit
+        *(Image.fromarray(CAR.astype(np.uint16) * value) for value in (1, 255, 65535)),
         Image.fromarray(np.repeat(CAR[..., None].astype(np.uint8) * 255, 3, axis=-1)),
     ],
 )
 def test_black_and_white_or_one(picture, kind, tmp_path):
+    if picture.mode == "I;16" and kind not in ("PNG", "TIFF"):
+        pytest.skip("this format has no 16 bits")
     if kind == "WEBP" or (kind == "BMP" and picture.mode == "P"):  # Pillow writes those wrong
         picture = picture.convert("RGB")
     options = {"lossless": True} if kind == "WEBP" else {}
     np.testing.assert_array_equal(read(picture, tmp_path, kind=kind, **options), CAR)
-
-
-def test_sixteen_bits(tmp_path):
-    for value in (1, 255, 65535):
-        picture = Image.fromarray(CAR.astype(np.uint16) * value)
-        np.testing.assert_array_equal(read(picture, tmp_path), CAR)
+    for colour, label in ((BLACK, 0), (WHITE, 1)):
+        assert (read(Image.new("RGB", (5, 4), colour), tmp_path) == label).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
@@ -78,10 +77,8 @@ def test_numbers_of_more_bits_are_never_taken_for_greys(dtype, tmp_path):
     one = Image.fromarray((cells > 0) * dtype(300))
     with pytest.raises(CarvanaError, match=r"the value 300 beside 0.*foreground = .any"):
         read(one, tmp_path, kind="TIFF")
-    numbered = read(
-        Image.fromarray((cells == 7).astype(dtype) * dtype(7)), tmp_path, CLASSES, "TIFF"
-    )
-    np.testing.assert_array_equal(numbered, 2 * (cells == 7))
+    seven = Image.fromarray((cells == 7) * dtype(7))
+    np.testing.assert_array_equal(read(seven, tmp_path, CLASSES, "TIFF"), 2 * (cells == 7))
 
 
 def test_fractions_and_values_below_zero_are_refused(tmp_path):
@@ -204,11 +201,6 @@ def test_a_named_foreground(tmp_path):
         read(picture, tmp_path, dataclasses.replace(DATA, foreground="#123456"))
 
 
-def test_empty_and_full_masks(tmp_path):
-    for colour, label in ((BLACK, 0), (WHITE, 1)):
-        assert (read(Image.new("RGB", (5, 4), colour), tmp_path) == label).all()
-
-
 def test_what_is_not_a_mask_is_named(tmp_path):
     car = Image.fromarray(CAR.astype(np.uint8) * 255)
     with pytest.raises(CarvanaError, match=r"m\.jpeg: is a JPEG, .*data\.soft = .threshold"):
@@ -275,13 +267,6 @@ def test_label_maps_are_read_back(height, width, random):
         with Image.open(buffer) as picture:
             found = masks._label(*masks._values(picture, "P"), settings, False)
         np.testing.assert_array_equal(found, drawn)
-
-
-def test_targets_are_the_car_or_a_channel_a_class():
-    labels = np.array([[0, 1, 2, 255]], np.uint8)
-    assert masks.target_of(labels[:, :2], 0, DATA).tolist() == [[[0], [255]]]
-    targets = [masks.target_of(labels, number, CLASSES)[0, :, 0].tolist() for number in range(3)]
-    assert targets == [[255, 0, 0, 0], [0, 255, 0, 0], [0, 0, 255, 0]]
 
 
 def test_real_masks_are_read_as_pillow_reads_them(real, tmp_path):

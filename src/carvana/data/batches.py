@@ -74,13 +74,7 @@ def training_dataset(
         return apply(pair, draw(seed, recipe.augment, *pair.shape[:2]))
 
     # Not `from_generator`: it sets malloc so that every array of 128 KiB or more is mapped again.
-    return (
-        tf.data.Dataset.range(first_batch, end)
-        .repeat()
-        .map(_numpy(load, recipe, shrink), num_parallel_calls=cores())
-        .prefetch(2)
-        .with_options(_own_workers())
-    )
+    return _load_all(tf.data.Dataset.range(first_batch, end).repeat(), load, recipe, shrink)
 
 
 def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> "tf.data.Dataset":
@@ -90,35 +84,38 @@ def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> "t
         pairs = (_read(files[index], recipe, shrink) for index in indices)
         return _stack(((pair[..., :3], pair[..., 3:]) for pair in pairs), len(indices))
 
-    return (
-        tf.data.Dataset.range(len(files))
-        .batch(recipe.training.batch_size)
-        .map(_numpy(load, recipe, shrink), num_parallel_calls=cores())
-        .prefetch(2)
-        .with_options(_own_workers())
-    )
+    numbers = tf.data.Dataset.range(len(files)).batch(recipe.training.batch_size)
+    return _load_all(numbers, load, recipe, shrink)
 
 
-def _own_workers() -> "tf.data.Options":
-    """Keep the input's many small operations from queueing behind the network's long ones.
+def _load_all(
+    numbers: "tf.data.Dataset", load: Callable, recipe: Recipe, shrink: int
+) -> "tf.data.Dataset":
+    """Load a batch in NumPy for each element of a dataset.
 
-    With the threads they share by default, an epoch takes twice as long on two cores. The number
-    of parallel calls is set above rather than tuned: TensorFlow's tuner sleeps between its
-    measurements, and leaving a dataset waits for it, up to 15 s after each call of Keras's `fit`.
+    The workers are its own, so that the input's many small operations do not queue behind the
+    network's long ones: with the threads they share by default, an epoch takes twice as long on
+    two cores. The number of parallel calls is set rather than tuned: TensorFlow's tuner sleeps
+    between its measurements, and leaving a dataset waits for it, up to 15 s after each call of
+    Keras's `fit`.
     """
+    size = (recipe.input.height // shrink, recipe.input.width // shrink)
+    load = memory_errors()(load)
+
+    def step(*drawn):
+        parts = tf.numpy_function(load, drawn, (tf.float32, tf.float32), stateful=False)
+        for part, channels in zip(parts, (3, recipe.data.outputs), strict=True):
+            part.set_shape((None, *size, channels))
+        return tuple(parts)
+
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = cores()
     options.threading.max_intra_op_parallelism = 1
-    return options
+    return numbers.map(step, num_parallel_calls=cores()).prefetch(2).with_options(options)
 
 
 def _read(file: Path, recipe: Recipe, shrink: int) -> np.ndarray:
-    """Read a prepared pair, averaging `shrink` pixels a side into one.
-
-    Raises:
-        UnreadablePair: it is gone or cut short.
-    """
     try:
         pair = read_prepared(file, recipe)
     except (OSError, ValueError) as error:
@@ -141,17 +138,3 @@ def _stack(
             white = np.float32(255 if part.dtype == np.uint8 else 1)
             np.divide(part, white, out=whole[number])
     return batch
-
-
-def _numpy(load: Callable, recipe: Recipe, shrink: int) -> Callable:
-    """Turn a function that loads a batch in NumPy into a step of a dataset."""
-    size = (recipe.input.height // shrink, recipe.input.width // shrink)
-    load = memory_errors()(load)
-
-    def step(*drawn):
-        parts = tf.numpy_function(load, drawn, (tf.float32, tf.float32), stateful=False)
-        for part, channels in zip(parts, (3, recipe.data.outputs), strict=True):
-            part.set_shape((None, *size, channels))
-        return tuple(parts)
-
-    return step

@@ -1,7 +1,7 @@
 """What is told by masks together: classes, objects too small to see, palettes that differ."""
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,9 @@ class MaskChecks:
     def __init__(self, recipe: Recipe, palette: Palette | None = None):
         self.recipe = recipe
         self.palette: Palette = dict(palette or {})
-        self.pixels = Counter()  # by label
-        self._plain: dict[int, list[Path]] = {}
-        self._tiny: dict[int, list[Path]] = {}
+        self._pixels = Counter()  # by label
         self._shown = Counter()  # masks by label
+        self._plain, self._tiny = defaultdict(list), defaultdict(list)  # paths by label
         self._lock = threading.Lock()
 
     def add(self, path: Path, mask: Mask) -> None:
@@ -42,13 +41,13 @@ class MaskChecks:
         share = self.recipe.input.height * self.recipe.input.width / mask.labels.size
         with self._lock:
             for label in labels:
-                self.pixels[label] += int(counts[label])
+                self._pixels[label] += int(counts[label])
                 self._shown[label] += 1
                 is_object = label not in (IGNORED, self.recipe.data.background)
                 if is_object and counts[label] * share < LEAST:
-                    self._tiny.setdefault(label, []).append(path)
+                    self._tiny[label].append(path)
             if len(labels) == 1:
-                self._plain.setdefault(labels[0], []).append(path)
+                self._plain[labels[0]].append(path)
             for number, colour in mask.palette.items():
                 before, first = self.palette.setdefault(number, (colour, path.name))
                 if before != colour:
@@ -58,27 +57,26 @@ class MaskChecks:
                     )
 
     def warnings(self) -> list[str]:
-        """Name what may be a mistake, and leaves the masks usable."""
+        """Say what may be a mistake; the masks can be used."""
         said = []
         for label, masks in self._plain.items():
             what = f"{plural(len(masks), 'mask')} with nothing but {self._name(label)}"
             said.append(f"{what} (first: {min(masks)})")
+        size = f"{self.recipe.input.width}x{self.recipe.input.height}"
         for label, masks in self._tiny.items():
             if len(masks) >= self._shown[label] / 2:
-                width, height = self.recipe.input.width, self.recipe.input.height
                 said.append(
                     f"{plural(len(masks), 'mask')} with less {self._name(label)} than {LEAST} "
-                    f"pixels of the network's {width}x{height} (first: {min(masks)}); enlarge "
-                    "input.width and input.height, or cut the pictures up"
+                    f"pixels of the network's {size} (first: {min(masks)}); enlarge input.width "
+                    "and input.height, or cut the pictures up"
                 )
         return said
 
     def shares(self) -> dict[str, float]:
         """Return the share of all pixels that is of each class; "ignored" if there is any."""
-        total = sum(self.pixels.values())
-        named = {self._name(label): count for label, count in self.pixels.items()}
-        names = [*self.recipe.data.class_names, *(["ignored"] if IGNORED in self.pixels else [])]
-        return {name: named.get(name, 0) / total if total else 0.0 for name in names}
+        labels = [*range(len(self.recipe.data.class_names)), *({IGNORED} & self._pixels.keys())]
+        total = max(self._pixels.total(), 1)
+        return {self._name(label): self._pixels[label] / total for label in labels}
 
     def _name(self, label: int) -> str:
         return "ignored" if label == IGNORED else self.recipe.data.class_names[label]

@@ -19,11 +19,11 @@ MASKS = (".gif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")  # J
 def list_images(folder: Path) -> list[str]:
     """Return the sorted names of the pictures in a folder; say what else is in it.
 
-    Hidden files are passed over silently, other files and folders in one line on standard error.
+    Hidden files are ignored; other files and folders are counted in one line on standard error.
 
     Raises:
-        CarvanaError: the folder is absent, not a folder, or holds no picture; a name cannot be
-            written to a CSV.
+        CarvanaError: there is no such folder, it holds no picture, or a name cannot be written to a
+            CSV.
     """
     if folder.is_file():
         raise CarvanaError(f"{folder}: is a file; give the folder that holds it")

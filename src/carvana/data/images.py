@@ -25,15 +25,6 @@ _DISGUISES = {  # how files begin that are often named like photographs and are 
     b"%pdf": "a PDF; export its pictures",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
 }
-_STARTS = {  # how files of common formats begin
-    b"\xff\xd8": "JPEG",
-    b"\x89PNG": "PNG",
-    b"GIF8": "GIF",
-    b"II": "TIFF",
-    b"MM": "TIFF",
-    b"BM": "BMP",
-    b"RIFF": "WebP",
-}
 READING = 12  # bytes a pixel: the decoded photograph, and copies of it on its way to the network
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
 
@@ -43,11 +34,7 @@ class Unsupported(ValueError):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a photograph's file.
-
-    Raises:
-        CarvanaError: it cannot be read.
-    """
+    """Read a photograph's file; raises CarvanaError if it cannot be read."""
     with readable(path):
         return path.read_bytes()
 
@@ -84,18 +71,21 @@ def decode_photograph(
     """
     with readable(path), _open(data, path) as picture:
         is_jpeg = picture.format in ("JPEG", "MPO")
-        # TensorFlow's decoder is the article's; of other modes and profiles it gives other colours.
+        # TensorFlow's decoder is the article's, but does not know other modes and profiles.
         if not (is_jpeg and picture.mode == "RGB" and _profile(picture) is None):
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
             if frames > 1:
                 print(f"{path}: has {frames} frames; the first is used", file=sys.stderr)
             whole = _on_white(_upright(picture, settings.white if settings else white))
             return whole, whole.shape[:2]
-        orientation, (height, width) = _orientation(picture), picture.size[::-1]
-        ratio, turned = 1, orientation > 4
+        orientation, (width, height) = _orientation(picture), picture.size
+        turned, ratio = orientation > 4, 1
         if settings and settings.method == "area":
-            wanted = (settings.height, settings.width)
-            ratio = _jpeg_ratio((height, width), wanted[::-1] if turned else wanted)
+            sides = (settings.width, settings.height)
+            least_width, least_height = sides[::-1] if turned else sides
+            shrink = min(width // least_width, height // least_height)
+            fits = (r for r in (8, 4, 2) if r <= shrink and width % r == height % r == 0)
+            ratio = next(fits, 1)
         if decode_jpeg:
             pixels = decode_jpeg(data, ratio)
         else:
@@ -116,12 +106,11 @@ def open_photograph(path: Path, white: int = 0) -> Image.Image:
 def as_photograph(picture: object, white: int = 0) -> np.ndarray:
     """Take a PIL image or an array as a photograph: (height, width, 3) uint8.
 
-    An image counts as its file would: it is turned upright if it has an EXIF orientation. Pillow
-    decodes it, so its pixels can differ by some grey levels from those of a JPEG's path.
+    An image is turned upright if it has an EXIF orientation. Pillow decodes it, so its pixels can
+    differ by some grey levels from those of a JPEG's path.
 
     Raises:
-        UsageError: it is neither, or an array that is not three channels of 8 bits, or an image
-            that cannot be read.
+        UsageError: it is neither, has other channels than three of 8 bits, or cannot be read.
     """
     if isinstance(picture, Image.Image):
         try:
@@ -147,11 +136,7 @@ def as_photograph(picture: object, white: int = 0) -> np.ndarray:
 
 
 def photograph_size(path: Path) -> tuple[int, int, int]:
-    """Return a photograph's height and width as people see it, and its EXIF orientation.
-
-    Raises:
-        CarvanaError: it cannot be read, or is too large.
-    """
+    """Return a photograph's height and width as people see it, and its EXIF orientation."""
     with readable(path), _open(path, path) as picture:
         orientation, (width, height) = _orientation(picture), picture.size
     return (width, height, orientation) if orientation > 4 else (height, width, orientation)
@@ -166,26 +151,20 @@ def pixels_of(path: Path) -> int:
 
 @contextlib.contextmanager
 def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
-    """Turn what decoders raise into one line that names the file.
-
-    Raises:
-        CarvanaError: it cannot be read, is of a kind that is not read, or is too large.
-    """
+    """Turn what decoders raise into one line that names the file, a CarvanaError."""
     try:
         with memory_errors():
             yield
     except FileNotFoundError as error:
         raise CarvanaError(f"{path}: no such {kind}; check the name") from error
     except PermissionError as error:
-        raise CarvanaError(
-            f"{path}: cannot be read ({error.strerror}); change its permissions"
-        ) from error
+        reason = f"cannot be read ({error.strerror}); change its permissions"
+        raise CarvanaError(f"{path}: {reason}") from error
     except Unsupported as error:
         raise CarvanaError(f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
-        raise CarvanaError(
-            f"{path}: is too large ({str(error).split(',')[0].lower()}); make it smaller"
-        ) from error
+        size = str(error).split(",")[0].lower()
+        raise CarvanaError(f"{path}: is too large ({size}); make it smaller") from error
     except Exception as error:
         if not _is_decoders(error):
             raise
@@ -194,10 +173,10 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
 
 def _is_decoders(error: Exception) -> bool:
     """Tell whether an error is one that decoders raise of broken files; others are bugs."""
-    known = (OSError, ValueError, SyntaxError, EOFError)  # of Pillow
-    if isinstance(error, known) or type(error) is RuntimeError:  # of its AVIF
-        return True
-    return type(error).__name__ == "InvalidArgumentError"  # of TensorFlow, which may be absent
+    of_pillow = isinstance(error, OSError | ValueError | SyntaxError | EOFError)
+    of_its_avif = type(error) is RuntimeError
+    of_tensorflow = type(error).__name__ == "InvalidArgumentError"  # which may not be installed
+    return of_pillow or of_its_avif or of_tensorflow
 
 
 def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
@@ -210,16 +189,13 @@ def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
     for magic, what in _DISGUISES.items():
         if start.lower().lstrip().startswith(magic):
             return f"{path}: is not a {kind} but {what}"
-    format = next((name for magic, name in _STARTS.items() if start.startswith(magic)), "")
     reason = getattr(error, "strerror", None) or "cut short or broken"
     remedy = "replace or remove it"
     if not start and not path.is_dir():
         reason = "it is empty"
-    elif isinstance(error, Image.UnidentifiedImageError) and not format:
-        reason, remedy = "of no format that is read", "convert it to PNG or JPEG, or remove it"
     elif isinstance(error, Image.UnidentifiedImageError):
-        reason = f"a {format} that is broken, or has channels or bits that are not read"
-        remedy = "save it again with 8 bits, or remove it"
+        reason = "broken, or of a format, channels or bits that are not read"
+        remedy = "save it again as PNG or JPEG with 8 bits, or remove it"
     return (
         f"{path}: is not a readable {kind} ({reason}); {remedy} and run the same command again: "
         "what was made so far is kept"
@@ -239,20 +215,10 @@ def _open(source: bytes | Path, path: Path) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def _jpeg_ratio(size: tuple[int, int], wanted: tuple[int, int]) -> int:
-    """Return the largest part, 1/8 to 1/1, that is whole and no smaller than what is wanted."""
-    shrink = min(size[0] // wanted[0], size[1] // wanted[1])
-    fits = (r for r in (8, 4, 2) if r <= shrink and size[0] % r == 0 and size[1] % r == 0)
-    return next(fits, 1)
-
-
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none.
-
-    Decoders of TIFF and HEIC turn pictures themselves.
-    """
+    """Return the EXIF orientation, 1 to 8; 1 where there is none."""
     if picture.format not in (None, "JPEG", "MPO", "PNG", "WEBP", "AVIF"):
-        return 1
+        return 1  # decoders of TIFF and HEIC turn pictures themselves
     try:
         orientation = picture.getexif().get(ORIENTATION, 1)
     except Exception:  # of broken EXIF data; Pillow raises whatever the broken part raised
@@ -278,19 +244,17 @@ def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 def raw_mode(picture: Image.Image) -> str:
     """Return how a file that is not decoded yet stores its pixels, as in "L;2" or "RGB;16B"."""
-    tile = getattr(picture, "tile", None)  # none of pictures that are from no file
-    if not tile:
+    if not getattr(picture, "tile", None):  # as of pictures that are from no file
         return ""
-    arguments = tile[0][3]
+    arguments = picture.tile[0][3]
     return str(arguments if isinstance(arguments, str) else (arguments or [""])[0])
 
 
 def check_mode(picture: Image.Image) -> None:
     """Refuse pixels of a kind that is not read."""
     if picture.mode not in _MODES:
-        raise Unsupported(
-            f"has pixels of the kind {picture.mode}, which is not read; save it as PNG"
-        )
+        kind = f"has pixels of the kind {picture.mode}, which is not read"
+        raise Unsupported(f"{kind}; save it as PNG")
 
 
 def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
@@ -307,8 +271,9 @@ def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
                 "with 8 bits (if it is as dark as that: input.white = 65535)"
             )
     check_mode(picture)
-    transparent = picture.has_transparency_data
-    alpha = picture.convert("RGBA").getchannel("A") if transparent else None
+    alpha = None
+    if picture.has_transparency_data:
+        alpha = picture.convert("RGBA").getchannel("A")
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGB")
     elif picture.mode in ("LA", "RGBA"):
@@ -329,12 +294,10 @@ def _upright(picture: Image.Image, white: int = 0) -> Image.Image:
 def _profile(picture: Image.Image) -> io.BytesIO | None:
     """Return a picture's colour profile, None where it has none or sRGB's."""
     profile = picture.info.get("icc_profile")
-    if not profile:
-        return None
     with contextlib.suppress(ImageCms.PyCMSError, OSError):
-        if "sRGB" in ImageCms.getProfileDescription(io.BytesIO(profile)):
+        if profile and "sRGB" in ImageCms.getProfileDescription(io.BytesIO(profile)):
             return None
-    return io.BytesIO(profile)
+    return io.BytesIO(profile) if profile else None
 
 
 def _eight_bits(picture: Image.Image, white: int) -> Image.Image:

@@ -76,7 +76,12 @@ def open_mask(path: Path, settings: Data) -> Mask:
         else:
             places, values = _values_in_frame(picture, raw, frame)
         labels = _label(places, values, settings, kind == "JPEG")
-        return Mask(labels, _palette_of(picture, values, settings))
+        palette = {}
+        if picture.mode == "P" and _are_numbered(settings):
+            palette = {v.number: v.colour for v in values if v.number is not None}
+        if all(colour == _hex(number, number, number) for number, colour in palette.items()):
+            palette = {}
+        return Mask(labels, palette)
 
 
 def _check_kind(
@@ -90,19 +95,10 @@ def _check_kind(
         raise Unsupported(f"is a {kind}, which does not keep a mask's values; {remedy}")
     if frames != 1:
         raise Unsupported(f"has {frames} frames; a mask has one")
-    if picture.mode.startswith(("I", "F")):
-        return
-    if ";16" in raw:
-        raise Unsupported("has colours of 16 bits, which are not read; save it with 8 bits")
-    check_mode(picture)
-
-
-def _palette_of(picture: Image.Image, values: list[_Value], settings: Data) -> dict[int, str]:
-    if picture.mode != "P" or not _are_numbered(settings):
-        return {}
-    palette = {v.number: v.colour for v in values if v.number is not None}
-    greys = all(colour == _hex(number, number, number) for number, colour in palette.items())
-    return {} if greys else palette
+    if not picture.mode.startswith(("I", "F")):
+        if ";16" in raw:
+            raise Unsupported("has colours of 16 bits, which are not read; save it with 8 bits")
+        check_mode(picture)
 
 
 # ---- writing
@@ -168,12 +164,7 @@ def _rgb(colour: str) -> list[int]:
 
 
 def _values(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
-    """Return the place of each pixel's value, (height, width) integers, and the values.
-
-    Args:
-        picture: decoded.
-        raw: how its file stores pixels, see `raw_mode`.
-    """
+    """Return the place of each pixel's value, (height, width) integers, and the values."""
     if picture.mode in ("1", "L", "P"):
         return _values_of_bytes(picture, raw)
     if picture.mode.startswith(("I", "F")):
@@ -185,16 +176,12 @@ def _values_of_bytes(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_
     stretched = {"L;2": 85, "L;4": 17}.get(raw, 1)  # by Pillow, to 8 bits
     if picture.mode == "1":
         picture, stretched = Image.fromarray(np.asarray(picture, np.uint8) * 255), 255
-    palette = np.arange(256).repeat(3)
-    if picture.mode == "P":
-        palette = [*picture.getpalette("RGB"), *[0] * 768]  # files may name some colours alone
-    transparency = picture.info.get("transparency")
-    if isinstance(transparency, int):
-        transparency = b"\xff" * transparency + b"\0"
-    alphas = (transparency if isinstance(transparency, bytes) else b"").ljust(256, b"\xff")
+    every = picture.crop((0, 0, 256, 1))  # a picture of all values, in the same colours
+    every.putdata(range(256))
+    rgba = np.asarray(every.convert("RGBA"))[0].tolist()
     values = [
-        _Value(n, n // stretched, _hex(*palette[3 * n : 3 * n + 3]), alphas[n], count)
-        for n, count in enumerate(picture.histogram()[:256])
+        _Value(number, number // stretched, _hex(*rgb), alpha, count)
+        for number, (count, (*rgb, alpha)) in enumerate(zip(picture.histogram(), rgba, strict=True))
         if count
     ]
     return np.asarray(picture), values
@@ -243,14 +230,12 @@ def _values_in_frame(
 
 
 def _label(places: np.ndarray, values: list[_Value], settings: Data, is_lossy: bool) -> np.ndarray:
-    """Turn places of values into labels, (height, width) uint8.
-
-    Raises:
-        Unsupported: they are not those of a mask of these classes.
-    """
+    """Turn places of values into labels, (height, width) uint8; refuse other values."""
+    is_smooth = any(0 < value.alpha < 255 for value in values)
+    colours = {value.colour for value in values if value.alpha}
     if settings.classes:
         labels = _label_classes(values, settings)
-    elif settings.soft and (is_lossy or not _are_two_colours(values)):
+    elif settings.soft and (is_lossy or is_smooth or len(colours) > 2):
         labels = _label_by_threshold(values, settings)
     else:
         labels = _label_two_colours(values, settings)
@@ -259,11 +244,6 @@ def _label(places: np.ndarray, values: list[_Value], settings: Data, is_lossy: b
     if places.dtype == np.uint8:
         return cv2.LUT(places, table)  # ten times as fast
     return table[places]
-
-
-def _are_two_colours(values: list[_Value]) -> bool:
-    clear = all(value.alpha in (0, 255) for value in values)
-    return clear and len({value.colour for value in values if value.alpha}) <= 2
 
 
 def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
@@ -334,7 +314,7 @@ def _explain_more(values: list[_Value], counts: Counter) -> str:
 
 
 def _label_by_threshold(values: list[_Value], settings: Data) -> list[int]:
-    """Return the label of each value by which of black and the foreground's colour is nearer."""
+    """Return the label of each value by which is nearer, black or the foreground's colour."""
     wanted = settings.foreground or "#ffffff"
     colours = _rgb_of(values) * np.array([[value.alpha / 255] for value in values])
     from_black = np.abs(colours).max(axis=1)

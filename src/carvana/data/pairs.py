@@ -5,6 +5,7 @@ import io
 import re
 import sys
 import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,6 @@ class Split:
 def find_pairs(root: Path, settings: Data) -> list[Pair]:
     """Return the photographs of a data folder with their masks, sorted by name.
 
-    Args:
-        root: the data folder.
-        settings: the recipe's folders, and how masks are named after their photographs.
-
     Raises:
         CarvanaError: a folder is absent or empty, or an image or mask has no partner or more than
             one; all are counted, the first twenty named.
@@ -81,24 +78,23 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
     files, others = list_files(masks, MASKS)
     if others and not together:
         print(f"{masks}: ignoring what is no mask: {others}", file=sys.stderr)
-    by_key: dict[str, list[Path]] = {}
+    by_stem = defaultdict(list)
     for name in files:
-        by_key.setdefault(_key(Path(name).stem), []).append(masks / name)
-    wanted = {name: _key(settings.mask_names.replace("{name}", Path(name).stem)) for name in names}
+        by_stem[_stem(name)].append(masks / name)
+    wanted = {name: settings.mask_names.replace("{name}", _stem(name)) for name in names}
     if together:  # then the masks are among the photographs
         if settings.mask_names == "{name}":
             raise CarvanaError(
                 f"{images}: holds photographs and masks of the same names; move the masks to a "
                 "folder of their own (data.masks), or name them otherwise (data.mask_names)"
             )
-        keys = set(wanted.values())
-        wanted = {n: key for n, key in wanted.items() if _key(Path(n).stem) not in keys}
+        stems = {*wanted.values()}
+        wanted = {name: stem for name, stem in wanted.items() if _stem(name) not in stems}
     pairs, faults, owners = [], [], {}
-    for name, key in wanted.items():
-        candidates = [path for path in by_key.get(key, ()) if path != images / name]
+    for name, stem in wanted.items():
+        candidates = [path for path in by_stem.get(stem, ()) if path != images / name]
         if not candidates:
-            expected = settings.mask_names.replace("{name}", Path(name).stem)
-            faults.append(f"{images / name}: no mask {expected}.png (or .gif, ...) in {masks}")
+            faults.append(f"{images / name}: no mask {stem}.png (or .gif, ...) in {masks}")
         elif len(candidates) > 1:
             both = " and ".join(path.name for path in candidates)
             faults.append(f"{images / name}: has several masks ({both}); leave one")
@@ -109,16 +105,16 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
             owners[candidates[0]] = name
             pairs.append(Pair(name, images / name, candidates[0]))
     if not together:
-        for key in by_key.keys() - set(wanted.values()):
-            faults += [f"{path}: no photograph" for path in by_key[key]]
+        for stem in by_stem.keys() - {*wanted.values()}:
+            faults += [f"{path}: no photograph" for path in by_stem[stem]]
     if not pairs and not faults:
         faults.append(f"{images}: no photograph has a mask")
     return sorted(pairs), sorted(faults)
 
 
-def _key(stem: str) -> str:
-    """Return a name as it is compared: two Unicode forms of one letter are the same."""
-    return unicodedata.normalize("NFC", stem)
+def _stem(name: str) -> str:
+    """Return a name without its ending; two Unicode forms of one letter are the same."""
+    return unicodedata.normalize("NFC", Path(name).stem)
 
 
 def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
@@ -158,14 +154,14 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
     units = {pair.name: pair.name for pair in pairs}
     if settings.split == "car":
         units = group_pairs(pairs, settings.group)
-        if not settings.group and all(name == unit for name, unit in units.items()):
+        if settings.group or any(name != unit for name, unit in units.items()):
+            how = "data.group" if settings.group else "the names before their last _"
+            print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
+        else:
             print(
                 "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each "
                 "is split on its own; data.group can give a pattern"
             )
-        else:
-            how = "data.group" if settings.group else "the names before their last _"
-            print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
     drawn = sorted(set(units.values()))
     count = round(len(drawn) * settings.validation)
     what = "photograph" if settings.split == "image" else "subject"
@@ -212,17 +208,15 @@ def write_split(path: Path, split: Split) -> None:
     rows = [(pair.name, "train") for pair in split.train]
     rows += [(pair.name, "validation") for pair in split.validation]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("img", "subset"))
-    writer.writerows(sorted(rows))
+    csv.writer(text, lineterminator="\n").writerows([("img", "subset"), *sorted(rows)])
     write_text(path, text.getvalue())
 
 
 def read_split(path: Path, pairs: list[Pair]) -> Split:
-    """Read a split and check that it still fits the pairs there are.
+    """Read a split.
 
     Raises:
-        CarvanaError: unreadable, or its images are not just those of `pairs`.
+        CarvanaError: it is unreadable, or its images are not just those of `pairs`.
     """
     rows = _read_rows(path)
     by_name = {pair.name: pair for pair in pairs}
@@ -233,10 +227,9 @@ def read_split(path: Path, pairs: list[Pair]) -> Split:
             f"{path}: {len(gone)} of its images are not in the data and {len(new)} of the data's "
             f"are not in it (first: {(gone or new)[0]}); restore the data or start another run"
         )
-    sides = {
-        side: [by_name[img] for img, subset in rows if subset == side]
-        for side in ("train", "validation")
-    }
+    sides = {"train": [], "validation": []}
+    for img, subset in rows:
+        sides.get(subset, []).append(by_name[img])
     if not all(sides.values()) or sum(map(len, sides.values())) != len(rows):
         raise CarvanaError(f"{path}: a side is empty or misnamed; start another run")
     return Split(**sides)
@@ -254,11 +247,7 @@ def names_in(path: Path, side: str) -> set[str]:
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:
-    """Read a split's rows: a photograph and its side.
-
-    Raises:
-        CarvanaError: it is not a split.
-    """
+    """Read a split's rows: a photograph and its side."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [(row["img"], row["subset"]) for row in csv.DictReader(file)]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +34,6 @@ from carvana.progress import progress
 from carvana.recipe import Input, Recipe
 
 PALETTE = "palette.json"  # beside prepared pairs: which colour each number of their masks has
-_Result = TypeVar("_Result")
 
 
 def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
@@ -53,7 +52,7 @@ def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
 def _read(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
     picture, size = read_photograph(pair.image, recipe.input)
     mask = open_mask(pair.mask, recipe.data)
-    if mask.labels.shape != tuple(size):
+    if mask.labels.shape != size:
         raise CarvanaError(size_fault(pair, mask.labels.shape))
     return picture, mask
 
@@ -71,25 +70,17 @@ def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
 
 
 def read_pairs(
-    pairs: list[Pair],
-    checks: MaskChecks,
-    title: str,
-    use: Callable[[Pair, np.ndarray, Mask], _Result],
-) -> list[_Result | CarvanaError]:
-    """Read pairs on all cores, with progress, and check their masks.
-
-    Args:
-        pairs: what to read.
-        checks: takes in each mask, and knows the recipe.
-        title: of the progress.
-        use: what to do with each pair, its photograph and its mask.
+    pairs: list[Pair], checks: MaskChecks, title: str, use: Callable[[Pair, np.ndarray, Mask], Any]
+) -> list[Any]:
+    """Read pairs and check their masks, on all cores, with progress.
 
     Returns:
-        What `use` returned of each pair, or why it cannot be used.
+        What `use` returns of each pair, its photograph and its mask; of a pair that cannot be
+        used, the CarvanaError.
     """
     turns = Turns()
 
-    def read_one(pair: Pair) -> _Result | CarvanaError:
+    def read_one(pair: Pair) -> Any:
         with turns.take(pixels_of(pair.image) * READING):
             try:
                 picture, mask = _read(pair, checks.recipe)
@@ -145,14 +136,11 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
 def _missing(files: dict[Pair, Path], recipe: Recipe) -> dict[Pair, Path]:
     """Return the files that are absent or cut short."""
     size = math.prod(_shape(recipe)) * _dtype(recipe.input).itemsize
-
-    def is_whole(file: Path) -> bool:
-        try:
-            return file.stat().st_size == size
-        except OSError:
-            return False
-
-    return {pair: file for pair, file in files.items() if not is_whole(file)}
+    return {
+        pair: file
+        for pair, file in files.items()
+        if not (file.is_file() and file.stat().st_size == size)
+    }
 
 
 def _prepare_missing(

@@ -12,11 +12,7 @@ from carvana.recipe import Input
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn OpenCV's out-of-memory error into MemoryError; also a decorator.
-
-    Raises:
-        MemoryError: OpenCV could not allocate.
-    """
+    """Turn OpenCV's out-of-memory error into MemoryError; also a decorator."""
     try:
         yield
     except cv2.error as error:
