@@ -29,7 +29,6 @@ def write(root, masks):
 
 
 def look(root, recipe):
-    """Inspect a folder."""
     return inspect(*match_pairs(root, recipe.data), recipe)
 
 
@@ -61,8 +60,9 @@ RED, GREEN, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 0)
 CAT = [[0, 1, 1], [0, 0, 2]]
 
 
-def test_one_number_with_two_colours_is_named(tmp_path):
+def test_one_number_with_two_colours_is_named(tmp_path, monkeypatch):
     """Palettes made for each file: number 1 is a cat in one, a dog in the other."""
+    monkeypatch.setattr(prepared, "cores", lambda: 1)  # one after the other
     masks = {"a": palette(CAT, BLACK, RED, GREEN), "b": palette(CAT, BLACK, RED, GREEN)}
     root = write(tmp_path, masks)
     assert look(root, CLASSES).faults == []
@@ -72,7 +72,7 @@ def test_one_number_with_two_colours_is_named(tmp_path):
     faults = look(root, CLASSES).faults
     assert len(faults) == 1
     assert "c.png: its number 1 is #00ff00, that of a.png #ff0000; give the colours" in faults[0]
-    with pytest.raises(CarvanaError, match=r"c\.png: its number 1 is #00ff00, that of [ab]\.png"):
+    with pytest.raises(CarvanaError, match=r"c\.png: its number 1 is #00ff00, that of a\.png"):
         prepared.prepare(find_pairs(root, CLASSES.data), tmp_path / "cache", CLASSES)  # also later
 
 

@@ -4,15 +4,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from carvana.data import sheet
 from carvana.data.checks import MaskChecks
-from carvana.data.images import open_photograph
-from carvana.data.masks import read_mask, to_picture
+from carvana.data.masks import to_picture
 from carvana.data.pairs import Pair, evenly
-from carvana.data.prepared import read_pairs
+from carvana.data.prepared import read_pair, read_pairs
 from carvana.errors import CarvanaError
 from carvana.recipe import Recipe
 
@@ -35,8 +35,8 @@ def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
     """Read every photograph and mask of a data folder.
 
     Args:
-        pairs, faults: what `match_pairs` found.
-        recipe: whose classes and input.
+        pairs, faults: what `match_pairs` returned.
+        recipe: gives the classes and the input.
     """
     checks = MaskChecks(recipe)
     results = read_pairs(pairs, checks, "reading", lambda pair, picture, mask: mask.labels.shape)
@@ -61,17 +61,17 @@ def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) ->
     groups = []
     for pair in evenly(pairs, count):
         try:
-            photograph = open_photograph(pair.image, recipe.input.white).convert("RGB")
-            labels = Image.fromarray(read_mask(pair.mask, recipe.data))
+            picture, mask = read_pair(pair, recipe)
         except CarvanaError:
             continue  # it is among the faults
+        photograph = Image.fromarray(picture)
         photograph.thumbnail((TILE, TILE))
-        labels = np.asarray(labels.resize(photograph.size, Image.Resampling.NEAREST))
-        mask = to_picture(labels, recipe.data).convert("RGB")
+        labels = cv2.resize(mask.labels, photograph.size, interpolation=cv2.INTER_NEAREST)
+        label_map = to_picture(labels, recipe.data).convert("RGB")
         groups.append(
             [
-                sheet.Tile(np.asarray(photograph), pair.name, labels),
-                sheet.Tile(np.asarray(mask), pair.mask.name),
+                sheet.make_tile(np.asarray(photograph), pair.name, labels),
+                sheet.make_tile(np.asarray(label_map), pair.mask.name),
             ]
         )
     if not groups:

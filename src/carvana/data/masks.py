@@ -115,10 +115,12 @@ def numbers(settings: Data) -> list[int]:
 
 def colours(settings: Data) -> list[list[int]]:
     """Return the colour, RGB, of each class, then of ignored pixels: the recipe's, or ours."""
-    names = [PALETTE[place % len(PALETTE)] for place in range(len(settings.class_names))]
     if settings.classes and not _are_numbered(settings):
-        return [_rgb(name) for name in (*settings.classes.values(), settings.ignore or GREY)]
-    return [_rgb(name) for name in (*names, GREY)]
+        names = [*settings.classes.values(), settings.ignore or GREY]
+    else:
+        count = len(settings.class_names)
+        names = [*(PALETTE[place % len(PALETTE)] for place in range(count)), GREY]
+    return [_rgb(name) for name in names]
 
 
 def to_picture(labels: np.ndarray, settings: Data) -> Image.Image:
@@ -136,11 +138,10 @@ def to_picture(labels: np.ndarray, settings: Data) -> Image.Image:
 
 
 def paint(mask: np.ndarray, settings: Data) -> np.ndarray:
-    """Colour a network's target or probabilities: (height, width, 3) float32 in [0, 1].
+    """Colour a network's target or probabilities, (height, width, outputs) float32 in [0, 1].
 
-    Args:
-        mask: (height, width, outputs), float32 in [0, 1].
-        settings: the recipe's classes.
+    Returns:
+        (height, width, 3) float32 in [0, 1].
     """
     if mask.shape[-1] == 1:
         return np.repeat(mask, 3, axis=-1)

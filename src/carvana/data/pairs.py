@@ -142,8 +142,7 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
     one side.
 
     Args:
-        pairs: what to split.
-        settings: the recipe's.
+        pairs, settings: what to split, and how.
         fold: (2, 5) to validate on the second of five equal parts; `data.validation` at random
             when None. Each pair is in the validation of one fold.
 

@@ -46,10 +46,11 @@ def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
     Raises:
         CarvanaError: the pair cannot be used; the message names the file.
     """
-    return _resize(*_read(pair, recipe), recipe)
+    return _resize(*read_pair(pair, recipe), recipe)
 
 
-def _read(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
+def read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
+    """Read a photograph and its mask; raises CarvanaError if the pair cannot be used."""
     picture, size = read_photograph(pair.image, recipe.input)
     mask = open_mask(pair.mask, recipe.data)
     if mask.labels.shape != size:
@@ -83,7 +84,7 @@ def read_pairs(
     def read_one(pair: Pair) -> Any:
         with turns.take(pixels_of(pair.image) * READING):
             try:
-                picture, mask = _read(pair, checks.recipe)
+                picture, mask = read_pair(pair, checks.recipe)
                 checks.add(pair.mask, mask)
             except CarvanaError as error:
                 return error
@@ -101,8 +102,8 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
 
     Args:
         pairs: the photographs and masks.
-        cache: the folder for prepared pairs, those of other recipes among them.
-        recipe: whose size, way of resizing and classes.
+        cache: the folder for prepared pairs; each recipe's are in a folder of their own.
+        recipe: gives the size, the way of resizing and the classes.
 
     Returns:
         The files, in the order of `pairs`, for `read_prepared`.
@@ -183,7 +184,7 @@ def _shape(recipe: Recipe) -> tuple[int, int, int]:
 
 
 def _dtype(settings: Input) -> np.dtype:
-    """Return the type pairs are stored as: exact, or a quarter of the size for area averages."""
+    """Return the type pairs are stored as: exact floats, or a quarter of their size for areas."""
     return np.dtype(np.uint8 if settings.method == "area" else np.float32)
 
 

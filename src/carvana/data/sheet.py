@@ -11,7 +11,7 @@ from carvana.data.marks import png_mark
 from carvana.files import replacing
 
 PAPER, INK, LINE, ORANGE = "#fdfdfb", "#1c1e21", "#dcdcd6", (0xE6, 0x77, 0x00)  # the report's
-LEAST = 240  # pixels: narrower pictures are enlarged, so that pixels and names can be seen
+LEAST = 240  # pixels: pictures are enlarged to at least this, so that their pixels can be seen
 GUTTER, MARGIN, TEXT = 8, 24, 24  # pixels between pictures, between groups, for a name
 
 
@@ -19,46 +19,45 @@ GUTTER, MARGIN, TEXT = 8, 24, 24  # pixels between pictures, between groups, for
 class Tile:
     """A picture of a sheet."""
 
-    picture: np.ndarray  # (height, width, 3) uint8
+    pixels: np.ndarray  # (height, width, 3) uint8
     name: str
-    labels: np.ndarray | None = None  # (height, width) uint8, whose borders are drawn on it
 
-    def draw(self) -> np.ndarray:
-        """Return the picture, enlarged if it is small, with the borders of its labels."""
-        pixels, labels = self.picture, self.labels
-        factor = -(-LEAST // pixels.shape[1])
-        pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
-        if labels is not None:
-            labels = cv2.resize(labels, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            brush = np.ones((3, 3), np.uint8)
-            borders = cv2.dilate(labels, brush) != cv2.erode(labels, brush)
-            pixels = np.where(borders[..., None], np.uint8(ORANGE), pixels)
-        return pixels
+
+def make_tile(picture: np.ndarray, name: str, labels: np.ndarray | None = None) -> Tile:
+    """Enlarge a picture if it is small, and draw the borders of labels, (height, width) uint8."""
+    factor = -(-LEAST // max(picture.shape))
+    pixels = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    if labels is not None:
+        labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
+        brush = np.ones((3, 3), np.uint8)
+        pixels[cv2.dilate(labels, brush) != cv2.erode(labels, brush)] = ORANGE
+    return Tile(pixels, name)
 
 
 def draw_sheet(groups: list[list[Tile]], columns: int, out: Path) -> None:
-    """Save a PNG of groups of pictures, so many groups beside each other.
+    """Save a PNG of groups of pictures, with this many groups side by side.
 
     Raises:
         CarvanaError: it cannot be written.
     """
-    drawn = [[tile.draw() for tile in group] for group in groups]
-    width = max(pixels.shape[1] for group in drawn for pixels in group)
-    height = max(pixels.shape[0] for group in drawn for pixels in group)
+    rows = [groups[start : start + columns] for start in range(0, len(groups), columns)]
+    heights = [max(tile.pixels.shape[0] for group in row for tile in group) for row in rows]
+    width = max(tile.pixels.shape[1] for group in groups for tile in group)
     across = len(groups[0]) * (width + GUTTER) - GUTTER + MARGIN
-    down = height + TEXT + MARGIN
-    rows = -(-len(groups) // columns)
-    size = (min(columns, len(groups)) * across + MARGIN, rows * down + MARGIN)
-    sheet = Image.new("RGB", size, PAPER)
+    down = sum(heights) + len(rows) * (TEXT + MARGIN)
+    sheet = Image.new("RGB", (len(rows[0]) * across + MARGIN, down + MARGIN), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for number, (group, pictures) in enumerate(zip(groups, drawn, strict=True)):
-        x, y = MARGIN + number % columns * across, MARGIN + number // columns * down
-        for tile, pixels in zip(group, pictures, strict=True):
-            sheet.paste(Image.fromarray(pixels), (x, y))
-            bottom = y + pixels.shape[0]
-            pen.rectangle((x - 1, y - 1, x + pixels.shape[1], bottom), outline=LINE)
-            pen.text((x, bottom + 5), _shorten(tile.name, font, width), fill=INK, font=font)
-            x += width + GUTTER
+    y = MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for column, group in enumerate(row):
+            x = MARGIN + column * across
+            for tile in group:
+                sheet.paste(Image.fromarray(tile.pixels), (x, y))
+                right, bottom = x + tile.pixels.shape[1], y + tile.pixels.shape[0]
+                pen.rectangle((x - 1, y - 1, right, bottom), outline=LINE)
+                pen.text((x, bottom + 5), _shorten(tile.name, font, width), INK, font)
+                x += width + GUTTER
+        y += height + TEXT + MARGIN
     with replacing(out) as temporary:
         sheet.save(temporary, "PNG", pnginfo=png_mark("sheet"))
 
@@ -66,7 +65,7 @@ def draw_sheet(groups: list[list[Tile]], columns: int, out: Path) -> None:
 def _shorten(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Leave out a name's middle if it is wider than a picture."""
     short, half = name, len(name) // 2
-    while font.getlength(short) > width and half:
+    while font.getlength(short) > width and half > 1:
         half -= 1
         short = f"{name[:half]}…{name[-half:]}"
     return short

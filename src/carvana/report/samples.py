@@ -10,7 +10,7 @@ from carvana.data.marks import check_sheet
 from carvana.data.masks import paint
 from carvana.data.pairs import evenly, find_pairs
 from carvana.data.prepared import load_pair
-from carvana.data.sheet import Tile, draw_sheet
+from carvana.data.sheet import Tile, draw_sheet, make_tile
 from carvana.recipe import Recipe
 
 
@@ -39,7 +39,7 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
             [
                 _tile(before / white, pair.name),
                 _tile(after / white, "augmented"),
-                Tile(_eight_bits(paint(after[..., 3:] / white, recipe.data)), "mask"),
+                make_tile(_eight_bits(paint(after[..., 3:] / white, recipe.data)), "mask"),
             ]
         )
     draw_sheet(groups, 1, out)
@@ -48,7 +48,7 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
 def _tile(pair: np.ndarray, name: str) -> Tile:
     image, mask = pair[..., :3], pair[..., 3:]
     labels = mask.argmax(axis=-1) if mask.shape[-1] > 1 else mask[..., 0] > 0.5
-    return Tile(_eight_bits(image), name, labels.astype(np.uint8))
+    return make_tile(_eight_bits(image), name, labels.astype(np.uint8))
 
 
 def _eight_bits(picture: np.ndarray) -> np.ndarray:
