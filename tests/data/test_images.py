@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import os
 import zipfile
 
@@ -76,15 +75,6 @@ def test_every_format_and_orientation_comes_out_upright(kind, orientation, tmp_p
     if kind == "JPEG":
         assert small.shape == (40, 60, 3)  # decoded at half its size
     assert np.abs(resize(small, SMALL) - resize(whole, SMALL)).mean() < 0.01
-
-
-def test_turning_is_what_exif_transpose_does():
-    array = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)
-    for orientation in range(1, 9):
-        buffer = io.BytesIO()
-        Image.fromarray(array).save(buffer, "PNG", exif=exif(orientation))
-        want = np.asarray(images._upright(Image.open(buffer)))
-        np.testing.assert_array_equal(images._turn(array, orientation), want)
 
 
 def test_greys_of_more_bits_are_scaled(tmp_path):

@@ -92,21 +92,20 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
         wanted = {name: stem for name, stem in wanted.items() if _stem(name) not in stems}
     pairs, faults, owners = [], [], {}
     for name, stem in wanted.items():
-        candidates = [path for path in by_stem.get(stem, ()) if path != images / name]
+        image = images / name
+        candidates = [path for path in by_stem.get(stem, ()) if path != image]
         if not candidates:
-            faults.append(f"{images / name}: no mask {stem}.png (or .gif, ...) in {masks}")
+            faults.append(f"{image}: no mask {stem}.png (or .gif, ...) in {masks}")
         elif len(candidates) > 1:
             both = " and ".join(path.name for path in candidates)
-            faults.append(f"{images / name}: has several masks ({both}); leave one")
-        elif candidates[0] in owners:
-            other = owners[candidates[0]]
-            faults.append(f"{images / name}: has the mask of {other}; rename or remove one")
+            faults.append(f"{image}: has several masks ({both}); leave one")
+        elif (owner := owners.setdefault(candidates[0], name)) != name:
+            faults.append(f"{image}: has the mask of {owner}; rename or remove one")
         else:
-            owners[candidates[0]] = name
-            pairs.append(Pair(name, images / name, candidates[0]))
+            pairs.append(Pair(name, image, candidates[0]))
     if not together:
-        for stem in by_stem.keys() - {*wanted.values()}:
-            faults += [f"{path}: no photograph" for path in by_stem[stem]]
+        unwanted = by_stem.keys() - wanted.values()
+        faults += [f"{path}: no photograph" for stem in unwanted for path in by_stem[stem]]
     if not pairs and not faults:
         faults.append(f"{images}: no photograph has a mask")
     return sorted(pairs), sorted(faults)

@@ -193,7 +193,7 @@ def _recipe_key(recipe: Recipe) -> str:
     data = recipe.data
     values = (list(data.classes.values()), data.foreground, data.soft, data.ignore)
     made_by = (recipe.input, values, tf.__version__, "8")  # the last: the version of this code
-    return hashlib.sha256(repr(made_by).encode()).hexdigest()[:12]
+    return _digest(repr(made_by))[:12]
 
 
 def _file_name(pair: Pair, cache: Path) -> str:
