@@ -153,9 +153,9 @@ def test_pictures_that_cannot_be_read_are_named_in_one_line(tmp_path, monkeypatc
         images.read_photograph(tmp_path / "lab.tif")
     for content, what in (
         (b"", r"it is empty"),
-        (b"8BPS a whole Photoshop file", r"broken, or of a format, .*; save it again as PNG"),
-        (b"II*\0a TIFF of five channels", r"channels or bits that are not read"),
-        (whole[:100], "broken"),
+        (b"8BPS a whole Photoshop file", r"of no format that is read.; convert it to PNG or JPEG"),
+        (b"II*\0a TIFF of five channels", r"a TIFF that is broken, or has channels or bits that"),
+        (whole[:100], "a JPEG that is broken|cut short or broken"),
     ):
         good.write_bytes(content)
         with pytest.raises(CarvanaError, match=rf"good\.jpg: is not a readable .*{what}"):

@@ -1,7 +1,6 @@
 """What is told by masks together: classes, objects too small to see, palettes that differ."""
 
-import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,8 @@ class MaskChecks:
     def __init__(self, recipe: Recipe, palette: Palette | None = None):
         self.recipe = recipe
         self.palette: Palette = dict(palette or {})
-        self._pixels = Counter()  # by label
-        self._shown = Counter()  # masks by label
-        self._plain, self._tiny = defaultdict(list), defaultdict(list)  # paths by label
-        self._lock = threading.Lock()
+        self._masks: list[tuple[Path, dict[int, int]]] = []  # and the pixels of its labels
+        self._names = {**dict(enumerate(recipe.data.class_names)), IGNORED: "ignored"}
 
     def add(self, path: Path, mask: Mask) -> None:
         """Take in a mask.
@@ -36,47 +33,42 @@ class MaskChecks:
         Raises:
             CarvanaError: one of its numbers has another colour than in an earlier mask.
         """
-        counts = np.bincount(mask.labels.ravel(), minlength=IGNORED + 1)
+        counts = np.bincount(mask.labels.ravel())
         labels = np.flatnonzero(counts).tolist()
-        share = self.recipe.input.height * self.recipe.input.width / mask.labels.size
-        with self._lock:
-            for label in labels:
-                self._pixels[label] += int(counts[label])
-                self._shown[label] += 1
-                is_object = label not in (IGNORED, self.recipe.data.background)
-                if is_object and counts[label] * share < LEAST:
-                    self._tiny[label].append(path)
-            if len(labels) == 1:
-                self._plain[labels[0]].append(path)
-            for number, colour in mask.palette.items():
-                before, first = self.palette.setdefault(number, (colour, path.name))
-                if before != colour:
-                    raise CarvanaError(
-                        f"{path}: its number {number} is {colour}, that of {first} {before}; give "
-                        "the colours in data.classes, or save all masks with one palette"
-                    )
+        self._masks.append((path, {label: int(counts[label]) for label in labels}))
+        for number, colour in mask.palette.items():
+            before, first = self.palette.setdefault(number, (colour, path.name))
+            if before != colour:
+                raise CarvanaError(
+                    f"{path}: its number {number} is {colour}, that of {first} {before}; give "
+                    "the colours in data.classes, or save all masks with one palette"
+                )
 
     def warnings(self) -> list[str]:
         """Say what may be a mistake; the masks can be used."""
         said = []
-        for label, masks in self._plain.items():
-            what = f"{plural(len(masks), 'mask')} with nothing but {self._name(label)}"
-            said.append(f"{what} (first: {min(masks)})")
-        size = f"{self.recipe.input.width}x{self.recipe.input.height}"
-        for label, masks in self._tiny.items():
-            if len(masks) >= self._shown[label] / 2:
+        width, height = self.recipe.input.width, self.recipe.input.height
+        for label, name in self._names.items():
+            masks = [(path, counts) for path, counts in self._masks if label in counts]
+            plain = [path for path, counts in masks if len(counts) == 1]
+            if plain:
+                what = f"{plural(len(plain), 'mask')} with nothing but {name}"
+                said.append(f"{what} (first: {min(plain)})")
+            least = LEAST / (width * height)  # of a mask's pixels
+            tiny = [path for path, counts in masks if counts[label] < least * sum(counts.values())]
+            is_object = label not in (IGNORED, self.recipe.data.background)
+            if is_object and tiny and len(tiny) >= len(masks) / 2:
                 said.append(
-                    f"{plural(len(masks), 'mask')} with less {self._name(label)} than {LEAST} "
-                    f"pixels of the network's {size} (first: {min(masks)}); enlarge input.width "
-                    "and input.height, or cut the pictures up"
+                    f"{plural(len(tiny), 'mask')} with less {name} than {LEAST} pixels of the "
+                    f"network's {width}x{height} (first: {min(tiny)}); enlarge input.width and "
+                    "input.height, or cut the pictures up"
                 )
         return said
 
     def shares(self) -> dict[str, float]:
         """Return the share of all pixels that is of each class; "ignored" if there is any."""
-        labels = [*range(len(self.recipe.data.class_names)), *({IGNORED} & self._pixels.keys())]
-        total = max(self._pixels.total(), 1)
-        return {self._name(label): self._pixels[label] / total for label in labels}
-
-    def _name(self, label: int) -> str:
-        return "ignored" if label == IGNORED else self.recipe.data.class_names[label]
+        pixels = Counter()
+        for _, counts in self._masks:
+            pixels.update(counts)
+        shown = {k: name for k, name in self._names.items() if k != IGNORED or pixels[k]}
+        return {name: pixels[label] / max(pixels.total(), 1) for label, name in shown.items()}

@@ -25,6 +25,10 @@ _DISGUISES = {  # how files begin that are often named like photographs and are 
     b"%pdf": "a PDF; export its pictures",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
 }
+_STARTS = {  # how files of common formats begin
+    **{b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP"},
+    **{b"II": "TIFF", b"MM": "TIFF", b"BM": "BMP"},
+}
 READING = 12  # bytes a pixel: the decoded photograph, and copies of it on its way to the network
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
 
@@ -194,8 +198,11 @@ def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
     if not start and not path.is_dir():
         reason = "it is empty"
     elif isinstance(error, Image.UnidentifiedImageError):
-        reason = "broken, or of a format, channels or bits that are not read"
-        remedy = "save it again as PNG or JPEG with 8 bits, or remove it"
+        reason, remedy = "of no format that is read", "convert it to PNG or JPEG, or remove it"
+        for magic, format in _STARTS.items():
+            if start.startswith(magic):
+                reason = f"a {format} that is broken, or has channels or bits that are not read"
+                remedy = "save it again with 8 bits, or remove it"
     return (
         f"{path}: is not a readable {kind} ({reason}); {remedy} and run the same command again: "
         "what was made so far is kept"

@@ -30,7 +30,7 @@ def resize(picture: np.ndarray, settings: Input, enlarge: int = cv2.INTER_CUBIC)
         enlarge: OpenCV's interpolation of pictures that are smaller, where areas are averaged.
 
     Returns:
-        (settings.height, settings.width, channels) float32.
+        (height, width, channels) float32 of the recipe's size.
     """
     size, white = (settings.height, settings.width), np.float32(255)
     if settings.method == "bilinear" and not settings.antialias:
@@ -71,12 +71,5 @@ def _bilinear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @memory_errors()
 def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring probabilities to a photograph's size, bilinearly.
-
-    Args:
-        probability: (h, w) float32 in [0, 1], of one output.
-
-    Returns:
-        (height, width) float32.
-    """
+    """Enlarge one output's probabilities, (h, w) float32, bilinearly to (height, width)."""
     return cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
