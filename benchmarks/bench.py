@@ -1,8 +1,8 @@
-"""The kit's speed as ratios to the plain way, each pair measured in turns in one run.
+"""Speed-ups over a naive baseline, measured alternately in one run.
 
     make bench                      # or .venv/bin/python benchmarks/bench.py --data data
 
-"Plain" is a transliteration of how the article, and the common Carvana kits, do the same step;
+The baseline is a transliteration of how the article, and the common Carvana kits, do the same step;
 each is named where it stands below. The photographs are the data folder's own. Figures are
 medians; an idle machine is needed, and the ratios are what to quote.
 """

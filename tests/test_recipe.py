@@ -99,7 +99,7 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
         load_recipe(path)
     with pytest.raises(UsageError, match=r"gone\.toml: cannot be read"):
         load_recipe(tmp_path / "gone.toml")
-    with pytest.raises(UsageError, match="'blogg': no such recipe; use blog, champion, "):
+    with pytest.raises(UsageError, match="'blogg': no such recipe; use blog, demo, "):
         load_recipe("blogg")
 
 

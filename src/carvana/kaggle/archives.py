@@ -16,7 +16,7 @@ from carvana.files import cannot_write, check_writable, real_path, replacing
 from carvana.progress import progress
 
 MOST_RATIO = 100  # unpacked to packed; photographs have 1, a CSV of run lengths 10 at most
-SMALL = 16 * 2**20  # bytes below which a high ratio does no harm
+SMALL = 16 * 2**20  # bytes below which a high ratio is harmless
 _CHUNK = 2**20
 _JUNK = ("__MACOSX", "desktop.ini", "thumbs.db")  # what macOS and Windows add
 
