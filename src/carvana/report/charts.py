@@ -1,173 +1,237 @@
-"""Charts of a report: what the template draws as SVG, in the page's own colours."""
+"""Draw a report's charts as SVG whose colours are the page's own, light or dark."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 38  # margins, for the axes' numbers and names
+from carvana.recipe import Recipe
+from carvana.report.examine import BANDS, THRESHOLDS, Examined
+
+REPORTED = {"dice": 0.87, "accuracy": 0.95}  # in the article, of validation, after 5 epochs
+ROWS = 16  # of a chart with a row for each group
+COLOURS = {  # drawn in these, shown in the variables of style.css
+    "ink": "#1c1e21",
+    "muted": "#5c6168",
+    "line": "#dcdcd6",
+    "accent": "#1f5fc4",
+    "missed": "#2b7fff",
+    "extra": "#e67700",
+    "confused": "#d63384",
+    "run-1": "#7a4fbf",
+    "run-2": "#1f8a5b",
+    "run-3": "#b8860b",
+    "run-4": "#c2405a",
+}
+_STYLE = Path(__file__).parent / "assets" / "charts.mplstyle"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chart:
-    """A chart: its axes, and its marks in the order they are drawn.
-
-    Args:
-        title: what it shows, also for who cannot see it.
-        x, y: the lowest and highest value of the axis.
-        x_label, y_label: what the axes say.
-        x_ticks: values and their texts; round numbers when None.
-    """
+    """A chart, and what is written above and below it."""
 
     title: str
-    x: tuple[float, float]
-    y: tuple[float, float]
-    x_label: str
-    y_label: str = ""
-    x_ticks: Sequence[tuple[float, str]] | None = None
-    marks: list[dict] = field(default_factory=list)
-
-    def line(self, xs: Iterable[float], ys: Iterable[float], kind: str) -> None:
-        """Add a line through points; those that are not numbers are left out."""
-        points = [(x, y) for x, y in zip(xs, ys, strict=True) if np.isfinite(y)]
-        text = " ".join(f"{self.across(x):.1f},{self.down(y):.1f}" for x, y in points)
-        self.marks.append({"shape": "line", "kind": kind, "points": text})
-        if len(points) == 1:
-            self.dot(*points[0], kind)
-
-    def dot(self, x: float, y: float, kind: str, says: str = "") -> None:
-        """Add a dot; `says` is shown where the mouse rests on it."""
-        place = {"x": self.across(x), "y": self.down(y)}
-        self.marks.append({"shape": "dot", "kind": kind, "says": says, **place})
-
-    def span(self, x: float, low: float, high: float, kind: str) -> None:
-        """Add a thin upright line."""
-        ends = {"x": self.across(x), "top": self.down(high), "bottom": self.down(low)}
-        self.marks.append({"shape": "span", "kind": kind, **ends})
-
-    def bar(
-        self, x: tuple[float, float], y: tuple[float, float], kind: str, says: str = ""
-    ) -> None:
-        """Add a bar that covers `x`, from the lower to the higher `y`."""
-        left, right = (self.across(each) for each in x)
-        bottom, top = (self.down(each) for each in y)
-        box = {"x": left + 0.5, "y": top, "width": max(right - left - 1, 0.5)}
-        self.marks.append(
-            {"shape": "bar", "kind": kind, "says": says, "height": bottom - top, **box}
-        )
-
-    def level(self, y: float, text: str) -> None:
-        """Add a dashed line at a height, and what it stands for."""
-        self.marks.append({"shape": "level", "y": self.down(y), "text": text})
-
-    def mark(self, x: float, text: str = "", kind: str = "") -> None:
-        """Add a dashed upright line, and what it stands for."""
-        at = self.across(x)
-        anchor = "end" if at > WIDTH * 0.6 else "start"
-        self.marks.append({"shape": "mark", "kind": kind, "x": at, "text": text, "anchor": anchor})
-
-    def across(self, x: float) -> float:
-        """Return where a value lies from left to right."""
-        low, high = self.x
-        return LEFT + (x - low) / (high - low) * (WIDTH - LEFT - RIGHT)
-
-    def down(self, y: float) -> float:
-        """Return where a value lies from top to bottom."""
-        low, high = self.y
-        return HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    @property
-    def ticks_across(self) -> list[tuple[float, str]]:
-        """Where the numbers under the chart stand, and what they say."""
-        if self.x_ticks is None:
-            return [(self.across(v), _number(v)) for v in round_numbers(*self.x, 5)]
-        return [(self.across(value), text) for value, text in self.x_ticks]
-
-    @property
-    def ticks_down(self) -> list[tuple[float, str]]:
-        """Where the numbers beside the chart stand, and what they say."""
-        return [(self.down(value), _number(value)) for value in round_numbers(*self.y, 5)]
+    svg: str
+    caption: str = ""
 
 
-def round_numbers(low: float, high: float, count: int) -> list[float]:
-    """Return about `count` round numbers, evenly spread from `low` to `high`."""
-    from matplotlib.ticker import MaxNLocator
-
-    values = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    slack = (high - low) * 1e-6
-    return [float(value) for value in values if low - slack <= value <= high + slack]
-
-
-def limits(values: Iterable[float], top: float | None = None) -> tuple[float, float]:
-    """Return round limits around values; `top` is the highest there can be."""
-    from matplotlib.ticker import MaxNLocator
-
-    known = [value for value in values if np.isfinite(value)] or [0.0, 1.0]
-    low, high = min(known), max(known)
-    if high - low < 1e-9:
-        low, high = low - 0.01, high + 0.01
-    ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    high = float(ticks[-1]) if top is None else min(float(ticks[-1]), top)
-    return float(ticks[0]), high
-
-
-def histogram(title: str, groups: Mapping[str, Sequence[float]], count: int = 24) -> list[Chart]:
-    """Draw how Dice is distributed, a chart for each group, on the same axes.
-
-    The axis begins at the first percentile or so; lower values are in the first bar.
-    """
-    everything = np.concatenate(list(groups.values()))
-    low = limits([np.percentile(everything, 1), 1.0], top=1.0)[0]
-    edges = np.array([*round_numbers(low, 1.0, count), 1.0])
-    edges = edges[np.append(True, np.diff(edges) > 1e-9)]
-    counts = [np.histogram(np.maximum(values, edges[0]), edges)[0] for values in groups.values()]
-    highest = limits([0, max(np.max(each) for each in counts)])[1]
+def curves(history: pd.DataFrame, recipe: Recipe, reported: bool) -> list[Chart]:
+    """Draw Dice, accuracy and loss by epoch; with `reported`, the article's values too."""
     charts = []
-    for (name, values), number in zip(groups.items(), counts, strict=True):
-        chart = Chart(
-            f"{title}, {name}" if name else title,
-            *((edges[0], 1.0), (0.0, highest)),
-            x_label="Dice",
-            y_label="photographs",
-        )
-        for left, right, each in zip(edges, edges[1:], number, strict=False):
-            says = f"{left:.4g} to {right:.4g}: {each}"
-            if each:
-                chart.bar((left, right), (0.0, float(each)), "plain", says)
-        mean = float(np.mean(values))
-        chart.mark(mean, f"mean {mean:.4f}")
-        charts.append(chart)
+    for name in ("dice", "accuracy", "loss"):
+        with _axes("epoch") as axes:
+            for end in filter(None, recipe.training.stage_ends[:-1]):
+                axes.axvline(end + 0.5, color=COLOURS["line"])
+            epochs, training, held_out = (history[key] for key in ("epoch", name, f"val_{name}"))
+            axes.plot(epochs, training, ":", color=COLOURS["muted"], label="training")
+            axes.plot(epochs, held_out, color=COLOURS["accent"], label="validation")
+            if reported and name in REPORTED:
+                label = f"the article: {REPORTED[name]:g}"
+                axes.axhline(REPORTED[name], ls="--", color=COLOURS["ink"], lw=1, label=label)
+            if name == "loss":
+                _scale_by_powers(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+            charts.append(_finish(axes, {"dice": "Dice"}.get(name, name.capitalize())))
     return charts
 
 
-def spread(title: str, groups: Mapping[str, Sequence[float]], x_label: str, ticks: bool) -> Chart:
-    """Draw the mean Dice of groups as dots, and their lowest and highest as lines.
+def _scale_by_powers(axes: Axes) -> None:
+    """Give the upright axis a logarithmic scale with plain numbers."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    by_powers = LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,))
+    axes.yaxis.set_major_locator(by_powers if high > 5 * low else MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.minorticks_off()
 
-    Args:
-        title: what the chart shows.
-        groups: Dice by group, in order.
-        x_label: what the groups are.
-        ticks: whether to name the groups, every other one where there are many.
+
+def histogram(groups: Mapping[str, Sequence[float]]) -> Chart:
+    """Draw how many photographs have which Dice, of one group or of several runs.
+
+    The axis begins at the first percentile or so; lower values are in the first bar.
     """
-    lowest = [min(values) for values in groups.values()]
-    names = list(groups)
-    step = 1 + (len(names) - 1) // 10
-    chart = Chart(
-        title,
-        (-0.7, len(names) - 0.3),
-        limits([*lowest, max(map(max, groups.values()))], top=1.0),
-        x_label=x_label,
-        y_label="Dice",
-        x_ticks=[(n, names[n]) for n in range(0, len(names), step)] if ticks else [],
+    low = np.percentile(np.concatenate(list(groups.values())), 1)
+    edges = np.unique(np.minimum(MaxNLocator(24).tick_values(low, 1.0), 1.0).round(6))
+    with _axes("Dice", "photographs") as axes:
+        for number, (name, values) in enumerate(groups.items(), 1):
+            counts = np.histogram(np.maximum(values, edges[0]), edges)[0]
+            mean = float(np.mean(values))
+            if len(groups) == 1:
+                axes.stairs(counts, edges, fill=True, color=COLOURS["accent"])
+                axes.axvline(mean, ls="--", lw=1, color=COLOURS["ink"], label=f"mean {mean:.4f}")
+            else:
+                label = f"mean {mean:.4f}, {name}"
+                axes.stairs(counts, edges, color=run_colour(number), lw=1.8, label=label)
+        axes.legend()
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        caption = f"Photographs below {edges[0]:g} are in the first bar."
+        lowest = min(map(min, groups.values()))
+        return _finish(axes, "Distribution of Dice", caption if lowest < edges[0] else "")
+
+
+def spread(title: str, groups: Mapping[str, Sequence[float]], caption: str) -> Chart:
+    """Draw a row for each group: its mean Dice as a dot, its lowest to its highest as a line."""
+    names = list(groups)[:ROWS]
+    with _axes("Dice", height=0.7 + 0.19 * len(names)) as axes:
+        for row, name in enumerate(names):
+            values = groups[name]
+            axes.plot([min(values), max(values)], [row, row], color=COLOURS["muted"], lw=1)
+            axes.plot(np.mean(values), row, "o", ms=4.5, color=COLOURS["accent"])
+        axes.grid(visible=False, axis="y")
+        axes.grid(axis="x")
+        labels = [f"{name}   {np.mean(groups[name]):.4f}" for name in names]
+        axes.set_yticks(range(len(names)), labels)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        if len(groups) > len(names):
+            caption += f" The {ROWS} worst of {len(groups)}."
+        return _finish(axes, title, caption)
+
+
+def thresholds(examined: Sequence[Examined], used: float) -> Chart:
+    """Draw the mean Dice that each threshold of the probability would give."""
+    means = np.mean([one.at_thresholds for one in examined], axis=0)
+    middle = (THRESHOLDS >= 0.1) & (THRESHOLDS <= 0.9)
+    inside = means >= means[middle].min()
+    best = int(means.argmax())
+    with _axes("threshold of the probability", "mean Dice") as axes:
+        axes.plot(THRESHOLDS[inside], means[inside], color=COLOURS["accent"])
+        axes.plot(THRESHOLDS[best], means[best], "o", color=COLOURS["accent"])
+        axes.axvline(used, ls="--", lw=1, color=COLOURS["ink"])
+        axes.set_xlim(0, 1)
+        caption = (
+            f"The highest mean Dice is {means[best]:.4f}, at {THRESHOLDS[best]:g}; the dashed line "
+            f"is the threshold used, {used:g}."
+        )
+        return _finish(axes, "Mean Dice by threshold", caption)
+
+
+def certainty(examined: Sequence[Examined]) -> Chart:
+    """Draw each photograph's Dice by the Dice that its probabilities let expect."""
+    expected, dices = [one.expected for one in examined], [one.dice for one in examined]
+    correlation, found, worst, unsure = ranking(expected, dices)
+    caption = (
+        "Each dot is a photograph. Expected Dice is computed from the probabilities alone; on the "
+        f"dashed line it equals the true Dice. The rank correlation is {correlation:.2f}: the "
+        f"{unsure} photographs with the lowest expected Dice include {found} of the {worst} worst."
     )
-    for number, (name, values) in enumerate(groups.items()):
-        chart.span(number, min(values), max(values), "plain")
-        mean = float(np.mean(values))
-        says = f"{name}: mean {mean:.4f}, lowest {min(values):.4f}, {len(values)} photographs"
-        chart.dot(number, mean, "plain" if len(groups) <= 40 else "small", says)
-    return chart
+    with _axes("expected Dice", "Dice") as axes:
+        _scatter(axes, expected, dices, COLOURS["accent"])
+        return _finish(axes, "Dice by certainty", caption)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+def ranking(expected: Sequence[float], dices: Sequence[float]) -> tuple[float, int, int, int]:
+    """Tell how well the expected Dice ranks photographs by their true Dice.
+
+    Returns:
+        Spearman's rank correlation, in [-1, 1]; how many of the worst twentieth are among the
+        tenth of the least certain; the sizes of this twentieth and this tenth.
+    """
+    expected, dices = pd.Series(expected), pd.Series(dices)
+    worst = dices.nsmallest(-(-len(dices) // 20)).index
+    unsure = expected.nsmallest(-(-len(dices) // 10)).index
+    correlation = float(expected.rank().corr(dices.rank()))
+    return correlation, len(worst.intersection(unsure)), len(worst), len(unsure)
+
+
+def distances(shares: np.ndarray) -> Chart:
+    """Draw the share of wrong pixels, (kinds, bands), by distance from the true edge."""
+    names = ["1", "2", *(f"{low + 1}-{high}" for low, high in pairwise(BANDS[1:]))]
+    names.append(f">{BANDS[-1]}")
+    with _axes("pixels from the true edge", "% of wrong pixels") as axes:
+        base = np.zeros(len(names))
+        for kind, values in zip(("missed", "extra", "confused"), shares * 100, strict=True):
+            axes.bar(range(len(names)), values, bottom=base, color=COLOURS[kind])
+            base += values
+        axes.set_xticks(range(len(names)), names)
+        return _finish(axes, "Wrong pixels by distance from the true edge")
+
+
+def against(left: str, right: str, x: np.ndarray, y: np.ndarray, numbers: tuple[int, int]) -> Chart:
+    """Draw each photograph's Dice in two runs; the better run's colour is that of its number."""
+    worse, better = map(run_colour, numbers)
+    with _axes(f"Dice of {left}", f"Dice of {right}") as axes:
+        _scatter(axes, x, y, np.where(y > x, better, worse))
+        caption = f"Each dot is a photograph; above the line, {right} is better."
+        return _finish(axes, "Dice of each photograph", caption)
+
+
+def gains(left: str, right: str, gain: np.ndarray, numbers: tuple[int, int]) -> Chart:
+    """Draw how much better or worse the right run is on each photograph."""
+    worse, better = map(run_colour, numbers)
+    with _axes("photographs, ordered by difference", "difference in Dice") as axes:
+        gain = np.sort(gain)
+        axes.bar(range(len(gain)), gain, width=1, color=np.where(gain > 0, better, worse))
+        axes.set_xticks([])
+        caption = f"Above zero, {right} is better; below, {left}."
+        return _finish(axes, "Difference in Dice", caption)
+
+
+def run_colour(number: int) -> str:
+    """Return the colour of a compared run; numbers count from 1."""
+    return COLOURS[f"run-{(number - 1) % 4 + 1}"]
+
+
+def _scatter(axes: Axes, x: Sequence[float], y: Sequence[float], colours) -> None:
+    """Draw dots and the diagonal, both axes from the least value of either."""
+    axes.scatter(x, y, s=10, c=colours, alpha=0.8, linewidths=0)
+    low, high = min(*x, *y), max(*x, *y)
+    slack = (high - low) * 0.04 or 0.001
+    ends = low - slack, high + slack
+    axes.plot(ends, ends, "--", lw=1, color=COLOURS["muted"])
+    axes.set(xlim=ends, ylim=ends)
+
+
+@contextlib.contextmanager
+def _axes(x_label: str, y_label: str = "", height: float = 2.7) -> Iterator[Axes]:
+    """Open an empty chart, `height` inches high; finish it before the block ends."""
+    with rc_context(fname=_STYLE):
+        axes = Figure(figsize=(4.4, height), layout="constrained").subplots()
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.grid(axis="y")
+        yield axes
+
+
+def _finish(axes: Axes, title: str, caption: str = "") -> Chart:
+    """Write a chart as an `<svg>` element for the page."""
+    file = io.StringIO()
+    axes.figure.savefig(file, format="svg", metadata={"Date": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    unwanted = r"<metadata>.*?</metadata>|<style.*?</style>| id=\"[\w.]+_\d+\"|font-family: .*?; "
+    svg = re.sub(unwanted, "", svg, flags=re.DOTALL)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return Chart(title, svg, caption)

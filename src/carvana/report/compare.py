@@ -1,40 +1,24 @@
 """Compare runs on the photographs that all of them were validated on."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from carvana.competition.facts import Paths
+from carvana.competition.score import Score
 from carvana.data.pairs import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import real_path, write_text
 from carvana.prediction.evaluate import summarise
-from carvana.recipe import Recipe, differences
-from carvana.report.charts import Chart, histogram, limits
+from carvana.recipe import Recipe, load_recipe
+from carvana.report import charts
 from carvana.report.examine import Examined, examine_run
-from carvana.report.pictures import Picture, view_two
-from carvana.report.report import read_run, render
-from carvana.report.words import duration
-from carvana.runs.folder import SPLIT, require_metrics
+from carvana.report.pictures import view, view_names
+from carvana.report.report import duration, render, settings_table
+from carvana.report.sections import FEWEST
+from carvana.runs.folder import RECIPE, SPLIT, require_metrics
 
-PHOTOGRAPHS = 10  # shown of each pair of runs: half where one is better, half where the other is
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """What is shown of two runs side by side."""
-
-    left: str
-    right: str
-    better: int  # photographs on which the right one is better
-    worse: int
-    mean: float  # of the differences, right - left
-    scatter: Chart
-    differences: Chart
-    pictures: list[Picture]
-    gains: list[int]  # places of pictures
-    losses: list[int]
+PHOTOGRAPHS = 5  # shown of those where one run is better, at most
 
 
 def compare_runs(folders: list[Path], paths: Paths) -> Path:
@@ -54,7 +38,8 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
     """
     if not paths.root.is_dir():
         raise CarvanaError(f"{paths.root}: no such data folder; name it with --data")
-    recipes = [read_run(folder)[0] for folder in folders]
+    metrics = [require_metrics(folder) for folder in folders]
+    recipes = [load_recipe(folder / RECIPE) for folder in folders]
     for folder, recipe in zip(folders, recipes, strict=True):
         if recipe.data.other_classes(recipes[0].data):
             raise UsageError(f"{folder}: has other classes than {folders[0]}; compare runs of one")
@@ -64,21 +49,21 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
             f"{', '.join(map(str, folders))}: no photograph is in the validation split of all; "
             "compare runs with the same data.split, data.validation and data.seed"
         )
-    examined = [examine_run(folder, paths, names)[1] for folder in folders]
+    runs = [examine_run(folder, paths, names) for folder in folders]
+    scores = [summarise([(one.overlap, one.name) for one in run], recipes[0].data) for run in runs]
     titles = _titles(folders)
-    pairs = [
-        _pair(titles[0], title, examined[0], other, recipes[0])
-        for title, other in zip(titles[1:], examined[1:], strict=True)
-    ]
-    dices = [[one.dice for one in run] for run in examined]
+    columns = map(_figures, recipes, metrics, runs, scores)
+    dices = {title: [one.dice for one in run] for title, run in zip(titles, runs, strict=True)}
     page = render(
         "compare.html",
         titles=titles,
+        colours=[f"run-{number}" for number in range(1, 5)],
+        ranked=sorted(zip([score.mean for score in scores], titles, strict=True), reverse=True),
         count=len(names),
-        figures=_figures(folders, recipes, examined),
-        changes=[differences(recipe, recipes[0]) for recipe in recipes[1:]],
-        histograms=histogram("Dice", dict(zip(titles, dices, strict=True))),
-        pairs=pairs,
+        figures=[(rows[0][0], [text for _, text in rows]) for rows in zip(*columns, strict=True)],
+        changes_from_first=[settings_table(recipes[0], recipe) for recipe in recipes[1:]],
+        distribution=charts.histogram(dices) if len(names) >= FEWEST else None,
+        pairs=[_pair(titles, runs, number, recipes[0]) for number in range(1, len(runs))],
         classes=recipes[0].data.classes,
     )
     others = "-".join(real_path(folder).name for folder in folders[1:])
@@ -94,82 +79,53 @@ def _titles(folders: list[Path]) -> list[str]:
 
 
 def _figures(
-    folders: list[Path], recipes: list[Recipe], examined: list[list[Examined]]
-) -> list[tuple[str, list[str]]]:
-    """Return the rows of the table: what a figure is, and its text for each run."""
-    columns = []
-    for folder, recipe, run in zip(folders, recipes, examined, strict=True):
-        metrics, dices = require_metrics(folder), [one.dice for one in run]
-        score = summarise([(one.overlap, one.name) for one in run], recipe.data)
-        errors = sum(one.errors.sum() for one in run) / sum(one.pixels.sum() for one in run)
-        column = {
-            "mean Dice": f"{score.mean:.4f}",
-            "median": f"{np.median(dices):.4f}",
-            "worst photograph": f"{min(dices):.4f}",
-            "wrong pixels": f"{errors:.2%}",
-        }
-        for name in recipe.data.classes:
-            dice = score.classes.get(name)
-            column[f"Dice of {name}"] = "absent" if dice is None else f"{dice:.4f}"
-        column |= {
-            "network": recipe.model.network,
-            "parameters": f"{metrics.get('parameters', 0):,}",
-            "input": f"{recipe.input.width} by {recipe.input.height}",
-            "epochs": str(metrics.get("epochs", "")),
-            "training": duration(metrics.get("seconds") or 0),
-            "photographs a second": f"{metrics.get('images_per_second') or 0:.3g}",
-            "device": metrics.get("device", "not recorded"),
-            "precision": metrics.get("precision", "not recorded"),
-        }
-        columns.append(column)
-    return [(key, [column[key] for column in columns]) for key in columns[0]]
+    recipe: Recipe, metrics: dict, run: list[Examined], score: Score
+) -> list[tuple[str, str]]:
+    """Return a run's column of the table: what a figure is, and its text."""
+    dices = [one.dice for one in run]
+    wrong = sum(one.errors.sum() for one in run) / sum(one.pixels.sum() for one in run)
+    classes = [
+        (f"Dice of {name}", f"{score.classes[name]:.4f}" if name in score.classes else "absent")
+        for name in recipe.data.classes
+    ]
+    return [
+        ("mean Dice", f"{score.mean:.4f}"),
+        ("median", f"{np.median(dices):.4f}"),
+        ("worst photograph", f"{min(dices):.4f}"),
+        ("wrong pixels", f"{wrong:.2%}"),
+        *classes,
+        ("network", recipe.model.network),
+        ("parameters", f"{metrics.get('parameters', 0):,}"),
+        ("input", f"{recipe.input.width} by {recipe.input.height}"),
+        ("epochs", str(metrics["epochs"])),
+        ("training", duration(metrics.get("seconds") or 0)),
+        ("photographs a second", f"{metrics.get('images_per_second') or 0:.3g}"),
+        ("device", metrics.get("device", "not recorded")),
+        ("precision", metrics.get("precision", "not recorded")),
+    ]
 
 
-def _pair(
-    left: str, right: str, one: list[Examined], other: list[Examined], recipe: Recipe
-) -> _Pair:
-    """Compare two runs on the same photographs, in the same order."""
-    x, y = (np.array([each.dice for each in run]) for run in (one, other))
+def _pair(titles: list[str], runs: list[list[Examined]], number: int, recipe: Recipe) -> dict:
+    """Compare the first run with another on the same photographs, in the same order."""
+    both, numbers = (titles[0], titles[number]), (1, number + 1)
+    x, y = (np.array([one.dice for one in runs[place]]) for place in (0, number))
     gain = y - x
     order = np.argsort(gain, kind="stable")
-    half = min(PHOTOGRAPHS // 2, len(order) // 2 or 1)
-    losses = [int(place) for place in order[:half] if gain[place] < 0]
-    gains = [int(place) for place in order[::-1][:half] if gain[place] > 0]
-    shown = list(dict.fromkeys([*gains, *losses])) or [int(order[-1])]
-    return _Pair(
-        left=left,
-        right=right,
-        better=int((gain > 0).sum()),
-        worse=int((gain < 0).sum()),
-        mean=float(gain.mean()),
-        scatter=_scatter(left, right, x, y, [each.name for each in one]),
-        differences=_differences(left, right, np.sort(gain)),
-        pictures=[view_two(one[place], other[place], recipe) for place in shown],
-        gains=[shown.index(place) for place in gains],
-        losses=[shown.index(place) for place in losses],
-    )
-
-
-def _scatter(left: str, right: str, x: np.ndarray, y: np.ndarray, names: list[str]) -> Chart:
-    both = limits([*x, *y], top=1.0)
-    chart = Chart("Dice of each photograph", both, both, x_label=left, y_label=right)
-    chart.line(both, both, "same")
-    for across, down, name in zip(x, y, names, strict=True):
-        chart.dot(across, down, "small", f"{name}: {across:.4f}, {down:.4f}")
-    return chart
-
-
-def _differences(left: str, right: str, gain: np.ndarray) -> Chart:
-    chart = Chart(
-        "Differences, photograph by photograph",
-        (0.0, float(len(gain))),
-        limits([0.0, *gain]),
-        x_label="photographs, by difference",
-        y_label=f"{right} less {left}",
-        x_ticks=[],
-    )
-    for number, value in enumerate(gain):
-        kind = "better" if value > 0 else "worse"
-        chart.bar((number, number + 1), tuple(sorted((0.0, float(value)))), kind)
-    chart.level(0.0, "")
-    return chart
+    wins = [place for place in order[::-1] if gain[place] > 0][:PHOTOGRAPHS]
+    losses = [place for place in order if gain[place] < 0][:PHOTOGRAPHS]
+    shown = [*wins, *losses] or list(order[:PHOTOGRAPHS])
+    groups = [(f"{both[1]} is better", wins), (f"{both[0]} is better", losses)]
+    groups = [group for group in groups if group[1]] or [("Both have the same Dice", shown)]
+    return {
+        "titles": both,
+        "better": int((gain > 0).sum()),
+        "worse": int((gain < 0).sum()),
+        "mean": float(gain.mean()),
+        "charts": [charts.against(*both, x, y, numbers), charts.gains(*both, gain, numbers)],
+        "views": view_names(both),
+        "pictures": [view([runs[0][place], runs[number][place]], recipe) for place in shown],
+        "groups": [
+            (heading, "The largest difference first.", [shown.index(place) for place in places])
+            for heading, places in groups
+        ],
+    }

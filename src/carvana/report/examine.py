@@ -44,9 +44,7 @@ class Examined:
         return self.pair.name
 
 
-def examine_run(
-    folder: Path, paths: Paths, names: set[str] | None = None
-) -> tuple[Data, list[Examined]]:
+def examine_run(folder: Path, paths: Paths, names: set[str] | None = None) -> list[Examined]:
     """Predict a run's validation photographs once, and measure each. In order of names.
 
     Args:
@@ -71,7 +69,7 @@ def examine_run(
     if names is None:
         scored = ((one.overlap, one.name) for one in examined)
         record_score(folder, summarise(scored, settings).mean)
-    return settings, examined
+    return examined
 
 
 def examine(settings: Data, pair: Pair, found: Prediction, truth: np.ndarray) -> Examined:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,13 +16,14 @@ from carvana.report.examine import CONFUSED, EXTRA, MISSED, RIGHT, Examined, err
 
 # Told apart also by colour-blind eyes; the stylesheet has the same.
 ERROR_COLOURS = {MISSED: (43, 127, 255), EXTRA: (230, 119, 0), CONFUSED: (214, 51, 132)}
+_ERROR = 140  # opacity of an error's colour
 _VEIL = (16, 18, 22, 165)  # what lies over the background: colour and opacity
 _TINT = 110  # opacity of a class's colour
 _BYTES = 400_000  # of a photograph in the page, at most
 _THUMBNAIL = 320  # pixels wide
 _FIGURE = 480  # pixels wide
-_CELL = 64  # pixels a side: errors in one of these count as one place
-_PLACES = 12  # to visit in a photograph
+_LARGE = 800  # pixels wide
+_REGIONS = 12  # to visit in a photograph
 
 
 @dataclass(frozen=True)
@@ -32,94 +34,94 @@ class Picture:
     caption: str
     width: int  # of the masks, pixels
     height: int
-    photograph: str
     thumbnail: str
-    left: str  # the mask on the slider's left
-    right: str
-    left_errors: str
-    right_errors: str
-    places: list[list[int]]  # [x, y] of the worst errors
+    layers: list[str]  # of each of `view_names`: the photograph, and what lies over it
+    regions: list[list[int]]  # to visit: left, top, width, height and area in pixels
 
 
-def view(examined: Examined, recipe: Recipe) -> Picture:
-    """Make what the viewer shows of a prediction: the truth on the left, it on the right."""
-    settings, (photograph, truth, labels) = recipe.data, _read(examined, recipe)
+@dataclass(frozen=True)
+class Figure:
+    """Small pictures of one photograph; data URLs."""
+
+    name: str
+    dice: float
+    width: int  # pixels
+    height: int
+    pictures: list[str]
+
+
+def view_names(titles: Sequence[str]) -> list[str]:
+    """Name the views of a photograph whose predictions have these titles."""
+    several = len(titles) > 1
+    errors = [f"errors of {title}" if several else "errors" for title in titles]
+    return ["photograph", "truth", *titles, *errors]
+
+
+def view(runs: Sequence[Examined], recipe: Recipe) -> Picture:
+    """Make what the viewer shows of one run's prediction of a photograph, or of two.
+
+    The regions are the errors of one, and where the masks of two differ.
+    """
+    settings, photograph, truth = recipe.data, *_read(runs[0], recipe)
+    masks = [_decode(one) for one in runs]
+    kinds = [error_kinds(mask, truth, settings) for mask in masks]
+    worse = int(np.argmin([one.dice for one in runs]))
+    layers = [_palette_png(mask, _tints(settings)) for mask in (truth, *masks)]
+    errors = {kind: (*rgb, _ERROR) for kind, rgb in ERROR_COLOURS.items()}
+    return Picture(
+        name=runs[0].name,
+        caption="Dice " + " and ".join(f"{one.dice:.4f}" for one in runs),
+        width=truth.shape[1],
+        height=truth.shape[0],
+        thumbnail=_small(photograph, masks[worse], kinds[worse], settings, _THUMBNAIL),
+        layers=[_jpeg(photograph), *layers, *(_palette_png(each, errors) for each in kinds)],
+        regions=_regions(kinds[0] != RIGHT if len(runs) == 1 else masks[0] != masks[1]),
+    )
+
+
+def mask_and_errors(examined: Examined, recipe: Recipe) -> Figure:
+    """Show a photograph whose predicted background is dark, and the errors in their colours."""
+    settings, photograph, truth = recipe.data, *_read(examined, recipe)
+    labels = _decode(examined)
     kinds = error_kinds(labels, truth, settings)
-    errors = _errors(kinds)
-    return Picture(
-        name=examined.name,
-        caption=f"Dice {examined.dice:.4f}",
-        width=truth.shape[1],
-        height=truth.shape[0],
-        photograph=_jpeg(photograph),
-        thumbnail=_thumbnail(photograph, kinds),
-        left=_layer(truth, settings),
-        right=_layer(labels, settings),
-        left_errors=errors,
-        right_errors=errors,
-        places=_places(kinds != RIGHT),
-    )
+    picture = _small(photograph, labels, kinds, settings, _LARGE)
+    return Figure(examined.name, examined.dice, *_size(truth, _LARGE), [picture])
 
 
-def view_two(left: Examined, right: Examined, recipe: Recipe) -> Picture:
-    """Make what the viewer shows of two runs' predictions of one photograph."""
-    settings, (photograph, truth, labels) = recipe.data, _read(left, recipe)
-    both = [labels, _decode(right)]
-    kinds = [error_kinds(each, truth, settings) for each in both]
-    return Picture(
-        name=left.name,
-        caption=f"Dice {left.dice:.4f} and {right.dice:.4f}",
-        width=truth.shape[1],
-        height=truth.shape[0],
-        photograph=_jpeg(photograph),
-        thumbnail=_thumbnail(photograph, kinds[left.dice > right.dice]),
-        left=_layer(both[0], settings),
-        right=_layer(both[1], settings),
-        left_errors=_errors(kinds[0]),
-        right_errors=_errors(kinds[1]),
-        places=_places(both[0] != both[1]),
-    )
-
-
-def side_by_side(examined: Examined, recipe: Recipe) -> list[str]:
-    """Return truth, photograph and prediction, small, as the article's figure shows them."""
-    settings, (photograph, truth, labels) = recipe.data, _read(examined, recipe)
-    size = (_FIGURE, round(_FIGURE * truth.shape[0] / truth.shape[1]))
+def side_by_side(examined: Examined, recipe: Recipe) -> Figure:
+    """Show truth, photograph and prediction, as the article's figure does."""
+    settings, photograph, truth = recipe.data, *_read(examined, recipe)
+    size = _size(truth, _FIGURE)
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-    masks = [to_picture(each, settings) for each in (truth, labels)]
-    if not settings.classes:
-        masks = [mask.convert("L") for mask in masks]
-    true, predicted = (_url(_shrunk(mask, size), "PNG") for mask in masks)
-    return [true, _url(Image.fromarray(small), "JPEG", quality=85), predicted]
+    masks = [to_picture(each, settings).convert("RGB") for each in (truth, _decode(examined))]
+    true, predicted = (
+        _url(mask.resize(size, Image.Resampling.BOX).quantize(64), "PNG") for mask in masks
+    )
+    pictures = [true, _url(Image.fromarray(small), "JPEG", quality=85), predicted]
+    return Figure(examined.name, examined.dice, *size, pictures)
 
 
-def _shrunk(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if mask.mode == "P":
-        return mask.resize(size)
-    return mask.resize(size, Image.Resampling.BOX).quantize(16)
+def _size(mask: np.ndarray, width: int) -> tuple[int, int]:
+    return width, round(width * mask.shape[0] / mask.shape[1])
 
 
-def _read(examined: Examined, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read(examined: Examined, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     photograph, _ = read_photograph(examined.pair.image, white=recipe.input.white)
-    return photograph, read_mask(examined.pair.mask, recipe.data), _decode(examined)
+    return photograph, read_mask(examined.pair.mask, recipe.data)
 
 
 def _decode(examined: Examined) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(examined.labels, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
-def _layer(labels: np.ndarray, settings: Data) -> str:
-    """Draw a mask to lie over a photograph: the background is dimmed, classes are tinted."""
+def _tints(settings: Data) -> dict[int, tuple[int, int, int, int]]:
+    """Return what lies over each label: the background is dimmed, classes are tinted."""
     if not settings.classes:
-        return _palette_png(labels, {0: _VEIL})
+        return {0: _VEIL}
     tints = dict(enumerate((*rgb, _TINT) for rgb in colours(settings)[: settings.outputs]))
-    if "background" in settings.classes:
-        tints[settings.class_names.index("background")] = _VEIL
-    return _palette_png(labels, {**tints, IGNORED: (128, 128, 128, 220)})
-
-
-def _errors(kinds: np.ndarray) -> str:
-    return _palette_png(kinds, {kind: (*rgb, 215) for kind, rgb in ERROR_COLOURS.items()})
+    if settings.background is not None:
+        tints[settings.background] = _VEIL
+    return {**tints, IGNORED: (128, 128, 128, 220)}
 
 
 def _palette_png(values: np.ndarray, table: dict[int, tuple[int, int, int, int]]) -> str:
@@ -144,26 +146,29 @@ def _jpeg(photograph: np.ndarray) -> str:
     return url
 
 
-def _thumbnail(photograph: np.ndarray, kinds: np.ndarray) -> str:
-    """Draw a small photograph whose errors, however thin, are seen."""
-    height, width = kinds.shape
-    scale = max(1, round(width / _THUMBNAIL))
-    size = (_THUMBNAIL, round(_THUMBNAIL * height / width))
+def _small(
+    photograph: np.ndarray, labels: np.ndarray, kinds: np.ndarray, settings: Data, width: int
+) -> str:
+    """Draw a small photograph under its mask; errors, however thin, are seen."""
+    size = _size(labels, width)
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    for label, (*colour, opacity) in _tints(settings).items():
+        share = cv2.resize((labels == label).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        share = share[..., None] * (opacity / 255)
+        small = (small * (1 - share) + np.array(colour) * share).astype(np.uint8)
+    scale = max(1, round(labels.shape[1] / width))
     for kind, colour in ERROR_COLOURS.items():
         there = cv2.dilate((kinds == kind).astype(np.uint8), np.ones((scale, scale), np.uint8))
         small[cv2.resize(there, size, interpolation=cv2.INTER_NEAREST) > 0] = colour
     return _url(Image.fromarray(small), "JPEG", quality=82)
 
 
-def _places(wrong: np.ndarray) -> list[list[int]]:
-    """Return the middles, [x, y], of the cells with the most wrong pixels, the worst first."""
-    rows, columns = np.nonzero(wrong)
-    cells = rows // _CELL * wrong.shape[1] + columns // _CELL
-    numbers, counts = np.unique(cells, return_counts=True)
-    worst = numbers[np.argsort(-counts, kind="stable")[:_PLACES]]
-    chosen = [cells == cell for cell in worst]
-    return [[round(columns[at].mean()), round(rows[at].mean())] for at in chosen]
+def _regions(wrong: np.ndarray) -> list[list[int]]:
+    """Return the boxes and areas of the largest connected regions, the largest first."""
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(wrong.astype(np.uint8))
+    boxes = boxes[1:]  # without the background
+    largest = np.argsort(-boxes[:, cv2.CC_STAT_AREA], kind="stable")[:_REGIONS]
+    return boxes[largest].tolist()
 
 
 def _url(picture: Image.Image, kind: str, **options) -> str:

@@ -1,35 +1,42 @@
-"""Report on a run, or compare several, in one HTML file that needs no network."""
+"""Report on a run in one HTML file that needs no network."""
 
 import dataclasses
+import json
+import sys
 import time
+import zipfile
+from datetime import datetime
+from importlib import resources
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
 from carvana import __version__
 from carvana.competition.facts import Paths
 from carvana.data.pairs import count_split
-from carvana.files import write_text
-from carvana.recipe import Recipe, load_recipe
+from carvana.errors import plural
+from carvana.files import real_path, write_text
+from carvana.recipe import Recipe, differences, load_recipe
+from carvana.report import charts
 from carvana.report.examine import examine_run
-from carvana.report.sections import curves, subject_of, validation
-from carvana.report.words import describe, duration, is_the_articles
-from carvana.runs.folder import RECIPE, REPORT, SPLIT, read_history, require_metrics
+from carvana.report.sections import validation
+from carvana.runs.folder import MODEL, RECIPE, REPORT, SPLIT, read_history, require_metrics
 
-WORST = 10  # photographs shown
+_NOT_THE_ARTICLES = (  # keys in which a recipe may differ and still be the article's
+    *("data.seed", "training.seed", "training.precision", "training.epochs"),
+    *("training.steps_per_epoch", "prediction."),
+)
 
 
-def write_report(folder: Path, paths: Paths, worst: int = WORST) -> Path:
-    """Write `report.html` into a run: what was trained, how it went and what it predicts.
+def write_report(folder: Path, paths: Paths) -> Path:
+    """Write `report.html` into a run: what it predicts, how training went, and its settings.
 
     The validation photographs are predicted once, at full resolution; their mean Dice goes into
-    the run's `metrics.json`. Without the data folder, the report says so instead.
+    the run's `metrics.json`. Without the data folder, the report and the terminal say so.
 
     Args:
         folder: the run, its training finished.
         paths: the competition's data.
-        worst: how many of the worst photographs to show.
 
     Returns:
         The report's path.
@@ -38,44 +45,87 @@ def write_report(folder: Path, paths: Paths, worst: int = WORST) -> Path:
         CarvanaError: the run is absent or unfinished, a photograph or mask cannot be used, or the
             report cannot be written.
     """
-    recipe, history = read_run(folder)
+    require_metrics(folder)
+    recipe, history = load_recipe(folder / RECIPE), read_history(folder)
     shown, seconds = None, 0.0
     if paths.root.is_dir():
         began = time.monotonic()
-        _, examined = examine_run(folder, paths)
+        examined = examine_run(folder, paths)
         seconds = time.monotonic() - began
-        shown = validation(examined, recipe, worst)
-    metrics = require_metrics(folder)
-    train, held_out = count_split(folder / SPLIT)
+        shown = validation(examined, recipe)
+    else:
+        print(
+            f"{paths.root}: no such data folder, so the report shows only the training's figures; "
+            "name it with --data",
+            file=sys.stderr,
+        )
     reported = is_the_articles(recipe)
+    name = nearest(recipe)
     page = render(
         "report.html",
-        name=folder.name,
+        name=real_path(folder).name,
+        recipe=name,
+        date=_date(folder),
         data=paths.root,
-        metrics=metrics,
-        recipe=describe(recipe, train, held_out, metrics.get("parameters", 0)),
+        metrics=require_metrics(folder),
+        split=count_split(folder / SPLIT),
+        settings=settings_table(load_recipe(name), recipe),
         toml=(folder / RECIPE).read_text(encoding="utf-8"),
         reported=reported,
-        curves=curves(history, recipe, reported),
+        curves=charts.curves(history, recipe, reported) if len(history) > 2 else [],
         stages=len(recipe.training.stage_ends) > 1,
+        # Batch normalisation validates with running averages, which lag in the first epochs.
+        lags=recipe.model.network == "pyramid_unet"
+        and bool(history["val_loss"].iloc[0] > 2 * history["loss"].iloc[0]),
         history=history,
         validation=shown,
         seconds=seconds,
         classes=recipe.data.classes,
-        subject=subject_of(recipe.data),
     )
     write_text(folder / REPORT, page)
     return folder / REPORT
 
 
-def read_run(folder: Path) -> tuple[Recipe, pd.DataFrame]:
-    """Read the recipe and the history of a finished run.
+def is_the_articles(recipe: Recipe) -> bool:
+    """Tell whether a recipe is the published one, but for seeds, length and precision."""
+    return all(
+        key.startswith(_NOT_THE_ARTICLES) for key in differences(load_recipe("blog"), recipe)
+    )
 
-    Raises:
-        CarvanaError: the run is absent or unfinished, or a file of it is broken.
-    """
-    require_metrics(folder)
-    return load_recipe(folder / RECIPE), read_history(folder)
+
+def nearest(recipe: Recipe) -> str:
+    """Name the kit's recipe that a run's differs least from."""
+    files = resources.files("carvana.recipes").iterdir()
+    names = sorted(file.name[:-5] for file in files if file.name.endswith(".toml"))
+    return min(names, key=lambda name: len(differences(load_recipe(name), recipe)))
+
+
+def settings_table(a: Recipe, b: Recipe) -> list[tuple[str, str, str]]:
+    """List the settings in which two recipes differ: a key, its value in `a` and in `b`."""
+    rows = []
+    for line in differences(a, b):
+        key, _, values = line.removesuffix(")").partition(" (")
+        rows.append((key, *values.split(", here ", 1)))
+    return rows
+
+
+def _date(folder: Path) -> str:
+    """Return the day on which a run's model was saved; empty where it does not tell."""
+    try:
+        with zipfile.ZipFile(folder / MODEL) as file:
+            saved = json.loads(file.read("metadata.json"))["date_saved"]
+        day = datetime.strptime(saved, "%Y-%m-%d@%H:%M:%S")
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return ""
+    return f"{day.day} {day:%B %Y}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: `48 s`, `37 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def render(template: str, **values) -> str:
@@ -84,8 +134,9 @@ def render(template: str, **values) -> str:
         loader=jinja2.PackageLoader("carvana.report", "assets"),
         autoescape=True,
         lstrip_blocks=True,
+        trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(duration=duration, asdict=dataclasses.asdict)
+    environment.filters.update(duration=duration, plural=plural, asdict=dataclasses.asdict)
     environment.globals["version"] = __version__
     return environment.get_template(template).render(values)
