@@ -1,8 +1,8 @@
 import base64
-import dataclasses
 import io
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,18 +14,22 @@ from carvana.data.pairs import Pair
 from carvana.errors import CarvanaError, UsageError
 from carvana.prediction.model import Model
 from carvana.recipe import load_recipe
-from carvana.report import pictures, sections
-from carvana.report.charts import histogram, limits
+from carvana.report import charts, pictures, sections
 from carvana.report.compare import compare_runs
 from carvana.report.examine import Examined
-from carvana.report.report import write_report
-from carvana.report.words import describe, duration, is_the_articles
+from carvana.report.report import duration, is_the_articles, nearest, settings_table, write_report
 
-ONE_CLASS = load_recipe("blog").data
+BLOG = load_recipe("blog")
 
 
 def examined(name, dice):
-    return Examined(Pair(name, None, None), dice, [dice], dice, None, None, None, b"")
+    at = np.full(charts.THRESHOLDS.shape, dice)
+    return Examined(Pair(name, None, None), dice, [dice], dice, at, None, None, b"")
+
+
+def texts(chart):
+    """What a chart says, tick by tick."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
 
 
 def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):
@@ -45,21 +49,24 @@ def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):
     assert "<h1>a &amp; &lt;b&gt;</h1>" in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     for said in (
-        *("Dice of the validation photographs", "The worst", "A fair sample"),
-        *("Mean Dice by threshold", "Wrong pixels by distance from the true edge"),
-        *("RMSprop with a learning rate of 4e-3", "learning_rate = 0.004", "CPU, "),
+        *("A typical mask", "The worst", "All photographs", "Mean Dice by threshold"),
+        *("Wrong pixels by distance from the true edge", "Recipe <strong>blog</strong> with"),
+        *("training.learning_rate", "<td>1e-05</td><td>0.004</td>", "CPU, "),
+        "4 photographs are too few: the distribution of Dice, Dice by certainty.",
     ):
         assert said in page, said
-    assert "reported in the article" not in page  # this is another recipe
-    assert page.count("data-picture=") == 8  # the worst, and a fair sample, of four
+    assert re.search(r"trained on \d+ [A-Z][a-z]+ 20\d\d, judged on 4 photographs", page)
+    assert "the article reported" not in page  # this is another recipe
+    assert page.count("data-picture=") == 4
     assert '"full_resolution_dice"' in (run / "metrics.json").read_text()
 
 
-def test_a_report_without_the_data_says_so(trained, tmp_path):
+def test_a_report_without_the_data_says_so(trained, tmp_path, capsys):
     run = shutil.copytree(trained[1], tmp_path / "run")
     assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
     page = (run / "report.html").read_text()
-    assert "gone does not exist" in page
+    assert "gone was not found, so only the training figures are shown" in page
+    assert "gone: no such data folder, so the report shows only" in capsys.readouterr().err
     assert "data-picture=" not in page
 
 
@@ -78,14 +85,27 @@ def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
     one, two = (shutil.copytree(folder, tmp_path / name) for name in ("one", "two"))
     recipe = (two / "recipe.toml").read_text()
     (two / "recipe.toml").write_text(recipe.replace("threshold = 0.5", "threshold = 0.95"))
-    command = ["report", "--run", str(one), "--run", str(two), "--data", str(paths.root)]
+    command = ["report", "--run", str(one), str(two), "--data", str(paths.root)]
     assert main(command) == 0
     assert str(one / "compare-two.html") in capsys.readouterr().out
     page = (one / "compare-two.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
-    assert "prediction.threshold (0.95, in one 0.5)" in page
-    counts = re.search(r"better on (\d) photographs and worse on (\d)", page).groups()
-    assert 1 <= sum(map(int, counts)) <= 4
+    best, mean, other, less = re.search(
+        r'lede">\s*<strong>(\w+)</strong> wins: its mean Dice is <strong>([\d.]+)</strong> '
+        r"\((\w+): ([\d.]+)\), on the 4 photographs",
+        page,
+    ).groups()
+    assert {best, other} == {"one", "two"}
+    assert float(mean) > float(less)
+    assert "<code>prediction.threshold</code></th><td>0.5</td><td>0.95</td>" in page
+    assert '<tr class="same"><th scope="row">network</th>' in page
+    assert '<tr><th scope="row">mean Dice</th>' in page
+    better, worse = map(
+        int, re.search(r"better on (\d) photographs? and worse on (\d)", page).groups()
+    )
+    assert 1 <= better + worse <= 4
+    assert page.count("<h3>two is better</h3>") == (better > 0)
+    assert page.count("<h3>one is better</h3>") == (worse > 0)
     assert "data-picture=" in page
     assert not (one / "report.html").exists()
 
@@ -103,29 +123,42 @@ def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
 
 def test_certainty_is_ranked_against_the_true_dice_by_hand():
     true = np.linspace(0.9, 0.999, 40)
-    assert sections.ranking(true, true) == (pytest.approx(1), 1)
-    assert sections.ranking(true[::-1], true) == (pytest.approx(-1), 0)
+    assert charts.ranking(true, true) == (pytest.approx(1), 2, 2, 4)
+    assert charts.ranking(true[::-1], true) == (pytest.approx(-1), 0, 2, 4)
     expected = true.copy()
     expected[[0, 39]] = true[[39, 0]]  # of the two worst, one is told to be the best
-    correlation, share = sections.ranking(expected, true)
+    correlation, found, *_ = charts.ranking(expected, true)
     assert correlation == pytest.approx(1 - 6 * 2 * 39**2 / (40 * (40**2 - 1)))  # Spearman's
-    assert share == 0.5
+    assert found == 1
     expected = true.copy()
     expected[:6] = true[[3, 4, 0, 1, 2, 5]]  # of 40, the worst 2 and the least certain 4 count
-    assert sections.ranking(expected, true)[1] == 0.5
+    assert charts.ranking(expected, true)[1] == 1
     expected[:2] = true[20:22]
-    assert sections.ranking(expected, true)[1] == 0
+    assert charts.ranking(expected, true)[1] == 0
 
 
-def test_certainty_is_drawn_of_enough_photographs():
+def test_charts_that_few_photographs_cannot_fill_are_left_out_by_name():
     few, many = ([examined(f"{n}.jpg", 0.9 + n / 1000) for n in range(count)] for count in (19, 20))
-    assert sections._certainty(few, ONE_CLASS) == (None, (0, 0))
-    chart, (correlation, share) = sections._certainty(many, ONE_CLASS)
-    assert len(chart.marks) == 20
-    assert (round(correlation, 6), share) == (1, 1)
-    assert sections._certainty([examined("a.jpg", 1.0)] * 20, ONE_CLASS)[0] is None
-    classes = dataclasses.replace(ONE_CLASS, classes={"background": 0, "cat": 1})
-    assert sections._certainty(many, classes)[0] is None
+    drawn, left_out = sections._charts(few, BLOG)
+    assert [chart.title for chart in drawn] == ["Mean Dice by threshold"]
+    assert left_out == ["the distribution of Dice", "Dice by certainty"]
+    drawn, left_out = sections._charts(many, BLOG)
+    assert [chart.title for chart in drawn] == [
+        *("Distribution of Dice", "Mean Dice by threshold", "Dice by certainty")
+    ]
+    assert left_out == []
+    assert "The rank correlation is 1.00: the 2 photographs" in drawn[-1].caption
+    classes = replace(BLOG, data=replace(BLOG.data, classes={"background": 0, "cat": 1}))
+    assert len(sections._charts(many, classes)[0]) == 1
+    alike = [examined(f"{n}.jpg", 1.0) for n in range(20)]
+    assert "Dice by certainty" not in [chart.title for chart in sections._charts(alike, BLOG)[0]]
+
+
+def history(loss):
+    """A training whose losses are these; its first epoch was cut short."""
+    columns = ("accuracy", "dice", "loss", "val_accuracy", "val_dice", "val_loss")
+    rows = {name: loss if "loss" in name else [np.nan, 0.5, 0.6] for name in columns}
+    return pd.DataFrame({"epoch": [1, 2, 3], **rows})
 
 
 def test_the_articles_values_are_drawn_for_its_recipe_alone():
@@ -133,38 +166,28 @@ def test_the_articles_values_are_drawn_for_its_recipe_alone():
     assert is_the_articles(blog)
     assert not is_the_articles(load_recipe("blog", ["training.learning_rate=1e-4"]))
     assert not is_the_articles(load_recipe("sharp"))
-    history = pd.DataFrame({"epoch": [1, 2, 3]})
-    for name in ("accuracy", "dice", "loss", "val_accuracy", "val_dice", "val_loss"):
-        history[name] = [np.nan, 0.5, 0.6]  # the first epoch was cut short
-    levels = [
-        [mark["text"] for mark in chart.marks if mark["shape"] == "level"]
-        for chart in sections.curves(history, blog, True)
-    ]
-    assert levels == [["reported 0.87"], ["reported 0.95"], []]
-    for chart in sections.curves(history, blog, False):
-        assert not [mark for mark in chart.marks if mark["shape"] == "level"]
-        assert not [mark for mark in chart.marks if "nan" in str(mark)]
+    for reported in (True, False):
+        said = [
+            " ".join(texts(chart)) for chart in charts.curves(history([3, 2, 1]), blog, reported)
+        ]
+        assert ["the article: 0.87" in said[0], "the article: 0.95" in said[1]] == [reported] * 2
+        assert "the article" not in said[2]
 
 
-def test_a_recipe_is_told_in_words():
-    words = dict(describe(load_recipe("blog"), 4070, 1018, 31_031_745))
-    assert words["Data"].startswith("4,070 photographs to train on and 1,018 held out")
-    assert "may be among those trained on" in words["Data"]
-    assert "128 by 128 pixels, resized bilinearly, without antialiasing" in words["Input"]
-    assert "brightness by up to ±0.3, contrast by 0.5 to 0.7 and saturation" in words["Input"]
-    assert "31,031,745 parameters" in words["Network"]
-    assert "5 epochs of 128 steps, 32 photographs each, by RMSprop" in words["Training"]
-    assert "learning rate of 1e-5" in words["Training"]
-    assert words["Prediction"].endswith("a pixel above 0.5 is in the mask.")
-    words = dict(describe(load_recipe("sharper"), 688, 72, 1))
-    assert "7 epochs at a quarter of the size and 7 epochs at half the size" in words["Training"]
-    assert "mirror image are averaged" in words["Prediction"]
-    assert "It sees" not in words["Training"]
-    assert "starts from" not in words["Training"]
-    further = load_recipe("quick", ["training.initial_weights=sharp"])
-    words = dict(describe(further, 3904, 160, 1))
-    assert "It sees 2,000 of the photographs, each once." in words["Training"]
-    assert words["Training"].endswith("It starts from the weights of sharp.")
+def test_loss_is_drawn_by_powers_of_ten():
+    loss = charts.curves(history([1108.0, 0.3, 0.02]), BLOG, False)[2]
+    assert {"1,000", "10", "0.1"} <= set(texts(loss))
+    narrow = charts.curves(history([0.39, 0.35, 0.31]), BLOG, False)[2]
+    assert "0.34" in texts(narrow)
+
+
+def test_a_recipe_is_named_and_its_changes_are_listed():
+    recipe = load_recipe("sharp", ["training.epochs=3", "data.classes={background=0, cat=1}"])
+    assert nearest(recipe) == "sharp"
+    rows = settings_table(load_recipe("sharp"), recipe)
+    assert rows[0] == ("data.classes", "[]", "[('background', 0), ('cat', 1)]")
+    assert rows[1] == ("training.epochs", "16", "3")
+    assert nearest(load_recipe("demo")) == "demo"
     assert [duration(s) for s in (48, 2222, 7500)] == ["48 s", "37 min", "2 h 5 min"]
 
 
@@ -178,27 +201,45 @@ def test_a_fair_sample_is_spread_evenly_over_the_ranks():
 
 
 def test_views_and_cars_are_shown_where_the_names_tell_them():
-    data = load_recipe("blog").data
     cars = [examined(f"{car}_{view:02}.jpg", 0.9) for car in "abc" for view in range(1, 17)]
-    assert list(sections._by_view(cars)) == [f"{view:02}" for view in range(1, 17)]
-    assert list(sections._by_subject(cars, data)) == ["a", "b", "c"]
+    assert list(sections.by_view(cars)) == [f"{view:02}" for view in range(1, 17)]
+    assert list(sections.by_subject(cars, BLOG.data)) == ["a", "b", "c"]
     own = [examined(f"holiday {number}.jpg", 0.9) for number in range(20)]
-    assert sections._by_view(own) == {}
-    assert sections._by_subject(own, data) == {}
+    assert sections.by_view(own) == {}
+    assert sections.by_subject(own, BLOG.data) == {}
+    groups = {f"car{number}": [0.9, 0.95] for number in range(20)}
+    chart = charts.spread("Dice by car", groups, "")
+    assert "car15   0.9250" in texts(chart)
+    assert "car16   0.9250" not in texts(chart)
+    assert chart.caption == " The 16 worst of 20."
 
 
-def test_charts_show_every_value():
-    dices = [0.2, *np.linspace(0.98, 1, 299)]
-    (chart,) = histogram("Dice", {"": dices})
-    counts = [int(mark["says"].split(": ")[1]) for mark in chart.marks if mark["shape"] == "bar"]
-    assert sum(counts) == 300  # the low one is in the first bar
-    assert chart.x[0] > 0.9
-    two = histogram("Dice", {"a": [0.5, 0.6], "b": [0.9]})
-    assert two[0].x == two[1].x
-    assert two[0].y == two[1].y
-    for values in ([1.0], [0.0, 0.0], [np.nan]):
-        low, high = limits(values)
-        assert low < high
+def test_a_histogram_holds_every_value_and_counts_in_whole_numbers(monkeypatch):
+    drawn = []
+    stairs = charts.Axes.stairs
+
+    def counted(self, counts, *rest, **options):
+        drawn.append(counts)
+        return stairs(self, counts, *rest, **options)
+
+    monkeypatch.setattr(charts.Axes, "stairs", counted)
+    chart = charts.histogram({"": [0.2, *np.linspace(0.98, 1, 299)]})
+    assert drawn[0].sum() == 300  # the low one is in the first bar
+    assert re.fullmatch(r"Photographs below 0\.9\d+ are in the first bar\.", chart.caption)
+    few = charts.histogram({"a$b$": [0.9, 0.95], "_c": [0.97]})
+    assert {"mean 0.9250, a$b$", "mean 0.9700, _c"} <= set(texts(few))
+    assert not {"0.5", "1.5"} & set(texts(few))
+    assert "var(--run-2)" in few.svg
+    assert "#7a4fbf" not in few.svg
+
+
+def test_the_bands_of_wrong_pixels_are_said_as_they_are():
+    shares = sections._shares(np.array([30, 20, 20, 10, 10, 5, 5]))
+    assert shares == [
+        ("at most 2 pixels from the true edge", 0.5),
+        ("3 to 8 pixels from it", 0.3),
+        ("further away", 0.2),
+    ]
 
 
 def test_photographs_fit_the_page():
@@ -211,9 +252,11 @@ def test_photographs_fit_the_page():
     assert Image.open(io.BytesIO(data)).size == (1918, 1280)
 
 
-def test_the_worst_errors_are_visited_first():
+def test_the_largest_region_of_errors_is_visited_first():
     wrong = np.zeros((300, 400), bool)
     wrong[10:12, 100:102] = True
+    wrong[60:70, 60:66] = True  # one region, though it spans two squares of 64 pixels
     wrong[200:210, 300:310] = True
-    assert pictures._places(wrong) == [[304, 204], [100, 10]]
-    assert pictures._places(wrong & False) == []
+    regions = [[300, 200, 10, 10, 100], [60, 60, 6, 10, 60], [100, 10, 2, 2, 4]]
+    assert pictures._regions(wrong) == regions
+    assert pictures._regions(wrong & False) == []

@@ -51,7 +51,9 @@ def page(report, browser):
     opened.wait_for_function("document.querySelector('.viewer').dataset.drawn")
     yield opened
     assert said == []
-    assert [url for url in fetched if not url.startswith("data:")] == [report.as_uri()]
+    assert {url.partition("#")[0] for url in fetched if not url.startswith("data:")} == {
+        report.as_uri()
+    }
     opened.close()
 
 
@@ -68,48 +70,87 @@ def scale(page):
     return page.evaluate("+document.querySelector('.viewer').dataset.scale")
 
 
-def slide(page, to):
-    page.locator(".slide input").fill(str(to))
+def show(page, left, right):
+    page.locator("select.left").select_option(left)
+    page.locator("select.right").select_option(right)
+    return pixels(page)
 
 
-def test_the_slider_goes_from_truth_to_prediction(page):
-    page.locator("[data-do=errors]").uncheck()
-    slide(page, 100)
-    truth = pixels(page)
-    slide(page, 0)
-    prediction = pixels(page)
-    changed = (truth != prediction).any(axis=-1)
-    assert 0 < changed.mean() < 0.5
-    page.locator("[data-do=errors]").check()
-    coloured = (pixels(page) != prediction).any(axis=-1)
-    assert (coloured == changed).mean() > 0.99  # the errors are where the masks differ
-    slide(page, 50)
-    half = (pixels(page) != prediction).any(axis=-1)
-    assert half[:, : half.shape[1] // 2].sum() > 0
+def drag(page, start, end):
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end)
+    page.mouse.up()
 
 
-def test_zoom_shows_single_pixels_along_the_edge(page):
+def test_four_views_by_buttons_and_by_keys(page):
+    seen = {}
+    for number, name in enumerate(("photograph", "truth", "prediction", "errors"), 1):
+        page.locator(f"[data-view]:has-text('{name}')").click()
+        seen[name] = pixels(page).astype(int)
+        page.locator("[data-view]").first.click()
+        page.keyboard.press(str(number))
+        np.testing.assert_array_equal(pixels(page), seen[name])
+        assert page.locator("[data-view][aria-pressed=true]").text_content().startswith(name)
+    assert not page.locator(".divider").is_visible()
+    wrong = (seen["truth"] != seen["prediction"]).any(axis=-1)
+    assert 0 < wrong.mean() < 0.5
+    coloured = (seen["errors"] != seen["photograph"]).any(axis=-1)
+    assert (coloured == wrong).mean() > 0.99
+    assert len(np.unique(seen["errors"][coloured], axis=0)) > 100  # the photograph shines through
+
+
+def test_the_divider_shows_on_each_side_what_its_name_says(page):
+    truth, prediction = (show(page, name, name) for name in ("truth", "prediction"))
+    half = show(page, "truth", "prediction")
+    middle = half.shape[1] // 2
+    np.testing.assert_array_equal(half[:, : middle - 2], truth[:, : middle - 2])
+    np.testing.assert_array_equal(half[:, middle + 2 :], prediction[:, middle + 2 :])
+    for end, whole in ((2000, truth), (-100, prediction)):  # right: all of the left view
+        page.locator(".divider").hover()
+        box = page.locator(".divider").bounding_box()
+        y = box["y"] + 100
+        drag(page, (box["x"] + box["width"] / 2, y), (end, y))
+        np.testing.assert_array_equal(pixels(page), whole)
+    page.locator(".divider").focus()
+    page.keyboard.press("End")
+    np.testing.assert_array_equal(pixels(page), truth)
+
+
+def test_next_error_fits_each_region_the_largest_first(page):
+    pictures = page.evaluate("JSON.parse(document.querySelector('.pictures').textContent)")
+    regions = pictures[0]["regions"]
+    areas = []
+    for number, (_, _, width, height, area) in enumerate(regions, 1):
+        page.locator("[data-do=next]").click()
+        shown = pixels(page)
+        said = page.locator("output").text_content()
+        assert f" {number} of {len(regions)}: {area} pixels." in said
+        assert max(width, height) * scale(page) < max(shown.shape) or width > 75
+        assert (np.ptp(shown.astype(int), axis=-1) > 60).any()  # errors are shown, in colour
+        areas.append(area)
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_zoom_shows_single_pixels_and_only_then_offers_to_drag(page):
     whole = scale(page)
-    page.locator("[data-do=next]").click()
-    pixels(page)
-    assert scale(page) >= max(8, whole)
     canvas = page.locator("canvas")
+    cursor = "getComputedStyle(document.querySelector('canvas')).cursor"
+    assert page.evaluate(cursor) == "auto"
+    show(page, "prediction", "prediction")
     canvas.focus()
     for _ in range(5):
         page.keyboard.press("+")
-    slide(page, 0)
     shown = pixels(page).astype(int)
+    assert page.evaluate(cursor) == "grab"
     assert scale(page) == 32
     # Blocks of 32 pixels: colours change across their borders alone, where there is a grid.
-    inside = np.abs(np.diff(shown[200], axis=0)).sum(axis=-1) > 0
-    changes = np.flatnonzero(inside)
+    changes = np.flatnonzero(np.abs(np.diff(shown[200], axis=0)).sum(axis=-1))
     assert len(changes) > 5
     assert len({change % 32 for change in changes}) <= 4
-    canvas.focus()
-    before = shown
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    assert (pixels(page) != before).any()
+    assert (pixels(page) != shown).any()
     page.keyboard.press("0")
     pixels(page)
     assert scale(page) == pytest.approx(whole)
@@ -117,21 +158,26 @@ def test_zoom_shows_single_pixels_along_the_edge(page):
 
 def test_photographs_are_chosen_and_dragged(page):
     names = page.locator(".strip .name").all_text_contents()
-    assert len(names) == 8
+    assert len(names) == 4
     page.locator("[data-picture]").nth(2).click()
     page.wait_for_function(f"document.querySelector('.viewer').dataset.drawn === '{names[2]}'")
     assert page.locator("output").text_content().startswith(names[2])
-    assert page.locator("[aria-pressed=true]").count() == 2  # in both rows
+    assert page.locator(".strip [aria-pressed=true]").count() == 1
+    show(page, "photograph", "photograph")
     page.locator("canvas").dblclick(position={"x": 300, "y": 200})
     before = pixels(page)
     box = page.locator("canvas").bounding_box()
-    page.mouse.move(box["x"] + 400, box["y"] + 300)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 300, box["y"] + 250)
-    page.mouse.up()
+    drag(page, (box["x"] + 400, box["y"] + 300), (box["x"] + 300, box["y"] + 250))
     after = pixels(page)
     slack = np.abs(before[60:400, 420:500].astype(int) - after[10:350, 320:400]).mean()
     assert slack < 1  # the photograph moved with the mouse
+
+
+def test_a_link_into_the_report_lands_on_its_section(page, report):
+    page.goto(f"{report.as_uri()}#errors")
+    page.wait_for_timeout(1500)  # scrolling is smooth
+    top = page.evaluate("document.querySelector('#errors').getBoundingClientRect().top")
+    assert abs(top) < 2
 
 
 def test_it_fits_a_phone_and_prints(page):
