@@ -66,7 +66,7 @@ def test_a_report_without_the_data_says_so(trained, tmp_path, capsys):
     assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
     page = (run / "report.html").read_text()
     assert "gone was not found, so only the training figures are shown" in page
-    assert "gone: no such data folder, so the report shows only" in capsys.readouterr().err
+    assert "gone: no such folder, so only the training figures are shown" in capsys.readouterr().err
     assert "data-picture=" not in page
 
 

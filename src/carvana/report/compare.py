@@ -57,7 +57,6 @@ def compare_runs(folders: list[Path], paths: Paths) -> Path:
     page = render(
         "compare.html",
         titles=titles,
-        colours=[f"run-{number}" for number in range(1, 5)],
         ranked=sorted(zip([score.mean for score in scores], titles, strict=True), reverse=True),
         count=len(names),
         figures=[(rows[0][0], [text for _, text in rows]) for rows in zip(*columns, strict=True)],

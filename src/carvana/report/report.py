@@ -54,13 +54,10 @@ def write_report(folder: Path, paths: Paths) -> Path:
         seconds = time.monotonic() - began
         shown = validation(examined, recipe)
     else:
-        print(
-            f"{paths.root}: no such data folder, so the report shows only the training's figures; "
-            "name it with --data",
-            file=sys.stderr,
-        )
+        what = f"{paths.root}: no such folder, so only the training figures are shown"
+        print(f"{what}; name it with --data", file=sys.stderr)
     reported = is_the_articles(recipe)
-    name = nearest(recipe)
+    name, first = nearest(recipe), history.iloc[0]
     page = render(
         "report.html",
         name=real_path(folder).name,
@@ -75,8 +72,7 @@ def write_report(folder: Path, paths: Paths) -> Path:
         curves=charts.curves(history, recipe, reported) if len(history) > 2 else [],
         stages=len(recipe.training.stage_ends) > 1,
         # Batch normalisation validates with running averages, which lag in the first epochs.
-        lags=recipe.model.network == "pyramid_unet"
-        and bool(history["val_loss"].iloc[0] > 2 * history["loss"].iloc[0]),
+        lags=recipe.model.network == "pyramid_unet" and first["val_loss"] > 2 * first["loss"],
         history=history,
         validation=shown,
         seconds=seconds,
@@ -88,9 +84,8 @@ def write_report(folder: Path, paths: Paths) -> Path:
 
 def is_the_articles(recipe: Recipe) -> bool:
     """Tell whether a recipe is the published one, but for seeds, length and precision."""
-    return all(
-        key.startswith(_NOT_THE_ARTICLES) for key in differences(load_recipe("blog"), recipe)
-    )
+    changed = differences(load_recipe("blog"), recipe)
+    return all(key.startswith(_NOT_THE_ARTICLES) for key in changed)
 
 
 def nearest(recipe: Recipe) -> str:
