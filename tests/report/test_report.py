@@ -63,11 +63,15 @@ def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):
 
 def test_a_report_without_the_data_says_so(trained, tmp_path, capsys):
     run = shutil.copytree(trained[1], tmp_path / "run")
+    rows = (run / "history.csv").read_text().splitlines(keepends=True)
+    (run / "history.csv").write_text("".join(rows[:3]))
     assert main(["report", "--run", str(run), "--data", str(tmp_path / "gone")]) == 0
     page = (run / "report.html").read_text()
     assert "gone was not found, so only the training figures are shown" in page
     assert "gone: no such folder, so only the training figures are shown" in capsys.readouterr().err
     assert "data-picture=" not in page
+    assert "2 epochs are too few: the curves" in page
+    assert "<svg" not in page
 
 
 def test_what_cannot_be_reported_on_is_named(trained, tmp_path):

@@ -129,7 +129,6 @@ def render(template: str, **values) -> str:
         loader=jinja2.PackageLoader("carvana.report", "assets"),
         autoescape=True,
         lstrip_blocks=True,
-        trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(duration=duration, plural=plural, asdict=dataclasses.asdict)
