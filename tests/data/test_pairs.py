@@ -186,8 +186,8 @@ def test_what_is_passed_over_is_counted(tiny, capsys):
     (tiny.train_masks / "notes.txt").touch()
     find_pairs(tiny.root, DATA)
     pictures, masks = capsys.readouterr().err.splitlines()
-    assert pictures.endswith("ignoring what is no picture: 1 .raw, 2 .txt, 1 folder, 1 no ending")
-    assert masks.endswith("ignoring what is no mask: 1 .txt")
+    assert pictures.endswith("ignoring files that are not images: 1 .raw, 2 .txt, 1 folder, 1 no ending")
+    assert masks.endswith("ignoring files that are not masks: 1 .txt")
 
 
 def test_split_is_read_back_and_checked_against_the_data(tmp_path):

@@ -415,7 +415,7 @@ def test_what_is_passed_over_is_said_once(trained, model, tmp_path, capsys):
     photographs = _many(trained, tmp_path, 2)
     (photographs / "notes.txt").touch()
     write_masks(model, photographs, tmp_path / "maps")
-    assert capsys.readouterr().err.count("ignoring what is no picture: 1 .txt") == 1
+    assert capsys.readouterr().err.count("ignoring files that are not images: 1 .txt") == 1
 
 
 def test_a_threshold_of_classes_is_refused(trained, model, tmp_path):

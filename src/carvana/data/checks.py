@@ -1,4 +1,4 @@
-"""What is told by masks together: classes, objects too small to see, palettes that differ."""
+"""Checks over all masks together: classes, objects too small to see, palettes that differ."""
 
 from collections import Counter
 from pathlib import Path

@@ -36,7 +36,7 @@ def list_images(folder: Path) -> list[str]:
             f"the photographs straight into it{f' (there: {others})' if others else ''}"
         )
     if others:
-        print(f"{folder}: ignoring what is no picture: {others}", file=sys.stderr)
+        print(f"{folder}: ignoring files that are not images: {others}", file=sys.stderr)
     return names
 
 

@@ -77,7 +77,7 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
     together = real_path(images) == real_path(masks)
     files, others = list_files(masks, MASKS)
     if others and not together:
-        print(f"{masks}: ignoring what is no mask: {others}", file=sys.stderr)
+        print(f"{masks}: ignoring files that are not masks: {others}", file=sys.stderr)
     by_stem = defaultdict(list)
     for name in files:
         by_stem[_stem(name)].append(masks / name)
