@@ -282,7 +282,7 @@ def parse_recipe(text: str, source: str, overrides: list[str] | None = None) -> 
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{source}: not valid TOML: {error}") from error
     for override in overrides or []:
-        _override(values, override)
+        add_override(values, override)
     return _check(values, source)
 
 
@@ -320,7 +320,12 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read ({reason}); give a recipe in TOML") from error
 
 
-def _override(values: dict, override: str) -> None:
+def add_override(values: dict, override: str) -> None:
+    """Put `section.key=value` into the sections of a recipe.
+
+    Raises:
+        UsageError: it is not written so.
+    """
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name):

@@ -1,9 +1,9 @@
-"""Commands around training: train, inspect, look, report, weights."""
+"""Commands around training: train, inspect, plan, look, report, weights."""
 
 import json
 from pathlib import Path
 
-from carvana.cli.options import add_cluster, add_command, add_option, add_recipe, whole
+from carvana.cli.options import add_cluster, add_command, add_option, add_recipe, between, whole
 from carvana.competition.facts import Paths
 from carvana.errors import UsageError, plural
 
@@ -25,6 +25,15 @@ def add_commands(commands) -> None:
     add_recipe(added)
     added.add_argument("--out", type=Path, help="draw photographs and masks into this picture")
     added.add_argument("--json", action="store_true", help="print JSON")
+
+    help = "write a recipe for a folder of your own photographs and masks"
+    added = add_command(commands, "plan", help, plan, True)
+    added.add_argument("data", type=Path, help="the data folder")
+    add_option(added, "--out", Path("my.toml"), "the recipe")
+    minutes = between(0, 100_000, "a number of minutes")
+    add_option(added, "--minutes", 30.0, "how long training may take here", type=minutes)
+    help = "what you know already; may be repeated"
+    added.add_argument("--set", action="append", metavar="SECTION.KEY=VALUE", help=help)
 
     help = "draw training samples: image, augmented image, mask"
     added = add_command(commands, "look", help, look, True)
@@ -105,6 +114,20 @@ def inspect(options) -> int:
         if not options.json:
             print(f"{options.out}: photograph | mask")
     return 1 if result.faults else 0
+
+
+def plan(options) -> None:
+    from carvana.training.plan import write_plan
+
+    planned = write_plan(options.data, options.out, options.minutes, options.set or [])
+    recipe = planned.recipe
+    print(
+        f"{options.out}: {plural(planned.pairs, 'photograph')}, {recipe.data.outputs} output(s), "
+        f"{recipe.input.width}x{recipe.input.height}, {plural(recipe.training.epochs, 'epoch')}"
+    )
+    for line in planned.warnings:
+        print(f"  {line}")
+    print("read it, change what is wrong, then:", *planned.commands, sep="\n  ")
 
 
 def look(options) -> None:

@@ -84,6 +84,18 @@ def open_mask(path: Path, settings: Data) -> Mask:
         return Mask(labels, palette)
 
 
+def mask_values(path: Path) -> tuple[bool, list[_Value]]:
+    """Return whether a mask's format is lossy, and the values of its pixels, whatever they mean.
+
+    Raises:
+        CarvanaError: it cannot be read.
+    """
+    with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
+        is_lossy, raw = picture.format not in FORMATS, raw_mode(picture)
+        picture.load()
+        return is_lossy, _values(picture, raw)[1]
+
+
 def _check_kind(
     picture: Image.Image, kind: str | None, frames: int, raw: str, settings: Data
 ) -> None:

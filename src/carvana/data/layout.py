@@ -1,0 +1,235 @@
+"""Find the photographs and masks in a folder, however it is laid out."""
+
+import itertools
+import os
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from carvana.data.folders import PHOTOGRAPHS, list_files
+from carvana.data.images import readable
+from carvana.data.pairs import evenly
+from carvana.errors import CarvanaError
+
+MASKS = re.compile(r"(?i)mask|label|annot|truth|target|matte|seg|(?<![a-z])(gt|y)(?![a-z])")
+OBJECTS = re.compile(r"(?i)object|instance")
+PART = re.compile(r"(?i)(?<![a-z])(train|val|test)")  # of a data set, as folders name it
+ANNOTATIONS = (".json", ".txt", ".xml", ".mat", ".npy", ".npz", ".csv")
+DEPTH = 5  # folders below the data folder that are looked into
+MOST_FOLDERS = 40  # with pictures; more are a folder for each subject
+FLAT = 0.6  # share of the eight most frequent greys in masks; photographs have less
+
+
+class Choice(NamedTuple):
+    """A value of the recipe, and why it has it."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Layout:
+    images: str
+    masks: str
+    mask_names: str
+
+    @property
+    def part(self) -> int:
+        """How good a part of a data set this is to train on, 0 the best."""
+        parts = PART.findall(f"{self.images} {self.masks}".lower())
+        return {"train": 0, "": 1}.get(parts[0] if parts else "", 2)
+
+    @property
+    def in_common(self) -> int:
+        """How many folders of the two paths have the same name."""
+        return len({*Path(self.images).parts} & {*Path(self.masks).parts})
+
+
+def find_layout(root: Path, given: Mapping[str, Any]) -> dict[str, Choice]:
+    """Choose `images`, `masks` and `mask_names` of a recipe's [data].
+
+    Args:
+        root: the data folder.
+        given: those of the three that are known.
+
+    Raises:
+        CarvanaError: no masks or several sets of them are found, or they are laid out in a way
+            that is not read; the line says what to do.
+    """
+    folders = _picture_folders(root)
+    pairs = itertools.product(
+        [name for name in folders if name == given.get("images", name)],
+        [name for name in folders if name == given.get("masks", name)],
+    )
+    found = [layout for a, b in pairs if (layout := _match(folders, a, b))]
+    found = [each for each in found if given.get("mask_names", each.mask_names) == each.mask_names]
+    found = [each for each in found if _is_right_way_round(root, folders, each, given)]
+    if not found:
+        raise _no_masks(root, folders)
+    layout = _choose(root, found)
+    images, masks = len(folders[layout.images]), len(folders[layout.masks])
+    others = sorted({each.images for each in found if each.part > layout.part})
+    unused = f"; not used: {', '.join(others)}" if others else ""
+    together = layout.images == layout.masks
+    kinds = "photographs and masks" if together else "photographs"
+    return {
+        "images": Choice(layout.images, f"folder of {images:,} {kinds}{unused}"),
+        "masks": Choice(layout.masks, "the same folder" if together else f"{masks:,} masks"),
+        "mask_names": Choice(layout.mask_names, "{name} is the photograph's, without ending"),
+    }
+
+
+def _picture_folders(root: Path) -> dict[str, list[str]]:
+    """Return the folders below `root` that hold pictures, and the names of these."""
+    if not root.is_dir():
+        raise CarvanaError(f"{root}: no such folder; give the one that holds your pictures")
+    found = {}
+    for folder, below, _ in os.walk(root, followlinks=True):
+        path = Path(folder).relative_to(root)
+        deep = len(path.parts) == DEPTH  # so that a link to a folder above comes to an end
+        below[:] = sorted(n for n in below if not (deep or n.startswith((".", "__"))))
+        names, _ = list_files(Path(folder), PHOTOGRAPHS)
+        if names:
+            found[path.as_posix()] = names
+    if len(found) > MOST_FOLDERS:
+        raise _no_masks(root, found) if _several_masks(found) else _scattered(root, found)
+    return found
+
+
+def _match(folders: Mapping[str, list[str]], images: str, masks: str) -> _Layout | None:
+    """Return how the masks of one folder are named after the photographs of another."""
+    photographs, others = _stems(folders[images]), _stems(folders[masks])
+    names = Counter()
+    for stem in evenly(sorted(others), 50):
+        ends = itertools.combinations(range(len(stem) + 1), 2)
+        inside = {stem[start:end] for start, end in ends} & photographs
+        names.update(stem.replace(part, "{name}", 1) for part in inside)
+    for mask_names, _ in names.most_common():
+        added = mask_names.replace("{name}", "")
+        if bool(re.search(r"[^\W\d]", added)) != bool(added) or (images == masks and not added):
+            continue  # digits alone are other photographs' names
+        matched = {mask_names.replace("{name}", stem) for stem in photographs} & others
+        of_all = 2 * len(matched) / len(others) if images == masks else len(matched) / len(others)
+        if of_all > 0.5:
+            return _Layout(images, masks, mask_names)
+    return None
+
+
+def _stems(names: list[str]) -> set[str]:
+    return {unicodedata.normalize("NFC", Path(name).stem) for name in names}
+
+
+def _is_right_way_round(
+    root: Path, folders: Mapping[str, list[str]], layout: _Layout, given: Mapping[str, Any]
+) -> bool:
+    """Tell whether the second folder holds masks of the first, by its name or by its pictures."""
+    images, masks = layout.images, layout.masks
+    parts = [{*PART.findall(name.lower())} for name in (images, masks)]
+    if all(parts) and parts[0] != parts[1]:
+        return False
+    if images == masks or "masks" in given:
+        return True
+    named = [bool(MASKS.search(name) or OBJECTS.search(name)) for name in (images, masks)]
+    if named[0] != named[1]:
+        return named[1]
+    if layout.mask_names != "{name}":
+        return True
+    flatness = [_flatness(root / name, folders[name]) for name in (images, masks)]
+    return flatness[1] > FLAT and flatness[1] > flatness[0] - 0.05
+
+
+def _flatness(folder: Path, names: list[str]) -> float:
+    """Return the share of pixels with one of the eight most frequent greys, in a few pictures."""
+    shares = []
+    for name in evenly(names, 3):
+        with readable(folder / name), Image.open(folder / name) as picture:
+            counts = sorted(picture.convert("L").histogram())
+        shares.append(sum(counts[-8:]) / sum(counts))
+    return sum(shares) / len(shares)
+
+
+def _choose(root: Path, found: list[_Layout]) -> _Layout:
+    """Return the layout to train on.
+
+    Raises:
+        CarvanaError: several will do.
+    """
+    found = [each for each in found if each.part == min(other.part for other in found)]
+    nearest = Counter()  # folders of masks are those with most of their path in common
+    for each in found:
+        nearest[each.images] = max(nearest[each.images], each.in_common)
+    found = [each for each in found if each.in_common == nearest[each.images]]
+    found = [each for each in found if not OBJECTS.search(each.masks)] or found
+    images, masks = sorted({each.images for each in found}), sorted({each.masks for each in found})
+    if len(found) == 1:
+        return found[0]
+    if len(images) == 1 or images == masks:
+        raise _question(root, "which folder holds the masks", "data.masks", masks)
+    if len(masks) == 1:
+        raise _question(root, "which folder holds the photographs", "data.images", images)
+    raise _scattered(root, images)
+
+
+def _question(root: Path, question: str, key: str, answers: list[str]) -> CarvanaError:
+    """Ask what cannot be decided; the answer is given by --set."""
+    first, second, *more = (f"--set {key}={shlex.quote(answer)}" for answer in answers)
+    others = f" (or {len(more)} others)" if more else ""
+    return CarvanaError(f"{root}: {question}? run again with {first} or with {second}{others}")
+
+
+def _scattered(root: Path, folders: Collection[str]) -> CarvanaError:
+    """Say that photographs or masks are in many folders."""
+    first, second, *_ = sorted(folders)
+    return CarvanaError(
+        f"{root}: pictures lie in {len(folders)} folders ({first}, {second}, ...), and training "
+        "reads one folder of photographs and one of masks; copy them into images/ and masks/, "
+        "each file's name beginning with its folder's, as in subject1_01.png"
+    )
+
+
+def _no_masks(root: Path, folders: Mapping[str, list[str]]) -> CarvanaError:
+    """Say why no picture is the mask of another."""
+    if several := _several_masks(folders):
+        return CarvanaError(
+            f"{root}: {several} holds several masks of one photograph; merge them into one file, "
+            "with a value for each class, or white where any of them is"
+        )
+    files = (name for _, _, names in os.walk(root) for name in names)
+    annotations = sorted({Path(name).suffix.lower() for name in files} & {*ANNOTATIONS})
+    what = "holds no pictures"
+    if folders:
+        examples = [f"{folder}/{names[0]}" for folder, names in folders.items()]
+        what = f"holds pictures ({', '.join(examples[:3])}, ...), but no masks of them"
+    if annotations:
+        what += f"; annotations ({', '.join(annotations)}) are not read, export masks as PNG"
+    return CarvanaError(
+        f"{root}: {what}; a mask has its photograph's name, or that and more, as in "
+        "images/cat1.jpg and masks/cat1.png, or cat1.jpg and cat1_mask.png"
+    )
+
+
+def _several_masks(folders: Mapping[str, list[str]]) -> str | None:
+    """Return a folder that holds a mask for each class or object, not for each photograph."""
+    single = {Path(name).parent for name, files in folders.items() if len(files) == 1}
+    for name, files in folders.items():
+        if MASKS.search(Path(name).name) and len(files) > 1 and Path(name).parent in single:
+            return name
+    for photographs, (name, files) in itertools.product(folders.values(), folders.items()):
+        owners = [owner for stem in _stems(files) if (owner := _owner(stem, _stems(photographs)))]
+        if len(owners) > max(len(files) / 2, 1.5 * len({*owners})):
+            return name
+    return None
+
+
+def _owner(stem: str, photographs: set[str]) -> str | None:
+    """Return the photograph with whose name a longer name begins, if letters follow."""
+    begins = (stem[:end] for end in range(len(stem) - 1, 0, -1))
+    found = next((begin for begin in begins if begin in photographs), None)
+    return found if found and re.search(r"[^\W\d]", stem[len(found) :]) else None
