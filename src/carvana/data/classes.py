@@ -123,8 +123,13 @@ def _smoothed(seen: list[_Seen], colours: Counter) -> str | None:
         if foreground != "#ffffff" or len(colours) < SMOOTHED or not greys:
             return None
     ends = (BLACK, foreground)
-    near = sum(n for c, n in colours.items() if min(_distance(c, end) for end in ends) <= NEAR)
-    return foreground if near > 0.9 * colours.total() else None
+    between = Counter(
+        {c: n for c, n in colours.items() if min(map(_distance, (c, c), ends)) > NEAR}
+    )
+    peak = max(between, key=between.get, default=BLACK)
+    third = sum(count for colour, count in between.items() if _distance(colour, peak) <= 8)
+    is_class = third > max(0.02 * colours.total(), 0.4 * between.total())
+    return None if is_class or between.total() > 0.1 * colours.total() else foreground
 
 
 def _distance(colour: str, other: str) -> int:

@@ -18,7 +18,9 @@ from carvana.data.images import readable
 from carvana.data.pairs import evenly
 from carvana.errors import CarvanaError
 
-MASKS = re.compile(r"(?i)mask|label|annot|truth|target|matte|seg|(?<![a-z])(gt|y)(?![a-z])")
+MASKS = re.compile(
+    r"(?i)mask|object|instance|label|annot|truth|target|matte|seg|(?<![a-z])(gt|y)(?![a-z])"
+)
 OBJECTS = re.compile(r"(?i)object|instance")
 PART = re.compile(r"(?i)(?<![a-z])(train|val|test)")  # of a data set, as folders name it
 ANNOTATIONS = (".json", ".txt", ".xml", ".mat", ".npy", ".npz", ".csv")
@@ -73,6 +75,8 @@ def find_layout(root: Path, given: Mapping[str, Any]) -> dict[str, Choice]:
     found = [each for each in found if _is_right_way_round(root, folders, each, given)]
     if not found:
         raise _no_masks(root, folders)
+    masked = [each for each in found if each.images != each.masks and _holds_masks(each.images)]
+    found = [each for each in found if each not in masked] or found
     layout = _choose(root, found)
     images, masks = len(folders[layout.images]), len(folders[layout.masks])
     others = sorted({each.images for each in found if each.part > layout.part})
@@ -136,13 +140,18 @@ def _is_right_way_round(
         return False
     if images == masks or "masks" in given:
         return True
-    named = [bool(MASKS.search(name) or OBJECTS.search(name)) for name in (images, masks)]
+    named = [_holds_masks(name) for name in (images, masks)]
     if named[0] != named[1]:
         return named[1]
     if layout.mask_names != "{name}":
         return True
     flatness = [_flatness(root / name, folders[name]) for name in (images, masks)]
-    return flatness[1] > FLAT and flatness[1] > flatness[0] - 0.05
+    return flatness[1] > max(FLAT, flatness[0] - 0.05)  # if both are, it will be asked
+
+
+def _holds_masks(folder: str) -> bool:
+    """Tell whether a folder is called as those of masks are."""
+    return bool(MASKS.search(Path(folder).name))
 
 
 def _flatness(folder: Path, names: list[str]) -> float:
@@ -219,7 +228,7 @@ def _several_masks(folders: Mapping[str, list[str]]) -> str | None:
     """Return a folder that holds a mask for each class or object, not for each photograph."""
     single = {Path(name).parent for name, files in folders.items() if len(files) == 1}
     for name, files in folders.items():
-        if MASKS.search(Path(name).name) and len(files) > 1 and Path(name).parent in single:
+        if _holds_masks(name) and len(files) > 1 and Path(name).parent in single:
             return name
     for photographs, (name, files) in itertools.product(folders.values(), folders.items()):
         owners = [owner for stem in _stems(files) if (owner := _owner(stem, _stems(photographs)))]

@@ -97,9 +97,8 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
         raise CarvanaError(list_faults(summary, result.faults))
     commands = _commands(data, out)
     heading = [
-        f"{plural(len(pairs), 'photograph')} with masks in {data}, to train for {minutes:g} minutes "
-        f"on {describe_device()}.",
-        "Written by carvana plan; change what is wrong, then:",
+        f"{plural(len(pairs), 'photograph')} with masks in {data}, looked at by carvana plan.",
+        f"To train for {minutes:g} minutes on {describe_device()}; change what is wrong, then:",
         *(f"    {command}" for command in commands),
     ]
     write_text(out, _write(choices, heading))

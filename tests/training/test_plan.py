@@ -1,0 +1,344 @@
+"""Recipes planned for photographs and masks in the ways that people keep them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carvana.cli import main
+from carvana.recipe import load_recipe
+from carvana.training import plan
+from conftest import write_competition
+
+SIZE = (48, 64)  # height and width of the photographs
+NAMES = ("a1", "b7", "c3", "d9", "e4", "f2")
+ROBOFLOW = "Pixel Value, Class\n0, background\n1, cat\n2, dog\n"
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, *[0] * 756, 224, 224, 192]  # a palette
+
+
+@pytest.fixture(autouse=True)
+def half_a_second_a_step(monkeypatch):
+    monkeypatch.setattr(plan, "time_step", lambda recipe: 0.5)
+
+
+def labels(seed, values=(0, 255)):
+    """Blobs of each value on the first one."""
+    picture = np.full(SIZE, values[0], np.uint16)
+    for place, value in enumerate(values[1:]):
+        down, right = np.random.default_rng([seed, place]).integers(0, 5, 2)
+        top, left = place * 7 % 35 + down, place % 3 * 18 + right
+        picture[top : top + 8, left : left + 12] = value
+    return picture.astype(np.uint8 if max(values) < 256 else np.uint16)
+
+
+def save_photograph(path, seed, size=SIZE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def save_mask(path, array, palette=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(array)
+    if palette:
+        picture.putpalette(palette)
+    picture.save(path)
+
+
+def write(root, image="images/{}.jpg", mask="masks/{}.png", values=(0, 255), names=NAMES, **more):
+    """Write photographs and their masks; {} in a path is a photograph's name."""
+    for seed, name in enumerate(names):
+        save_photograph(root / image.format(name), seed)
+        save_mask(root / mask.format(name), labels(seed, values), **more)
+
+
+def coloured(seed, colours):
+    """The same blobs in colours."""
+    places = labels(seed, range(len(colours)))
+    return np.array([[*bytes.fromhex(colour)] for colour in colours], np.uint8)[places]
+
+
+def run(root, *arguments, out="my.toml"):
+    """Plan, and return the recipe, which `inspect` has found no fault with."""
+    recipe = root.parent / out
+    assert main(["plan", str(root), "--out", str(recipe), *arguments]) == 0
+    assert main(["inspect", str(root), "--recipe", str(recipe)]) == 0
+    return load_recipe(recipe)
+
+
+def roboflow(root):
+    for part in ("train", "valid", "test"):
+        names = [f"{name}_jpg.rf.{part}{version}" for name in NAMES for version in (1, 2)]
+        write(root, part + "/{}.jpg", part + "/{}_mask.png", (0, 1, 2), names)
+        (root / part / "_classes.csv").write_text(
+            "Pixel Value, Class\n0, background\n1, cat\n2, dog"
+        )
+
+
+def cvat(root):
+    for seed, name in enumerate(NAMES):
+        save_photograph(root / f"JPEGImages/{name}.jpg", seed)
+        for folder in ("SegmentationClass", "SegmentationObject"):
+            array = coloured(seed, ("000000", "fa3253", "33ddff"))
+            save_mask(root / f"{folder}/{name}.png", array)
+    lines = ["# label:color_rgb:parts:actions", "cat:250,50,83::", "background:0,0,0::"]
+    (root / "labelmap.txt").write_text("\n".join([*lines, "traffic light:51,221,255::"]))
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    (root / "ImageSets/Segmentation/default.txt").write_text("\n".join(NAMES))
+
+
+def voc(root):
+    write(root, "JPEGImages/{}.jpg", "SegmentationClass/{}.png", (0, 1, 2, 255), palette=VOC)
+    write(root, "JPEGImages/{}.jpg", "SegmentationObject/{}.png", (0, 1, 2, 3, 255), palette=VOC)
+
+
+def camvid(root):
+    for part in ("train", "val", "test"):
+        names = [f"{part}_{name}" for name in NAMES]
+        write(root, part + "/{}.png", part + "annot/{}.png", (2, 0, 1, 3, 4), names)
+
+
+def numbered_alike(root):
+    """Every part of the data begins at 0.png, as in zhixuhao/unet."""
+    for part in ("train", "val"):
+        write(root / "membrane" / part, "image/{}.png", "label/{}.png", names=range(5))
+    for number in range(3):
+        save_photograph(root / f"membrane/test/{number}.png", number)
+
+
+def parts_inside(root):
+    for part in ("train", "val", "test"):
+        write(root, f"images/{part}/{{}}.jpg", f"labels/{part}/{{}}.png", (0, 1))
+
+
+def jpeg(root):
+    """As Kvasir's: masks in JPEG."""
+    write(root, "images/{}.jpg", "masks/{}.jpg")
+
+
+def smoothed(root):
+    write(root)
+    for path in (root / "masks").iterdir():
+        small = Image.open(path).resize((45, 31), Image.Resampling.NEAREST)
+        small.resize(SIZE[::-1], Image.Resampling.BILINEAR).save(path)
+
+
+def subjects(root):
+    names = [f"patient{number}_{view:02}" for number in range(6) for view in range(3)]
+    write(root, names=names)
+
+
+def beside_each_other(root):
+    write(root, "{}.jpg", "{}_segmentation.png")
+
+
+def many_objects(root):
+    for seed, name in enumerate(NAMES):
+        save_photograph(root / f"images/{name}.tif", seed)
+        save_mask(root / f"masks/{name}.tif", labels(seed, (0, 1, 2, *range(300, 303 + seed))))
+
+
+def sides(root):
+    write(root, values=(0, 1, 2))
+    (root / "classes.txt").write_text("background\nleft lung\nright lung\n")
+
+
+def border(root):
+    write(root, values=(0, 1, 2, 7))
+    numbers = {"bg": 0, "cat": 1, "Void": 7, "dog": 2}
+    entries = [{"name": name, "id": number} for name, number in numbers.items()]
+    (root / "labelmap.json").write_text(json.dumps(entries))
+
+
+def without_background(root):
+    write(root, values=(0, 1, 2, 3))
+    (root / "classes.txt").write_text("cat\ndog\nbird\n")
+
+
+def one_colour(root):
+    for seed, name in enumerate(NAMES):
+        save_photograph(root / f"images/{name}.jpg", seed)
+        save_mask(root / f"masks/{name}.png", coloured(seed, ("000000", "ff0000")))
+
+
+LAYOUTS = {
+    write: {"images": "images", "masks": "masks", "mask_names": "{name}", "split": "image"},
+    write_competition: {
+        **{"images": "train", "masks": "train_masks", "mask_names": "{name}_mask"},
+        **{"split": "car", "group": "^([^_]+)_", "classes": {}, "foreground": ""},
+    },
+    roboflow: {
+        **{"images": "train", "masks": "train", "mask_names": "{name}_mask", "split": "car"},
+        **{"group": r"^(.+)\.rf\.", "classes": {"background": 0, "cat": 1, "dog": 2}},
+    },
+    cvat: {
+        **{"images": "JPEGImages", "masks": "SegmentationClass"},
+        "classes": {"background": "#000000", "cat": "#fa3253", "traffic light": "#33ddff"},
+    },
+    voc: {
+        **{"images": "JPEGImages", "masks": "SegmentationClass", "ignore": 255},
+        "classes": {"background": 0, "class_1": 1, "class_2": 2},
+    },
+    camvid: {
+        **{"images": "train", "masks": "trainannot", "ignore": ""},
+        "classes": {f"class_{number}": number for number in range(5)},
+    },
+    numbered_alike: {"images": "membrane/train/image", "masks": "membrane/train/label"},
+    parts_inside: {"images": "images/train", "masks": "labels/train", "foreground": ""},
+    jpeg: {"soft": "threshold", "foreground": "", "classes": {}},
+    smoothed: {"soft": "threshold", "foreground": "", "classes": {}},
+    subjects: {"split": "car", "group": "^([^_]+)_"},
+    beside_each_other: {"images": ".", "masks": ".", "mask_names": "{name}_segmentation"},
+    many_objects: {"foreground": "any", "classes": {}},
+    sides: {"classes": {"background": 0, "left lung": 1, "right lung": 2}},
+    border: {"classes": {"background": 0, "cat": 1, "dog": 2}, "ignore": 7},
+    without_background: {"classes": {"background": 0, "cat": 1, "dog": 2, "bird": 3}},
+    one_colour: {"classes": {}, "foreground": "#ff0000"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_layouts(layout, tmp_path):
+    root = tmp_path / "my data"
+    layout(root)
+    before = sorted(root.rglob("*"))
+    data = run(root).data
+    assert {key: getattr(data, key) for key in LAYOUTS[layout]} == LAYOUTS[layout]
+    assert list(data.classes) == list(LAYOUTS[layout].get("classes", data.classes))
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("ending", ["_mask", "_gt", "_label", "_L", "_segmentation", "-matte"])
+def test_masks_named_otherwise(ending, tmp_path):
+    write(tmp_path / "data", "imgs/{}.jpg", f"imgs/{{}}{ending}.png")
+    assert run(tmp_path / "data").data.mask_names == f"{{name}}{ending}"
+    write(tmp_path / "other", "image/mri_{}.jpg", f"truth/mri_{{}}{ending}.png")
+    assert run(tmp_path / "other", out="other.toml").data.masks == "truth"
+
+
+def photographs_alone(root):
+    for number in range(12):
+        save_photograph(root / f"{number}.jpg", number)
+
+
+def annotations(root):
+    photographs_alone(root)
+    (root / "coco.json").write_text("{}")
+
+
+def nested(root):
+    for subject in ("s01", "s02", "s03"):
+        write(root / subject)
+
+
+def a_folder_each(root):
+    """As the Data Science Bowl of 2018."""
+    for number in range(30):
+        save_photograph(root / f"{number}/images/{number}.png", number)
+        for part in ("0f", "e7"):
+            save_mask(root / f"{number}/masks/{part}{number}.png", labels(number))
+
+
+def a_file_a_class(root):
+    write(root)
+    for path in [*(root / "masks").iterdir()]:
+        for name in ("cat", "dog"):
+            path.with_name(f"{path.stem}_{name}.png").write_bytes(path.read_bytes())
+        path.unlink()
+
+
+def two_sets_of_masks(root):
+    write(root)
+    write(root, mask="masks_coarse/{}.png")
+
+
+def wrong_sizes(root):
+    write(root)
+    for name in NAMES[:2]:
+        Image.new("L", (9, 9)).save(root / f"masks/{name}.png")
+
+
+def empty_masks(root):
+    write(root, values=(0,))
+
+
+def jpeg_of_classes(root):
+    write(root, mask="masks/{}.jpg", values=(0, 120, 250))
+
+
+def no_black(root):
+    write(root, values=(1, 2))
+
+
+def few_objects(root):
+    for seed, name in enumerate(NAMES):
+        write(root, values=range(2 + seed), names=[name])
+
+
+def missing_masks(root):
+    write(root)
+    save_photograph(root / "images/new.jpg", 1)
+
+
+def disagreeing_names(root):
+    write(root, values=(0, 1, 5))
+    (root / "classes.txt").write_text("background\ncat\n")
+
+
+def names_without_colours(root):
+    cvat(root)
+    (root / "labelmap.txt").write_text("background\ncat\ndog\n")
+
+
+def a_single_pair(root):
+    write(root, names=["alone"])
+
+
+FAULTS = {
+    (lambda root: None): "no such folder; give the one that holds your pictures",
+    (lambda root: root.mkdir()): "holds no pictures; a mask has its photograph's name",
+    photographs_alone: "holds pictures (./0.jpg, ...), but no masks of them; a mask has",
+    annotations: "annotations (.json) are not read, export masks as PNG",
+    nested: "pictures lie in 3 folders (s01/images, s02/images, ...), and training reads one",
+    a_folder_each: "holds several masks of one photograph; merge them into one file",
+    a_file_a_class: "masks holds several masks of one photograph; merge them into one file",
+    two_sets_of_masks: "which folder holds the masks? run again with --set data.masks=masks or "
+    "with --set data.masks=masks_coarse",
+    wrong_sizes: "data: 2 faults; correct and plan again:\n",
+    empty_masks: "1 colour in the masks: #000000 (1e+02%); there is nothing to learn",
+    jpeg_of_classes: "is a JPEG with more than two colours",
+    no_black: """run again with --set 'data.foreground="#010101"' or --set""",
+    few_objects: "are they classes or objects? For classes put a file classes.txt",
+    missing_masks: "new.jpg: no mask new.png",
+    disagreeing_names: "classes.txt: names 2 classes, but not 5, of which the masks have 5 (3.1%)",
+    names_without_colours: "labelmap.txt: gives no colours, and ",
+    a_single_pair: "has one photograph with a mask, and training needs two",
+}
+
+
+@pytest.mark.parametrize("layout", FAULTS, ids=lambda layout: layout.__name__)
+def test_what_cannot_be_planned_is_one_line_and_writes_nothing(layout, tmp_path, capsys):
+    layout(tmp_path / "data")
+    out = tmp_path / "my.toml"
+    assert main(["plan", str(tmp_path / "data"), "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("carvana plan: ") == 1
+    assert FAULTS[layout] in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "answer", "value"),
+    [
+        (two_sets_of_masks, "data.masks=masks_coarse", "masks_coarse"),
+        (no_black, 'data.foreground="#020202"', "#020202"),
+        (few_objects, "data.foreground=any", "any"),
+        (disagreeing_names, "data.ignore=5", 5),
+        (write, "training.epochs=3", 3),
+    ],
+)
+def test_answers_are_given_by_set(layout, answer, value, tmp_path):
+    layout(tmp_path / "data")
+    section, key = answer.partition("=")[0].split(".")
+    assert getattr(getattr(run(tmp_path / "data", "--set", answer), section), key) == value
