@@ -1,6 +1,7 @@
 """Recipes planned for photographs and masks in the ways that people keep them."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from carvana.recipe import load_recipe
 from carvana.training import plan
 from conftest import write_competition
 
+REAL_STEP = plan.time_step  # which the tests replace
 SIZE = (48, 64)  # height and width of the photographs
 NAMES = ("a1", "b7", "c3", "d9", "e4", "f2")
 ROBOFLOW = "Pixel Value, Class\n0, background\n1, cat\n2, dog\n"
@@ -342,3 +344,99 @@ def test_answers_are_given_by_set(layout, answer, value, tmp_path):
     layout(tmp_path / "data")
     section, key = answer.partition("=")[0].split(".")
     assert getattr(getattr(run(tmp_path / "data", "--set", answer), section), key) == value
+
+
+def test_an_answer_to_no_question_is_refused(tmp_path, capsys):
+    write(tmp_path / "data")
+    out = tmp_path / "my.toml"
+    assert main(["plan", str(tmp_path / "data"), "--out", str(out), "--set", "data.mask=x"]) == 2
+    assert "unknown key 'data.mask'" in capsys.readouterr().err
+    out.write_text("mine")
+    assert main(["plan", str(tmp_path / "data"), "--out", str(out)]) == 2
+    assert "my.toml: is there already; give another --out" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+STRANGE = ["background", "traffic light/red", "дерево", '<b onclick="x">"car"</b>', "it's 100% #1"]
+
+
+def test_strange_names_of_classes_reach_the_trained_model(tmp_path):
+    root = tmp_path / "data"
+    write(root, values=range(5))
+    (root / "classes.txt").write_text("\n".join(STRANGE), "utf-8")
+    small = ["model.filters=[20, 24]", "model.encoder_levels=0", "training.epochs=1"]
+    settings = [part for setting in small for part in ("--set", setting)]
+    assert list(run(root, *settings, "--set", "training.steps_per_epoch=1").data.classes) == STRANGE
+    train = ["train", "--recipe", str(tmp_path / "my.toml"), "--data", str(root)]
+    assert main([*train, "--run", str(tmp_path / "run")]) == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert list(metrics["val_dice_by_class"]) == STRANGE
+    assert main(["report", "--run", str(tmp_path / "run"), "--data", str(root)]) == 0
+
+
+def test_left_and_right_are_not_mirrored(tmp_path):
+    sides(tmp_path / "data")
+    recipe = run(tmp_path / "data")
+    assert (recipe.augment.flip, recipe.prediction.flip) == (False, False)
+    text = (tmp_path / "my.toml").read_text()
+    assert "# a mirror would turn 'left lung' into 'right lung'" in text
+    write(tmp_path / "other", values=(0, 1, 2))
+    assert run(tmp_path / "other", out="other.toml").augment.flip
+
+
+def test_every_key_has_a_reason_and_a_read_only_folder_a_cache(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "data")
+    monkeypatch.setattr(plan.os, "access", lambda path, mode: False)
+    run(tmp_path / "data")
+    assert "--run runs/mine --cache runs/cache\n" in capsys.readouterr().out
+    lines = (tmp_path / "my.toml").read_text().splitlines()
+    assert all(" # " in line for line in lines if " = " in line)
+
+
+def planned(root, seconds, minutes, monkeypatch, size=(512, 768), count=40):
+    """Plan for a machine that takes so many seconds a step."""
+    for number in range(count):
+        save_photograph(root / f"images/{number}.jpg", 1, size)
+        mask = np.zeros(size, np.uint8)
+        mask[: size[0] // 2] = 255
+        save_mask(root / f"masks/{number}.png", mask)
+    timed = []
+
+    def time_step(recipe):
+        timed.append(recipe)
+        return seconds * (4 if recipe.model.encoder_levels else 1)
+
+    monkeypatch.setattr(plan, "time_step", time_step)
+    recipe = plan.write_plan(root, root.with_suffix(".toml"), minutes).recipe
+    assert {(each.input.height, each.input.width) for each in timed} == {(192, 256)}
+    steps = recipe.training.epochs * (recipe.training.steps_per_epoch or math.ceil(count * 0.8 / 8))
+    return recipe, steps
+
+
+def test_size_network_and_epochs_fit_the_time(tmp_path, monkeypatch):
+    recipe, steps = planned(tmp_path / "a", 0.001, 30, monkeypatch)
+    assert (recipe.input.height, recipe.input.width, steps) == (512, 768, plan.MOST_STEPS)
+    assert recipe.model.encoder_levels == 1
+    recipe, steps = planned(tmp_path / "b", 0.2, 30, monkeypatch)
+    pixels = recipe.input.height * recipe.input.width
+    assert pixels < 512 * 768
+    assert recipe.input.width / recipe.input.height == pytest.approx(1.5, rel=0.15)
+    seconds = steps * 0.8 * pixels / (192 * 256) * plan.OTHER_WORK
+    assert seconds == pytest.approx(29 * 60, rel=0.15)
+    recipe, steps = planned(tmp_path / "c", 20, 5, monkeypatch)
+    assert recipe.model.encoder_levels == 0
+    assert recipe.input.height * recipe.input.width <= 1.3 * plan.LEAST_PIXELS
+    recipe, _ = planned(tmp_path / "d", 0.2, 30, monkeypatch, (50, 90))
+    assert (recipe.input.height, recipe.input.width, len(recipe.model.filters)) == (48, 96, 3)
+
+
+def test_two_pictures_and_many(tmp_path, monkeypatch):
+    recipe, _ = planned(tmp_path / "two", 0.2, 1, monkeypatch, SIZE, 2)
+    assert recipe.data.validation == 0.5
+    recipe, _ = planned(tmp_path / "many", 0.2, 1, monkeypatch, (16, 16), 1200)
+    assert recipe.data.validation == pytest.approx(200 / 1200, abs=1e-4)
+
+
+def test_a_step_is_timed():
+    small = ["model.filters=[20, 24]", "input.height=32", "input.width=32"]
+    assert 0 < REAL_STEP(load_recipe("own", small)) < 60
