@@ -307,13 +307,13 @@ FAULTS = {
     a_file_a_class: "masks holds several masks of one photograph; merge them into one file",
     two_sets_of_masks: "which folder holds the masks? run again with --set data.masks=masks or "
     "with --set data.masks=masks_coarse",
-    wrong_sizes: "data: 2 faults; correct and plan again:\n",
-    empty_masks: "1 colour in the masks: #000000 (1e+02%); there is nothing to learn",
+    wrong_sizes: "data: 2 faults; correct them and plan again:\n",
+    empty_masks: "1 colour in the masks: #000000 (100%); there is nothing to learn",
     jpeg_of_classes: "is a JPEG with more than two colours",
     no_black: """run again with --set 'data.foreground="#010101"' or --set""",
     few_objects: "are they classes or objects? For classes put a file classes.txt",
     missing_masks: "new.jpg: no mask new.png",
-    disagreeing_names: "classes.txt: names 2 classes, but not 5, of which the masks have 5 (3.1%)",
+    disagreeing_names: "classes.txt: names 2 classes, but not 5, of which the masks have 5 (3.12%)",
     names_without_colours: "labelmap.txt: gives no colours, and ",
     a_single_pair: "has one photograph with a mask, and training needs two",
 }

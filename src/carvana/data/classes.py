@@ -53,7 +53,11 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
     """
     if given.keys() & {"classes", "foreground", "soft"}:
         return {}
-    seen, colours = _read_all(pairs), Counter()
+    turns = Turns()
+    with ThreadPoolExecutor(cores()) as pool:
+        results = pool.map(lambda pair: _read(pair.mask, turns), pairs)
+        seen = list(progress(results, "reading masks", len(pairs)))
+    colours = Counter()
     for mask in seen:
         colours.update(mask.colours)
     shown = f"{plural(len(colours), 'colour')} in the masks: {_shares(colours)}"
@@ -73,19 +77,12 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
             f"{lossy[0]}: is a JPEG with more than two colours, whose classes cannot be told "
             "apart; get the masks it was made from, as PNG"
         )
-    if all({*mask.colours} <= {BLACK, on} for mask in seen for on in [_on(mask)]):
+    if all(len(mask.colours) <= 2 and {*mask.colours} <= {BLACK, *ON} for mask in seen):
         return {"foreground": Choice("", f"one class: {shown}")}
     names = _names_beside(root, pairs[0])
     if len(colours) == 2 and (BLACK in colours or not names):
         return _choose_foreground(root, colours, shown)
     return _choose_classes(root, seen, names, given.get("ignore"))
-
-
-def _read_all(pairs: list[Pair]) -> list[_Seen]:
-    turns = Turns()
-    with ThreadPoolExecutor(cores()) as pool:
-        results = pool.map(lambda pair: _read(pair.mask, turns), pairs)
-        return list(progress(results, "reading masks", len(pairs)))
 
 
 def _read(path: Path, turns: Turns) -> _Seen:
@@ -102,11 +99,6 @@ def _read(path: Path, turns: Turns) -> _Seen:
     if all(colour == f"#{3 * f'{int(number):02x}'}" for number, colour in palette.items()):
         palette = {}
     return _Seen(path, is_lossy, colours, numbers, palette)
-
-
-def _on(mask: _Seen) -> str:
-    """Return which of the colours that surely are the foreground's a mask has."""
-    return next((colour for colour in ON if colour in mask.colours), BLACK)
 
 
 def _smoothed(seen: list[_Seen], colours: Counter) -> str | None:
@@ -256,5 +248,5 @@ def _names_beside(root: Path, pair: Pair) -> ClassNames | None:
 def _shares(counts: Counter, values: Collection[Value] | None = None) -> str:
     """Name the most frequent of some values, with the share of pixels that each has."""
     chosen = [(v, n) for v, n in counts.most_common() if values is None or v in values]
-    shown = [f"{value} ({100 * count / counts.total():.2g}%)" for value, count in chosen[:12]]
+    shown = [f"{value} ({100 * count / counts.total():.3g}%)" for value, count in chosen[:12]]
     return ", ".join(shown) + (", ..." if len(chosen) > 12 else "")

@@ -59,7 +59,7 @@ def find_layout(root: Path, given: Mapping[str, Any]) -> dict[str, Choice]:
 
     Args:
         root: the data folder.
-        given: those of the three that are known.
+        given: the folders that are known.
 
     Raises:
         CarvanaError: no masks or several sets of them are found, or they are laid out in a way
@@ -71,12 +71,11 @@ def find_layout(root: Path, given: Mapping[str, Any]) -> dict[str, Choice]:
         [name for name in folders if name == given.get("masks", name)],
     )
     found = [layout for a, b in pairs if (layout := _match(folders, a, b))]
-    found = [each for each in found if given.get("mask_names", each.mask_names) == each.mask_names]
     found = [each for each in found if _is_right_way_round(root, folders, each, given)]
     if not found:
         raise _no_masks(root, folders)
-    masked = [each for each in found if each.images != each.masks and _holds_masks(each.images)]
-    found = [each for each in found if each not in masked] or found
+    plain = [each for each in found if each.images == each.masks or not _holds_masks(each.images)]
+    found = plain or found
     layout = _choose(root, found)
     images, masks = len(folders[layout.images]), len(folders[layout.masks])
     others = sorted({each.images for each in found if each.part > layout.part})
@@ -99,8 +98,7 @@ def _picture_folders(root: Path) -> dict[str, list[str]]:
         path = Path(folder).relative_to(root)
         deep = len(path.parts) == DEPTH  # so that a link to a folder above comes to an end
         below[:] = sorted(n for n in below if not (deep or n.startswith((".", "__"))))
-        names, _ = list_files(Path(folder), PHOTOGRAPHS)
-        if names:
+        if names := list_files(Path(folder), PHOTOGRAPHS)[0]:
             found[path.as_posix()] = names
     if len(found) > MOST_FOLDERS:
         raise _no_masks(root, found) if _several_masks(found) else _scattered(root, found)
@@ -111,7 +109,7 @@ def _match(folders: Mapping[str, list[str]], images: str, masks: str) -> _Layout
     """Return how the masks of one folder are named after the photographs of another."""
     photographs, others = _stems(folders[images]), _stems(folders[masks])
     names = Counter()
-    for stem in evenly(sorted(others), 50):
+    for stem in evenly(sorted(others), 20):
         ends = itertools.combinations(range(len(stem) + 1), 2)
         inside = {stem[start:end] for start, end in ends} & photographs
         names.update(stem.replace(part, "{name}", 1) for part in inside)
@@ -226,19 +224,14 @@ def _no_masks(root: Path, folders: Mapping[str, list[str]]) -> CarvanaError:
 
 def _several_masks(folders: Mapping[str, list[str]]) -> str | None:
     """Return a folder that holds a mask for each class or object, not for each photograph."""
-    single = {Path(name).parent for name, files in folders.items() if len(files) == 1}
-    for name, files in folders.items():
-        if _holds_masks(name) and len(files) > 1 and Path(name).parent in single:
+    alone = {Path(name).parent for name, files in folders.items() if len(files) == 1}
+    stems = {name: _stems(files) for name, files in folders.items()}
+    photographs = set().union(*stems.values())
+    for name, own in stems.items():
+        if _holds_masks(name) and len(own) > 1 and Path(name).parent in alone:
             return name
-    for photographs, (name, files) in itertools.product(folders.values(), folders.items()):
-        owners = [owner for stem in _stems(files) if (owner := _owner(stem, _stems(photographs)))]
-        if len(owners) > max(len(files) / 2, 1.5 * len({*owners})):
+        owners = Counter(re.sub(r"[\W_][^\W_]*$", "", stem) for stem in own)  # cat1 of cat1_tail
+        shared = sum(n for owner, n in owners.items() if n > 1 and owner in photographs)
+        if shared > len(own) / 2:
             return name
     return None
-
-
-def _owner(stem: str, photographs: set[str]) -> str | None:
-    """Return the photograph with whose name a longer name begins, if letters follow."""
-    begins = (stem[:end] for end in range(len(stem) - 1, 0, -1))
-    found = next((begin for begin in begins if begin in photographs), None)
-    return found if found and re.search(r"[^\W\d]", stem[len(found) :]) else None

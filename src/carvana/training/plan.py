@@ -33,8 +33,7 @@ from carvana.training.optimizers import compile_network, exact_products
 GROUPS = (r"^(.+)\.rf\.", r"^([^_]+)_", r"^([^-]+)-", r"^(\D*\d+)\D+\d", r"^(.+)_", r"^(.+)-")
 LEAST_GROUPS = 5  # fewer may be classes, or parts that differ too much to hold one out
 HELD_OUT = 200  # photographs are enough to validate on
-BATCH = 8
-# On CamVid 460 steps of 8 gave 0.66 mean IoU, what is in print for networks trained for hours.
+# On CamVid 460 steps of 8 pictures gave 0.66 mean IoU, which is in print for hours of training.
 LEAST_STEPS, MOST_STEPS = 450, 5000
 LEAST_EPOCHS, LEAST_EPOCH = 10, 20  # epochs; steps of an epoch, which ends with a validation
 LEAST_PIXELS, MOST_PIXELS = 128**2, 2**20  # of the input
@@ -88,12 +87,13 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     found = find_classes(data, pairs, known)
     choices |= {f"data.{key}": choice for key, choice in found.items()}
     choices |= _choose_split([pair.name for pair in pairs]) | given
-    choices |= _choose_flip(choices) | given
-    choices |= _choose_training(pairs, choices, given, minutes) | given
     recipe = parse_recipe(_write(choices), str(out), list(overrides))
+    choices |= _choose_flip(recipe.data.class_names) | given
+    choices |= _choose_training(pairs, recipe, choices, given, minutes) | given
+    recipe = parse_recipe(_write(choices), str(out))
     result = inspect(pairs, [], recipe)
     if result.faults:
-        summary = f"{data}: {plural(len(result.faults), 'fault')}; correct and plan again:"
+        summary = f"{data}: {plural(len(result.faults), 'fault')}; correct them and plan again:"
         raise CarvanaError(list_faults(summary, result.faults))
     commands = _commands(data, out)
     heading = [
@@ -149,9 +149,8 @@ def _tells_apart(pattern: str, names: list[str]) -> bool:
     return enough and max(counts.values()) <= len(names) / 2
 
 
-def _choose_flip(choices: Mapping[str, Choice]) -> dict[str, Choice]:
+def _choose_flip(classes: list[str]) -> dict[str, Choice]:
     """Choose against mirroring where it would turn one class into another."""
-    classes = choices["data.classes"].value if "data.classes" in choices else {}
     names = {tuple(re.split(r"[\W_]+", name.lower())): name for name in classes}
     for words, name in names.items():
         mirrored = tuple(SIDES.get(word, word) for word in words)
@@ -165,15 +164,20 @@ def _choose_flip(choices: Mapping[str, Choice]) -> dict[str, Choice]:
 
 
 def _choose_training(
-    pairs: list[Pair], choices: Mapping[str, Choice], given: Mapping[str, Choice], minutes: float
+    pairs: list[Pair],
+    recipe: Recipe,
+    choices: Mapping[str, Choice],
+    given: Mapping[str, Choice],
+    minutes: float,
 ) -> dict[str, Choice]:
     """Choose the network, the size of its input, and as many steps as the time allows."""
     sizes = [photograph_size(pair.image)[:2] for pair in pairs]
     aspect = statistics.median(height / width for height, width in sizes)
     whole = statistics.median(height * width for height, width in sizes)
     levels = 4 if statistics.median(min(size) for size in sizes) >= SMALL else 3
-    count = len(pairs) - round(choices["data.validation"].value * len(pairs))
-    batch = min(BATCH, count)  # of the pictures a step reads
+    count = len(pairs) - round(recipe.data.validation * len(pairs))
+    batch_size = recipe.training.batch_size
+    batch = min(batch_size, count)  # pictures that a step reads
     seconds = max(60 * minutes - STARTING, 30 * minutes) / OTHER_WORK
     least = min(LEAST_PIXELS, whole)
     for filters, encoder_levels, why in NETWORKS:
@@ -183,12 +187,12 @@ def _choose_training(
                 encoder_levels, "1: an encoder pretrained on photographs"
             ),
         }
-        trial = parse_recipe(_write(choices | TRIAL | network | given), "trial")
-        per_pixel = time_step(trial) / (BATCH * trial.input.height * trial.input.width)
+        trial = parse_recipe(_write({**choices, **TRIAL, **network, **given}), "--set")
+        per_pixel = time_step(trial) / (batch_size * trial.input.height * trial.input.width)
         affordable = seconds / (per_pixel * batch * LEAST_STEPS)
         if affordable >= least:
             break
-    memory = free_memory() / 2 / (BATCH * (ACTIVATIONS + LOGITS * trial.data.outputs))
+    memory = free_memory() / 2 / (batch * (ACTIVATIONS + LOGITS * trial.data.outputs))
     pixels, why = min(
         (affordable, f"as large as {LEAST_STEPS} steps in {minutes:g} minutes allow"),
         (whole, "as large as the photographs"),
@@ -197,9 +201,9 @@ def _choose_training(
     )
     height, width = _sides(max(pixels, least), aspect, trial.model.step)
     size = {"input.height": Choice(height, why), "input.width": Choice(width, "by their shape")}
-    height, width = (({**size, **given})[f"input.{side}"].value for side in ("height", "width"))
-    step_seconds = per_pixel * batch * height * width
-    return network | size | _choose_steps(count, step_seconds, seconds, minutes)
+    chosen = {**size, **given}
+    step_seconds = per_pixel * batch * chosen["input.height"].value * chosen["input.width"].value
+    return network | size | _choose_steps(math.ceil(count / batch), step_seconds, seconds)
 
 
 def _sides(pixels: float, aspect: float, step: int) -> tuple[int, int]:
@@ -209,12 +213,9 @@ def _sides(pixels: float, aspect: float, step: int) -> tuple[int, int]:
     return height, width
 
 
-def _choose_steps(
-    count: int, step_seconds: float, seconds: float, minutes: float
-) -> dict[str, Choice]:
-    """Choose epochs for a time, and how many steps of how many photographs an epoch has."""
+def _choose_steps(a_pass: int, step_seconds: float, seconds: float) -> dict[str, Choice]:
+    """Choose epochs for a time, and how many steps each has; a pass is so many steps."""
     steps = int(min(max(seconds / step_seconds, LEAST_EPOCH), MOST_STEPS))
-    a_pass = math.ceil(count / BATCH)
     an_epoch, why = 0, "0: once through the training pictures"
     if a_pass < LEAST_EPOCH:
         an_epoch, why = LEAST_EPOCH, "the pictures are few: several times through them"
@@ -222,12 +223,11 @@ def _choose_steps(
         an_epoch, why = max(steps // LEAST_EPOCHS, LEAST_EPOCH), "less than once through, to watch"
     epochs = max(round(steps / (an_epoch or a_pass)), 1)
     total = epochs * (an_epoch or a_pass)
-    few = "" if total >= LEAST_STEPS / 2 else "; few: give more minutes"
-    time = f"{total:,} steps of {step_seconds:.2g} s, {minutes:g} minutes with all else{few}"
+    needed = (total * step_seconds * OTHER_WORK + STARTING) / 60
+    few = "" if total >= LEAST_STEPS / 2 else "; few: give more --minutes"
     return {
-        "training.epochs": Choice(epochs, time),
+        "training.epochs": Choice(epochs, f"{total:,} steps, about {needed:.0f} minutes here{few}"),
         "training.steps_per_epoch": Choice(an_epoch, why),
-        "training.batch_size": Choice(BATCH, "pictures a step"),
     }
 
 
