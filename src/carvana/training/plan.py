@@ -40,7 +40,7 @@ LEAST_PIXELS, MOST_PIXELS = 128**2, 2**20  # of the input
 SMALL = 128  # pixels; pictures with a shorter side are halved once less
 OTHER_WORK = 1.3  # a training's time as a multiple of its steps': reading, validating, saving
 STARTING = 60  # seconds
-ACTIVATIONS, LOGITS = 600, 24  # bytes a pixel in training: of features, and of each class
+ACTIVATIONS, LOGITS = 400, 45  # bytes a pixel in training, float32: of features, of each class
 NETWORKS = (  # filters, levels with an encoder
     ([48, 96, 144, 192], 1, "twice own.toml's, for masks of photographs"),
     ([24, 48, 72, 96], 0, "narrow, as the time is short"),
