@@ -120,10 +120,11 @@ def plan(options) -> None:
     from carvana.training.plan import write_plan
 
     planned = write_plan(options.data, options.out, options.minutes, options.set or [])
-    recipe = planned.recipe
+    data, size, training = planned.recipe.data, planned.recipe.input, planned.recipe.training
     print(
-        f"{options.out}: {plural(planned.pairs, 'photograph')}, {recipe.data.outputs} output(s), "
-        f"{recipe.input.width}x{recipe.input.height}, {plural(recipe.training.epochs, 'epoch')}"
+        f"{options.out}: {plural(planned.pairs, 'photograph')} in {data.images}, masks in "
+        f"{data.masks} ({', '.join(data.classes) or 'one class'}), {size.width}x{size.height}, "
+        f"{plural(training.epochs, 'epoch')}"
     )
     for line in planned.warnings:
         print(f"  {line}")

@@ -151,13 +151,12 @@ def _choose_classes(
     by_number = names.are_numbers if names else _are_numbers(seen)
     counts = Counter()
     for mask in seen:
-        values = mask.numbers if by_number else mask.colours
-        if values is None:
+        if by_number and mask.numbers is None:
             raise CarvanaError(
                 f"{names.path}: gives no colours, and {mask.path} is in colours; give them there "
                 "as name,red,green,blue"
             )
-        counts.update(values)
+        counts.update(mask.numbers if by_number else mask.colours)
     known = names.fitted_to(counts.keys()) if names else {}
     ignore = _value_to_ignore(counts, known) if given is None else given
     if names is None:
@@ -174,15 +173,19 @@ def _choose_classes(
             f"{root}: the masks have {len(counts)} values, too many for classes; save them "
             "without smoothing, or if they are objects run again with --set data.foreground=any"
         )
-    background = [name for name in known.values() if BACKGROUND.fullmatch(name)][:1]
-    order = sorted(known, key=lambda value: known[value] not in background)
-    classes = {"background" if known[v] in background else known[v]: v for v in order}
     reason = f"{plural(len(counts), 'value')} in the masks: {_shares(counts)}"
     reason += f"; names from {names.path.name}" if names else "; give them names"
-    choices = {"classes": Choice(classes, reason)}
+    choices = {"classes": Choice(_background_first(known), reason)}
     if ignore != "":
         choices["ignore"] = Choice(ignore, f"{_shares(counts, [ignore])}, which do not count")
     return choices
+
+
+def _background_first(names: Mapping[Value, str]) -> dict[str, Value]:
+    """Return the value of each name, the background's first and under the name that recipes use."""
+    background = next((v for v, name in names.items() if BACKGROUND.fullmatch(name)), None)
+    classes = {} if background is None else {"background": background}
+    return classes | {name: value for value, name in names.items() if value != background}
 
 
 def _are_objects(root: Path, seen: list[_Seen]) -> bool:
