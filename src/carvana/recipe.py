@@ -4,6 +4,7 @@ A network's own settings, [model], are in its module; `networks.build.NETWORKS` 
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -41,30 +42,18 @@ def _ascending(factors: list[float]) -> list[float]:
     return factors
 
 
-def _is_colour(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
+def _mask_value(says: str, words: tuple[str, ...] = (), most: int = -1) -> PlainValidator:
+    """Accept a colour, one of some words, or a number from 0 to `most`."""
 
+    def check(value: object) -> int | str:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if value in words or (is_number and 0 <= value <= most):
+            return value
+        if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+            return value.lower()
+        raise ValueError(f"give {says}")
 
-def _is_number(value: object, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
-
-
-def _class_value(value: object) -> int | str:
-    if not (_is_number(value, 254) or _is_colour(value)):
-        raise ValueError("give a number from 0 to 254, or a colour as #rrggbb")
-    return value.lower() if isinstance(value, str) else value
-
-
-def _ignore(value: object) -> int | str:
-    if not (value == "" or _is_number(value, 255) or _is_colour(value)):
-        raise ValueError('give a number from 0 to 255, a colour as #rrggbb, or "" for none')
-    return value.lower() if isinstance(value, str) else value
-
-
-def _foreground(value: object) -> str:
-    if not (value in ("", "any") or _is_colour(value)):
-        raise ValueError('give a colour as #rrggbb, "any", or ""')
-    return value.lower()
+    return PlainValidator(check)
 
 
 def _pattern(text: str) -> str:
@@ -77,9 +66,14 @@ def _pattern(text: str) -> str:
     return text
 
 
-ClassValue = Annotated[int | str, PlainValidator(_class_value)]
-Ignore = Annotated[int | str, PlainValidator(_ignore)]
-Foreground = Annotated[str, PlainValidator(_foreground)]
+ClassValue = Annotated[
+    int | str, _mask_value("a number from 0 to 254, or a colour as #rrggbb", most=254)
+]
+Ignore = Annotated[
+    int | str,
+    _mask_value('a number from 0 to 255, a colour as #rrggbb, or "" for none', ("",), 255),
+]
+Foreground = Annotated[str, _mask_value('a colour as #rrggbb, "any", or ""', ("", "any"))]
 Pattern = Annotated[str, AfterValidator(_pattern)]  # a regular expression with a group, or ""
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
@@ -126,17 +120,16 @@ class Data:
         if self.ignore != "":
             if not values:
                 raise ValueError("ignore: goes with classes; a mask of two colours has no third")
+            if self.ignore in values:
+                raise ValueError(f"ignore = {self.ignore}: is the value of a class")
             values.append(self.ignore)
         if len(set(map(type, values))) > 1:
             raise ValueError("classes: give numbers for all of them and ignore, or colours for all")
-        if self.ignore in self.classes.values():
-            raise ValueError(f"ignore = {self.ignore}: is the value of a class")
+        two_colours = "goes with masks of two colours, without classes"
         if self.foreground and self.classes:
-            raise ValueError("foreground: goes with masks of two colours, without classes")
+            raise ValueError(f"foreground: {two_colours}")
         if self.soft and (self.classes or self.foreground == "any"):
-            raise ValueError(
-                f'soft = "{self.soft}": goes with masks of two colours, without classes'
-            )
+            raise ValueError(f'soft = "{self.soft}": {two_colours}')
         return self
 
     @property
@@ -263,7 +256,12 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
-        return parse_recipe(_read(path), str(path), overrides)
+        try:
+            text = path.read_text("utf-8-sig")  # Notepad writes a byte order mark
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise UsageError(f"{path}: cannot be read ({reason}); give a recipe in TOML") from error
+        return parse_recipe(text, str(path), overrides)
     shipped = resources.files("carvana.recipes")
     names = sorted(f.name[:-5] for f in shipped.iterdir() if f.name.endswith(".toml"))
     if str(name_or_path) not in names:
@@ -283,7 +281,10 @@ def parse_recipe(text: str, source: str, overrides: list[str] | None = None) -> 
         raise UsageError(f"{source}: not valid TOML: {error}") from error
     for override in overrides or []:
         add_override(values, override)
-    return _check(values, source)
+    recipe = _check_values(values, source)
+    _check_sizes(recipe, source)
+    _check_network(recipe, source)
+    return recipe
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -293,31 +294,20 @@ def to_toml(recipe: Recipe) -> str:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """Name the keys in which two recipes differ: `training.epochs (5, here 8)`."""
-    a, b = ({s: _in_order(v) for s, v in dataclasses.asdict(each).items()} for each in (a, b))
 
-    def shown(section: dict, key: str):
+    def shown(section: dict, key: str) -> str:
         value = section.get(key, "none")
-        return '""' if value == "" else value
+        if isinstance(value, dict):
+            value = [*value.items()]  # the order of classes matters
+        return '""' if value == "" else str(value)
 
+    a, b = dataclasses.asdict(a), dataclasses.asdict(b)
     return [
-        f"{section}.{key} ({shown(a[section], key)}, here {shown(b[section], key)})"
-        for section in a
-        for key in a[section] | b[section]
-        if a[section].get(key) != b[section].get(key)
+        f"{name}.{key} ({shown(a[name], key)}, here {shown(b[name], key)})"
+        for name in a
+        for key in a[name] | b[name]
+        if shown(a[name], key) != shown(b[name], key)
     ]
-
-
-def _in_order(section: dict) -> dict:
-    """Turn a section's tables into lists, as the order of classes matters."""
-    return {k: [*v.items()] if isinstance(v, dict) else v for k, v in section.items()}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")  # Notepad writes a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"{path}: cannot be read ({reason}); give a recipe in TOML") from error
 
 
 def add_override(values: dict, override: str) -> None:
@@ -342,48 +332,47 @@ def add_override(values: dict, override: str) -> None:
 # ---- checking
 
 
-def _check(values: dict, source: str) -> Recipe:
-    known = {field.name: field.type for field in dataclasses.fields(Recipe)}
-    faults = [_unknown(name, known) for name in values if name not in known]
-    sections = {}
-    for name, kind in known.items():
-        if name not in values:
-            faults.append(f"key '{name}' is missing")
-            continue
-        try:
-            sections[name] = _check_section(name, kind, values[name])
-        except ValidationError as error:
-            faults += [_explain(name, kind, fault) for fault in error.errors()]
-    if faults:
-        raise UsageError(f"{source}: {'; '.join(faults)}")
-    recipe = Recipe(**sections)
-    _check_sizes(recipe, source)
-    if recipe.augment.repaint and recipe.data.background is None:
-        raise UsageError(
-            f"{source}: augment.repaint = {recipe.augment.repaint}: paints all but the class "
-            '"background", and none is called that; use 0.0'
-        )
-    stages, most = recipe.training.stages, recipe.model.pictures - 1
-    if len(stages) > most or sum(stages) > 1:
-        raise UsageError(
-            f"{source}: training.stages = {stages}: this network has {most} smaller part(s) to "
-            f"train first; give {most} share(s) of the epochs or fewer, with a sum of at most 1"
-        )
-    return recipe
-
-
-def _networks() -> dict[str, type]:
+@functools.cache
+def _checker() -> tuple[TypeAdapter, dict[str, type], dict[str, type]]:
+    """Return what checks a recipe's values, the types of its sections, and the networks."""
     from carvana.networks.build import NETWORKS  # here: networks import this module
 
-    return NETWORKS
+    models = Annotated[Union[tuple(NETWORKS.values())], Field(discriminator="network")]  # noqa: UP007
+    kinds = {field.name: field.type for field in dataclasses.fields(Recipe)} | {"model": models}
+    checked = dataclasses.make_dataclass("Checked", kinds.items(), frozen=True)
+    return TypeAdapter(section(checked)), kinds, NETWORKS
 
 
-def _check_section(name: str, kind: type, values: object):
-    if name == "model":
-        networks = Union[tuple(_networks().values())]  # noqa: UP007
-        kind = Annotated[networks, Field(discriminator="network")]
-    # As JSON: strict about types, yet a table is a section and a whole number a float.
-    return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
+def _check_values(values: dict, source: str) -> Recipe:
+    """Check each value by itself, and those of a section together; name all faults."""
+    adapter, *known = _checker()
+    try:
+        # As JSON: strict about types, yet a table is a section and a whole number a float.
+        checked = adapter.validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        faults = [_explain(fault, *known) for fault in error.errors()]
+        raise UsageError(f"{source}: {'; '.join(faults)}") from error
+    return Recipe(**vars(checked))
+
+
+def _explain(fault: dict, kinds: dict[str, type], networks: dict[str, type]) -> str:
+    """Say in the recipe's own words what pydantic found."""
+    place, kind = fault["loc"], fault["type"]
+    key = ".".join(str(part) for part in place if part not in networks)
+    text = fault["msg"].removeprefix("Value error, ")
+    text = f"{text[0].lower()}{text[1:]}"
+    if kind.startswith("union_tag"):
+        return f"{key}.network: name one of {', '.join(networks)}"
+    if kind == "unexpected_keyword_argument":
+        known = kinds
+        if len(place) > 1:
+            known = (networks.get(place[1]) or kinds[place[0]]).__dataclass_fields__
+        return f"unknown key '{key}'; known here: {', '.join(known)}"
+    if kind == "missing":
+        return f"key '{key}' is missing"
+    if kind == "value_error" and isinstance(fault["input"], dict):
+        return f"{key}.{text}"  # of a whole section: the text begins with the key
+    return f"{key} = {fault['input']!r}: {text}"
 
 
 def _check_sizes(recipe: Recipe, source: str) -> None:
@@ -411,23 +400,16 @@ def _check_sizes(recipe: Recipe, source: str) -> None:
         )
 
 
-def _unknown(key: str, known: dict) -> str:
-    return f"unknown key '{key}'; known here: {', '.join(known)}"
-
-
-def _explain(name: str, kind: type, fault: dict) -> str:
-    """Say in the recipe's own words what pydantic found."""
-    place = [part for part in fault["loc"] if part not in _networks()]
-    key = ".".join(map(str, [name, *place]))
-    text = fault["msg"].removeprefix("Value error, ")
-    text = f"{text[0].lower()}{text[1:]}"
-    if fault["type"].startswith("union_tag"):
-        return f"{key}.network: name one of {', '.join(_networks())}"
-    if fault["type"] == "unexpected_keyword_argument":
-        kind = _networks().get(fault["loc"][0], kind)
-        return _unknown(key, kind.__dataclass_fields__)
-    if fault["type"] == "missing":
-        return f"key '{key}' is missing"
-    if fault["type"] == "value_error" and isinstance(fault["input"], dict):
-        return f"{key}.{text}"  # of a whole section: the text begins with the key
-    return f"{key} = {fault['input']!r}: {text}"
+def _check_network(recipe: Recipe, source: str) -> None:
+    """Make sure that training fits the classes, and the number of pictures the network reads."""
+    if recipe.augment.repaint and recipe.data.background is None:
+        raise UsageError(
+            f"{source}: augment.repaint = {recipe.augment.repaint}: paints all but the class "
+            '"background", and none is called that; use 0.0'
+        )
+    stages, most = recipe.training.stages, recipe.model.pictures - 1
+    if len(stages) > most or sum(stages) > 1:
+        raise UsageError(
+            f"{source}: training.stages = {stages}: this network has {most} smaller part(s) to "
+            f"train first; give {most} share(s) of the epochs or fewer, with a sum of at most 1"
+        )
