@@ -44,18 +44,14 @@ def test_debug_shows_the_traceback(tiny):
         main(["validate", "gone.csv", "--debug"])
 
 
-def test_train_draws_its_history(tmp_path, tiny, capsys):
-    run = tmp_path / "run"
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
-    assert "2 epochs, 4 steps, validation dice" in capsys.readouterr().out
-    assert Image.open(run / "history.png").width > 500
-
-
-def test_weights_predict_and_cut_out_without_the_run(tmp_path, tiny, capsys):
+def test_from_training_to_a_cutout_without_the_run(tmp_path, tiny, capsys):
     run, weights = tmp_path / "run", str(tmp_path / "w.npz")
     settings = [part for setting in TINY for part in ("--set", setting)]
     assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
+    *_, figures, last = capsys.readouterr().out.splitlines()
+    assert figures.startswith(f"{run}: 2 epochs, 4 steps, validation dice 0.")
+    assert last == f"next: `carvana predict` or `carvana report`, with --run {run}"
+    assert Image.open(run / "history.png").width > 500
     assert main(["weights", "--run", str(run), "--out", weights]) == 0
     photos = [str(path) for path in sorted(tiny.test.iterdir())]
     out = str(tmp_path / "cut")

@@ -107,9 +107,6 @@ def keras_settings(precision: "str | keras.DTypePolicy") -> Iterator[None]:
     The dtype policy belongs to the thread. The other settings, which a keras.json may have
     changed, belong to the process: they are restored when the last thread leaves.
 
-    Args:
-        precision: a dtype policy or its name, such as "float32" or "mixed_bfloat16".
-
     Raises:
         UsageError: see `check_process`.
     """
@@ -142,10 +139,8 @@ def _set_global(settings: dict) -> None:
 def layer_seeds(seed: int | None = None) -> Iterator[None]:
     """Build a network whose layers draw their seeds from this one; restore Python's random state.
 
-    Keras takes the seeds of layers from Python's `random`. Other threads of ours wait.
-
-    Args:
-        seed: where the layers' seeds start; the current state when None.
+    Keras takes the seeds of layers from Python's `random`, as it is when `seed` is None. Other
+    threads of ours wait.
     """
     with _lock:
         state = random.getstate()
@@ -158,20 +153,26 @@ def layer_seeds(seed: int | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Hold back what a library in C++ writes to standard error."""
+def _stderr_to(descriptor: int) -> Iterator[None]:
+    """Send what libraries in C++ write to standard error elsewhere; do nothing if it is closed."""
     try:
         standard_error = os.dup(2)
-    except OSError:  # it is closed
+    except OSError:
         yield
         return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    os.dup2(descriptor, 2)
     try:
         yield
     finally:
         os.dup2(standard_error, 2)
         os.close(standard_error)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hold back what a library in C++ writes to standard error."""
+    with open(os.devnull, "wb") as nowhere, _stderr_to(nowhere.fileno()):
+        yield
 
 
 def import_quietly() -> None:
@@ -181,11 +182,7 @@ def import_quietly() -> None:
     TensorFlow prints, because a processor without AVX ends this one in the middle of the import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        standard_error = os.dup(2)
-    except OSError:  # it is closed
-        standard_error = None
-    if "tensorflow" in sys.modules or standard_error is None or not hasattr(os, "fork"):
+    if "tensorflow" in sys.modules or not hasattr(os, "fork"):
         _import_keras()
         return
     reading, writing = os.pipe()
@@ -194,14 +191,12 @@ def import_quietly() -> None:
         os.close(writing)
         _show_stderr_on_crash(reading)
     os.close(reading)
-    os.dup2(writing, 2)
     try:
-        _import_keras()
-        tf.config.list_physical_devices()
-        os.write(writing, _DONE)
+        with _stderr_to(writing):
+            _import_keras()
+            tf.config.list_physical_devices()
+            os.write(writing, _DONE)
     finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
         os.close(writing)
         os.waitpid(child, 0)
 

@@ -1,7 +1,6 @@
 """Write files so that a reader sees the old or the new one, never a part of it."""
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
@@ -17,16 +16,19 @@ import filelock
 from carvana.errors import CarvanaError, UsageError
 
 LONGEST_NAME = 255  # bytes, on the usual file systems
+_SPACE = "free some space or choose another place"
+_RIGHTS = "change its permissions or choose another place"
+_IN_THE_WAY = "move what is in the way or choose another place"
 _REMEDIES = {
-    errno.ENOSPC: "free some space or choose another place",
-    errno.EDQUOT: "free some space or choose another place",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
     errno.EROFS: "choose a place that is not read-only",
-    errno.EACCES: "change its permissions or choose another place",
-    errno.EPERM: "change its permissions or choose another place",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
     errno.ENAMETOOLONG: "use a shorter name",
-    errno.ENOTDIR: "move what is in the way or choose another place",
-    errno.EISDIR: "move what is in the way or choose another place",
-    errno.ENOTEMPTY: "move what is in the way or choose another place",
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ELOOP: "remove the link, which leads back to itself",
 }
 
@@ -34,14 +36,9 @@ _REMEDIES = {
 def cannot_write(path: Path, error: OSError, remedy: str = "", kept: str = "") -> CarvanaError:
     """Explain in one line why `path` could not be written, with a remedy that fits the cause.
 
-    Args:
-        path: what could not be written.
-        error: the reason.
-        remedy: instead of the usual one for this reason.
-        kept: what is not lost, for the end of the line.
+    `remedy` replaces the usual one; `kept` says at the end of the line what is not lost.
     """
-    remedy = remedy or remedy_for(error)
-    line = f"{path}: cannot be written ({error.strerror or error}); {remedy}"
+    line = f"{path}: cannot be written ({error.strerror or error}); {remedy or remedy_for(error)}"
     return CarvanaError(f"{line}, then run the same command again{f': {kept}' if kept else ''}")
 
 
@@ -74,12 +71,8 @@ def replacing(path: Path, remedy: str = "") -> Iterator[Path]:
     The temporary name keeps the ending of `path`, which Keras and gzip depend on. If the block
     fails, `path` stays as it was.
 
-    Args:
-        path: the file to write.
-        remedy: see `cannot_write`.
-
     Raises:
-        CarvanaError: the file cannot be written (disk full, folder read-only).
+        CarvanaError: the file cannot be written (disk full, folder read-only); with `remedy`.
     """
     path = Path(path)
     temporary = beside(path, f"tmp{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -109,13 +102,7 @@ def check_writable(folder: Path) -> None:
 
 
 def clear_temporaries(folder: Path, names: Collection[str] | None = None) -> None:
-    """Delete what killed writes left in a folder.
-
-    Args:
-        folder: where they were written.
-        names: of the files whose writing may have been killed; any when None, for folders that
-            are the kit's alone.
-    """
+    """Delete what killed writes of these files (of any file when None) left in a folder."""
     for path in folder.glob(".*.tmp*"):
         left = re.fullmatch(r"\.(.+)\.tmp[\da-f]{8}(\.\w+)?", path.name)
         if left and path.is_file() and (names is None or left[1] in names):
@@ -126,10 +113,7 @@ def clear_temporaries(folder: Path, names: Collection[str] | None = None) -> Non
 def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]:
     """Keep other processes from writing `path` while the block runs.
 
-    Args:
-        path: what is written.
-        who: what writes it, for the message, as in "training".
-        lock_path: the lock file; beside `path` when None.
+    `who` writes it, as in "training". The lock is a file beside `path` unless `lock_path` is given.
 
     Raises:
         UsageError: `path` is the root of the file system.
@@ -159,8 +143,7 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; put it in place of what is there if the block succeeds.
 
-    Args:
-        path: the folder to write; whoever calls knows that what it holds may be replaced.
+    A kill leaves the old folder or the new one; the next call clears up after it.
 
     Raises:
         CarvanaError: it cannot be written.
@@ -171,6 +154,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         if old.exists() and not path.exists():  # a kill came between two renames
             os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)  # or after both
         for left in path.parent.glob(".*.tmp*"):
             if re.fullmatch(rf"\.{re.escape(path.name)}\.tmp[\da-f]{{8}}", left.name):
                 _remove_if_dead(left)
@@ -179,10 +163,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         lock.release()
         (temporary / ".lock").unlink(missing_ok=True)
-        if path.exists() and not _exchange(temporary, path):
+        if path.exists():
             os.replace(path, old)
-        if not path.exists():
-            os.replace(temporary, path)
+        os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     except CarvanaError:
@@ -205,15 +188,6 @@ def _remove_if_dead(temporary: Path) -> None:
         with filelock.FileLock(temporary / ".lock", blocking=False):
             pass
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Let two folders change places at once; False where the system cannot."""
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-    with contextlib.suppress(AttributeError, OSError):
-        rename = ctypes.CDLL(None).renameat2
-        return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
-    return False
 
 
 @contextlib.contextmanager

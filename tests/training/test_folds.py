@@ -44,7 +44,7 @@ def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
     assert sorted(car for some in cars for car in some) == [f"car{n}" for n in range(5)]
     capsys.readouterr()
     assert main(train) == 0
-    assert capsys.readouterr().out.count("1 epochs are trained already; nothing to do") == 2
+    assert capsys.readouterr().out.count("1 epoch trained already; nothing to do") == 2
     assert main([*train[:-1], "3"]) == 2
     assert "holds a run of another recipe: data.validation" in capsys.readouterr().err
 
@@ -56,17 +56,8 @@ def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys):
     for fold, values in zip(folds, metrics, strict=True):
         assert f"{fold} {values['full_resolution_dice']:.6f} alone" in said
 
-    again = [
-        "train",
-        *data,
-        "--run",
-        str(tmp_path / "b"),
-        *FAST,
-        *by_car,
-        "--set",
-        "training.seed=7",
-    ]
-    assert main([*again, "--folds", "2"]) == 0
+    again = ["train", *data, "--run", str(tmp_path / "b"), *FAST, *by_car, "--folds", "2"]
+    assert main([*again, "--set", "training.seed=7"]) == 0
     capsys.readouterr()
     both = [*folds, *(str(tmp_path / "b" / f"fold-{n}") for n in (1, 2))]
     assert main(["score", *data, "--json", "--run", *both]) == 0

@@ -2,25 +2,27 @@ import dataclasses
 import functools
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
 import time
 
-import cv2
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 
+from carvana import progress
 from carvana.data.pairs import find_pairs, names_in, read_split
 from carvana.errors import CarvanaError, UsageError
+from carvana.networks.build import build_network
 from carvana.recipe import load_recipe
 from carvana.runs.weights import CARS, trained_on
 from carvana.training import checkpoint, train
+from carvana.training.display import Display
+from carvana.training.optimizers import compile_network
 from conftest import DATA, TINY, TINY_PYRAMID, prepare_and_read, press_ctrl_c, write_competition
 
 
@@ -73,35 +75,24 @@ def test_a_whole_training(tiny, tmp_path):
         *("metrics.json", "logs", "history.png", "run.json"),
     }
 
-    # The reported figures are those of the saved model, batch by batch, the last one short.
-    split = read_split(run / "split.csv", find_pairs(tiny.root, DATA))
-    images, masks = prepare_and_read(split.validation, tiny, recipe())
-    model = keras.saving.load_model(run / "model.keras")
-    probability = model.predict(images, verbose=0)
-    dice, right = [], []
-    for first in range(0, len(images), 8):
-        p, t = probability[first : first + 8], masks[first : first + 8]
-        dice.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
-        right.append((p > 0.5) == t)
-    assert metrics["val_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
-    assert metrics["val_accuracy"] == pytest.approx(np.concatenate(right).mean(), abs=1e-5)
-
     # Once more is nothing to do; the best model is the one with the highest dice.
     assert train.train(long, tiny.root, run) == metrics
     assert metrics["best_val_dice"] == history["val_dice"].max()
 
 
-def test_validation_with_a_short_last_batch_is_averaged_over_all_its_batches(tiny, tmp_path):
+def test_the_figures_are_those_of_the_saved_model_averaged_over_batches(tiny, tmp_path):
     metrics = train.train(recipe("training.batch_size=3", "training.epochs=1"), tiny.root, tmp_path)
     split = read_split(tmp_path / "split.csv", find_pairs(tiny.root, DATA))
     images, masks = prepare_and_read(split.validation, tiny, recipe())
     model = keras.saving.load_model(tmp_path / "model.keras")
-    dice = []
-    for first in (0, 3):
+    dice, right = [], []
+    for first in (0, 3):  # the last batch is short
         p, t = model.predict(images[first : first + 3], verbose=0), masks[first : first + 3]
         dice.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+        right.append((p > 0.5) == t)
     assert len(images) == 4
     assert metrics["val_dice"] == pytest.approx(np.mean(dice), abs=1e-5)
+    assert metrics["val_accuracy"] == pytest.approx(np.concatenate(right).mean(), abs=1e-5)
 
 
 THREE_STAGES = load_recipe(  # a size for each of its three epochs
@@ -113,13 +104,10 @@ THREE_STAGES = load_recipe(  # a size for each of its three epochs
         "training.stages=[0.34, 0.33]",
     ],
 )
-PRETRAINED = load_recipe("sharper", [*TINY_PYRAMID, "input.width=64"])
-
-
 RESUMED = {
     "unet": recipe("training.epochs=3"),
     "pyramid": THREE_STAGES,
-    "pretrained": PRETRAINED,
+    "pretrained": load_recipe("sharper", [*TINY_PYRAMID, "input.width=64"]),
 }
 
 
@@ -140,12 +128,7 @@ def whole_run(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last_step"),
-    [
-        ("unet", 3),
-        ("pyramid", 4),  # between two stages
-        ("pyramid", 5),
-        ("pretrained", 3),
-    ],
+    [("unet", 3), ("pyramid", 4), ("pyramid", 5), ("pretrained", 3)],  # 4: between two stages
 )
 def test_a_stopped_run_resumes_exactly_where_it_was(
     name, last_step, whole_run, tmp_path, monkeypatch
@@ -210,26 +193,43 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tiny, tmp_path):
     assert train.train(recipe("model.filters=2"), tiny.root, tmp_path)["epochs"] == 2
 
 
-def test_a_long_epoch_prints_lines_where_there_is_no_terminal(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(checkpoint, "LINE_SECONDS", 0)
-    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
-    assert "step 1: accuracy 0." in capsys.readouterr().out
+def test_piped_it_prints_a_line_an_epoch_and_sometimes_one_between(tiny, tmp_path, capsys):
+    train.train(recipe(), tiny.root, tmp_path)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("training on CPU, ")
+    assert printed[1] == f"{tmp_path}: 4 steps, in float32"
+    metrics = r"  loss \d\.\d{4}  dice 0\.\d{4}  val_loss \d\.\d{4}  val_dice 0\.\d{4}"
+    assert len(printed) == 4
+    for number, line in enumerate(printed[2:], 1):
+        assert re.fullmatch(rf"epoch {number}/2{metrics}", line)
 
 
-def test_training_leaves_the_process_as_it_was(tiny, tmp_path):
-    def settings():
-        policy = keras.config.dtype_policy().name
-        rounds = tf.config.experimental.tensor_float_32_execution_enabled()
-        return policy, rounds, cv2.getNumThreads(), random.getstate()
+def test_the_bar_of_a_resumed_training_begins_where_it_stopped(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", -1)
+    network = build_network(THREE_STAGES, "float32")
+    compile_network(network, THREE_STAGES, 2)
+    parts = train._parts(network, THREE_STAGES)
+    displays = [Display(THREE_STAGES.training, parts, 2, 1, done) for done in range(7)]
+    assert displays[0].costs == sorted(set(displays[0].costs))  # a larger picture, more work
+    shares = [display.bar.done / display.bar.total for display in displays]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
 
-    before = settings()
-    muon = load_recipe("sharp", [*TINY_PYRAMID, "training.precision=mixed_bfloat16"])
-    metrics = train.train(muon, tiny.root, tmp_path / "run")
-    assert metrics["precision"] == "mixed_bfloat16"
-    assert settings() == before
-    with pytest.raises(UsageError):
-        train.train(recipe(), tiny.root, tmp_path / "run")
-    assert settings() == before
+    resumed = displays[3]  # in the middle of the second epoch
+    for epoch, steps in ((1, 1), (2, 2)):
+        resumed.on_epoch_begin(epoch)
+        for step in range(steps):
+            resumed.on_train_batch_end(step, {"loss": 2.0, "dice": 0.5})
+        resumed.on_test_batch_end(0)
+        resumed.on_epoch_end(epoch, {"loss": 1.0})
+    assert resumed.bar.done == pytest.approx(resumed.bar.total)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("epoch 2/3: ")
+    assert printed[0].endswith("%, loss 2.0000, dice 0.5000")
+    assert [line for line in printed if ":" not in line] == [
+        "epoch 2/3  loss 1.0000",
+        "epoch 3/3  loss 1.0000",
+    ]
 
 
 def test_a_recipe_may_be_named_and_the_folders_be_strings(tiny, tmp_path):
@@ -278,23 +278,17 @@ def test_killed_process_resumes_to_the_same_number_of_epochs(tiny, tmp_path):
     assert pd.read_csv(run / "history.csv")["epoch"].tolist() == list(range(1, epochs + 1))
 
 
-def test_sigterm_saves_too(tiny, tmp_path):
+@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM"])
+def test_a_stopped_process_saves_and_says_how_to_resume(stop, tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
     wait_for(lambda: len(_lines(run)) > 2, process)
-    process.terminate()
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert "saved at step" in printed
-    assert "Traceback" not in printed
-
-
-def test_ctrl_c_saves_and_says_how_to_resume(tiny, tmp_path):
-    run = tmp_path / "run"
-    process = start(tiny, run, epochs=400)
-    wait_for(lambda: len(_lines(run)) > 2, process)
-    printed, _ = press_ctrl_c(process)
-    assert process.returncode == 130
+    if stop == "SIGTERM":
+        process.terminate()
+        printed, _ = process.communicate(timeout=120)
+    else:
+        printed, _ = press_ctrl_c(process)
+    assert process.returncode == {"SIGTERM": 143, "Ctrl-C": 130}[stop]
     assert "saved at step" in printed
     assert "run the same command to resume" in printed
     assert "Traceback" not in printed

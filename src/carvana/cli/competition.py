@@ -87,14 +87,14 @@ def _score_files(options):
             f"{submission} and --truth {truth}: give two folders of masks, or two CSVs "
             "(img,rle_mask)"
         )
-    if submission.is_dir():
-        from carvana.prediction.evaluate import score_folders
-        from carvana.recipe import load_recipe
+    if not submission.is_dir():
+        from carvana.competition.score import score
 
-        return score_folders(submission, truth, load_recipe(options.recipe, options.set).data)
-    from carvana.competition.score import score
+        return score(submission, truth)
+    from carvana.prediction.evaluate import score_folders
+    from carvana.recipe import load_recipe
 
-    return score(submission, truth)
+    return score_folders(submission, truth, load_recipe(options.recipe, options.set).data)
 
 
 def _print_score(result) -> None:

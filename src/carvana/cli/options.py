@@ -10,14 +10,10 @@ from pathlib import Path
 def add_command(
     commands, name: str, help: str, run: Callable, tensorflow: bool = False
 ) -> argparse.ArgumentParser:
-    """Add a command.
+    """Add a command that calls `run` with its parsed options.
 
-    Args:
-        commands: the subparsers to add it to.
-        name: what it is called by.
-        help: a line.
-        run: called with the parsed options; returns the exit code, or None for 0.
-        tensorflow: whether it always needs TensorFlow, which is then imported first.
+    `run` returns the exit code, or None for 0. TensorFlow is imported first for those that always
+    need it.
     """
     added = commands.add_parser(name, help=help, description=help)
     added.set_defaults(run_command=run, tensorflow=tensorflow)

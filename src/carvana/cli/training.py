@@ -62,6 +62,8 @@ def train(options) -> None:
             f"{run}: {plural(metrics['epochs'], 'epoch')}, {plural(metrics['steps'], 'step')}, "
             f"validation dice {metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
         )
+    runs = options.run / "fold-*" if options.folds else options.run
+    print(f"next: `carvana predict` or `carvana report`, with --run {runs}")
 
 
 def _trained(options):

@@ -11,10 +11,11 @@ Keras, and its builder. Settings have
 """
 
 import platform
+import re
 from pathlib import Path
 
 from carvana.backend import keras, keras_settings, layer_seeds, tf
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, plural
 from carvana.machine import cores
 from carvana.networks.names import ENCODER, HEAD
 from carvana.networks.pyramid import PyramidUnet
@@ -30,13 +31,9 @@ NETWORKS = {  # by the name that model.network gives
 def build_network(
     recipe: Recipe, precision: str, pictures: Input | None = None, seed: int | None = None
 ) -> "keras.Model":
-    """Build a recipe's network with fresh weights.
+    """Build a recipe's network with fresh weights, by `seed`, under a Keras dtype policy.
 
-    Args:
-        recipe: whose network.
-        precision: a Keras dtype policy.
-        pictures: the size it takes; the size trained on when None.
-        seed: of the weights and of dropout.
+    It takes pictures of the size trained on, or of that of `pictures`.
     """
     pictures = pictures or recipe.input
     with keras_settings(precision), layer_seeds(seed):
@@ -46,10 +43,10 @@ def build_network(
 def load_network(
     path: Path, training_precision: str | None = None, seed: int | None = None
 ) -> "keras.Model":
-    """Load a saved network.
+    """Load a run's `.keras` file.
 
     Args:
-        path: a run's `.keras` file.
+        path: the file.
         training_precision: the dtype policy to train on under, with the optimizer's state; None
             to predict, without an optimizer.
         seed: that it was built with, from which dropout draws again; Keras saves none.
@@ -89,8 +86,7 @@ def choose_precision(wanted: str) -> str:
         details = tf.config.experimental.get_device_details(gpus[0])
         major, _ = details.get("compute_capability", (0, 0))
         return {7: "mixed_float16"}.get(major, "mixed_bfloat16" if major >= 8 else "float32")
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    flags = _cpuinfo()
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
@@ -106,11 +102,14 @@ def describe_device() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "unknown")
-        return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} ({name})"
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"CPU, {cores()} cores ({next(names, platform.machine())})"
+        return f"{plural(len(gpus), 'GPU')} ({name})"
+    name = re.search(r"^model name\s*: (.*)", _cpuinfo(), re.MULTILINE)
+    return f"CPU, {cores()} cores ({name[1].strip() if name else platform.machine()})"
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
 
 
 def all_layers(network: "keras.Model") -> list["keras.layers.Layer"]:

@@ -30,7 +30,7 @@ def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST))
 
     Returns:
         A `keras.Model` from (batch, height, width, 3) in [0, 1] to a list of features, at strides
-        4, 8, 16, 32 and of 24, 48, 120, 352 channels. None of its weights is trainable.
+        4, 8, 16, 32 and of 24, 48, 120, 352 channels.
 
     Raises:
         CarvanaError: the file of weights is absent or broken.

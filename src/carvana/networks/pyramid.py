@@ -14,12 +14,24 @@ STEM = 4  # pixels a side that become channels, on the way in and on the way out
 
 @section
 class PyramidUnet:
-    """The U-Net on a pyramid: a recipe's [model] with network = "pyramid_unet"."""
+    """A U-Net that reads a picture at several sizes, each half the next; see `build.py`.
+
+    The coarse U-Net reads the smallest picture: 4x4 pixels become channels, so that its first
+    level works at a quarter of the picture's sides. Each fine level reads a picture twice as
+    large in the same way, takes in the features of the level below, and adds a correction to its
+    logits. Corrections start at zero, so the network predicts as soon as its coarse part does,
+    which can be trained first, at a fraction of the cost.
+
+    A frozen pretrained encoder reads the smallest pictures too. Its features of the smallest are
+    added to those of the U-Net's first four levels, at the same strides. Its features of a larger
+    picture, at strides 4, 8 and 16, are summed as in a feature pyramid (Lin et al., 2017) and
+    added to those of that fine level.
+    """
 
     network: Literal["pyramid_unet"]
-    filters: Annotated[list[Filters], Field(min_length=1, max_length=8)]
-    fine_filters: Annotated[list[Filters], Field(max_length=4)]
-    encoder_levels: Annotated[int, Field(ge=0)]
+    filters: Annotated[list[Filters], Field(min_length=1, max_length=8)]  # of the coarse levels
+    fine_filters: Annotated[list[Filters], Field(max_length=4)]  # from the smallest picture up
+    encoder_levels: Annotated[int, Field(ge=0)]  # pictures the encoder reads, smallest first
 
     @model_validator(mode="after")
     def _encoder_has_pictures(self):
@@ -32,89 +44,23 @@ class PyramidUnet:
 
     @property
     def step(self) -> int:
-        """What both sides of the input must be divisible by."""
-        return pyramid_step(len(self.filters), len(self.fine_filters))
+        return STEM * 2 ** (len(self.filters) - 1 + len(self.fine_filters))
 
     @property
     def pictures(self) -> int:
-        """How many sizes of the picture it reads, each half the next."""
         return len(self.fine_filters) + 1
 
     def build(self, input_shape: tuple[int, int, int], outputs: int = 1) -> "keras.Model":
-        """Build the network, untrained, for pictures of (height, width, channels)."""
-        return pyramid_unet(
-            input_shape, self.filters, self.fine_filters, self.encoder_levels, outputs
-        )
+        inputs = keras.Input(input_shape)
+        logits, _ = _level(inputs, self, self.fine_filters, outputs)
+        return keras.Model(inputs, _probabilities(logits), name="pyramid_unet")
 
     def part(self, network: "keras.Model", pictures: int) -> "keras.Model":
         """Return the part that reads the smallest `pictures` sizes, weights shared."""
-        return coarse_part(network, without=self.pictures - pictures)
-
-
-def pyramid_unet(
-    input_shape: tuple[int, int, int],
-    filters: tuple[int, ...] = (48, 96, 160, 224),
-    fine_filters: tuple[int, ...] = (32,),
-    encoder_levels: int = 0,
-    num_classes: int = 1,
-) -> "keras.Model":
-    """Build a U-Net that reads a picture at several sizes, each half the next.
-
-    The coarse U-Net reads the smallest picture: 4x4 pixels become channels, so that its first
-    level works at a quarter of the picture's sides. Each fine level reads a picture twice as
-    large in the same way, takes in the features of the level below, and adds a correction to its
-    logits. Corrections start at zero, so the network predicts as soon as its coarse part does:
-    `coarse_part(model)` can be trained first, at a fraction of the cost.
-
-    A frozen pretrained encoder reads the smallest pictures too. Its features of the smallest are
-    added to those of the U-Net's first four levels, at the same strides. Its features of a larger
-    picture, at strides 4, 8 and 16, are summed as in a feature pyramid (Lin et al., 2017) and
-    added to those of that fine level.
-
-    Args:
-        input_shape: (height, width, channels) of the largest picture, both sides divisible by
-            `pyramid_step(len(filters), len(fine_filters))`.
-        filters: of the coarse U-Net's levels, each half the size of the one before.
-        fine_filters: of the fine levels, from the smallest picture's up.
-        encoder_levels: how many of the pictures `imagenet_encoder` reads, from the smallest up.
-        num_classes: channels of the output: 1 for a mask, more for exclusive classes.
-
-    Returns:
-        A `keras.Model` from (batch, height, width, channels) in [0, 1] to float32 probabilities
-        (batch, height, width, num_classes).
-
-    Raises:
-        ValueError: a size is not divisible.
-        CarvanaError: the encoder's file of weights is absent or broken.
-    """
-    step = pyramid_step(len(filters), len(fine_filters))
-    for side, size in zip(("height", "width"), input_shape[:2], strict=True):
-        if size < step or size % step:
-            raise ValueError(f"pyramid_unet: input {side} {size} is not divisible by {step}")
-
-    inputs = keras.Input(input_shape)
-    logits, _ = _level(inputs, filters, fine_filters, encoder_levels, num_classes)
-    outputs = _probabilities(logits)
-    return keras.Model(inputs, outputs, name="pyramid_unet")
-
-
-def pyramid_step(levels: int, fine_levels: int) -> int:
-    """Return what the sides of `pyramid_unet`'s input must be divisible by."""
-    return STEM * 2 ** (levels - 1 + fine_levels)
-
-
-def coarse_part(model: "keras.Model", without: int = 1) -> "keras.Model":
-    """Return a `pyramid_unet` without its finest levels, weights shared: pictures to probabilities.
-
-    Args:
-        model: the whole network.
-        without: how many fine levels to leave out; each halves the size of the input.
-    """
-    coarse = model
-    for _ in range(without):
-        coarse = coarse.get_layer("coarse")
-    outputs = _probabilities(coarse.outputs[0])
-    return keras.Model(coarse.input, outputs, name="coarse_part")
+        for _ in range(self.pictures - pictures):
+            network = network.get_layer("coarse")
+        probabilities = _probabilities(network.outputs[0])
+        return keras.Model(network.input, probabilities, name="coarse_part")
 
 
 def _probabilities(logits):
@@ -123,39 +69,33 @@ def _probabilities(logits):
     return keras.layers.Activation(activation, dtype="float32")(logits)
 
 
-def _level(
-    picture,
-    filters: tuple[int, ...],
-    fine_filters: tuple[int, ...],
-    encoder_levels: int,
-    num_classes: int,
-):
+def _level(picture, settings: PyramidUnet, fine_filters: list[int], outputs: int):
     """Return a picture's logits and features: the U-Net's, or a fine level's on top of those."""
     if not fine_filters:
-        return _coarse_unet(picture, filters, encoder_levels, num_classes)
+        return _coarse_unet(picture, settings, outputs)
     *below, count = fine_filters
     smaller = keras.layers.AveragePooling2D(2, dtype="float32")(picture)
     inputs = keras.Input(smaller.shape[1:])
-    outputs = _level(inputs, filters, below, encoder_levels, num_classes)
-    logits, x = keras.Model(inputs, outputs, name="coarse")(smaller)
+    logits_and_features = _level(inputs, settings, below, outputs)
+    logits, x = keras.Model(inputs, logits_and_features, name="coarse")(smaller)
     x = _convolve(x, count, 1, activation=None)
     x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
     parts = [x, _convolve(_space_to_depth(picture), count)]
-    if encoder_levels > len(fine_filters):
-        strides = min(len(filters) + len(fine_filters), 3)  # that the picture can be divided by
+    if settings.encoder_levels > len(fine_filters):
+        strides = min(len(settings.filters) + len(fine_filters), 3)  # that divide the picture
         parts.append(_sum_features(imagenet_encoder(picture.shape[1:], strides)(picture), count))
     x = keras.layers.Add()(parts)
     x = _residual_block(keras.layers.ReLU()(x), count)
     logits = keras.layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
-    correction = _logits(x, num_classes, kernel_initializer="zeros")
+    correction = _logits(x, outputs, kernel_initializer="zeros")
     logits = keras.layers.Add(dtype="float32")([logits, correction])
     return logits, x
 
 
-def _coarse_unet(picture, filters: tuple[int, ...], encoder_levels: int, num_classes: int):
+def _coarse_unet(picture, settings: PyramidUnet, outputs: int):
     """Return the U-Net's logits, of the picture's size, and features of its first level."""
-    encoded = []
-    if encoder_levels:
+    filters, encoded = settings.filters, []
+    if settings.encoder_levels:
         encoded = imagenet_encoder(picture.shape[1:], min(len(filters), 4))(picture)
     x = _space_to_depth(picture)
     skips = []
@@ -173,7 +113,7 @@ def _coarse_unet(picture, filters: tuple[int, ...], encoder_levels: int, num_cla
         x = keras.layers.UpSampling2D(2, interpolation="bilinear")(x)
         x = keras.layers.ReLU()(keras.layers.Add()([x, skips.pop()]))
         x = _residual_block(x, count)
-    return _logits(x, num_classes), x
+    return _logits(x, outputs), x
 
 
 def _sum_features(features, count: int):
@@ -200,13 +140,13 @@ def _space_to_depth(picture):
     return keras.ops.reshape(x, (-1, height // STEM, width // STEM, STEM**2 * channels))
 
 
-def _logits(x, num_classes: int, **settings):
+def _logits(x, outputs: int, **settings):
     """Turn features into float32 logits, those of STEM x STEM pixels at each place."""
-    x = keras.layers.Conv2D(STEM**2 * num_classes, 1, dtype="float32", name=HEAD, **settings)(x)
+    x = keras.layers.Conv2D(STEM**2 * outputs, 1, dtype="float32", name=HEAD, **settings)(x)
     _, height, width, _ = x.shape
-    x = keras.ops.reshape(x, (-1, width, STEM, STEM * num_classes))
+    x = keras.ops.reshape(x, (-1, width, STEM, STEM * outputs))
     x = keras.ops.transpose(x, (0, 2, 1, 3))
-    return keras.ops.reshape(x, (-1, height * STEM, width * STEM, num_classes))
+    return keras.ops.reshape(x, (-1, height * STEM, width * STEM, outputs))
 
 
 def _residual_block(x, filters: int):
@@ -219,13 +159,7 @@ def _convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str 
     """Convolve, normalise, activate."""
     from carvana.networks.layers import FusedBatchNormalization  # here: it imports Keras
 
-    x = keras.layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-    )(x)
+    settings = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    x = keras.layers.Conv2D(filters, size, strides=strides, **settings)(x)
     x = FusedBatchNormalization(momentum=0.98)(x)
     return keras.layers.ReLU()(x) if activation else x

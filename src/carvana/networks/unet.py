@@ -11,7 +11,7 @@ from carvana.recipe import Filters, section
 
 @section
 class Unet:
-    """The published U-Net: a recipe's [model] with network = "unet"."""
+    """The published U-Net: a recipe's [model] with network = "unet". See `build.py`."""
 
     network: Literal["unet"]
     filters: Filters
@@ -20,24 +20,15 @@ class Unet:
 
     @property
     def step(self) -> int:
-        """What both sides of the input must be divisible by."""
         return 2**self.num_layers
 
     @property
     def pictures(self) -> int:
-        """How many sizes of the picture it reads."""
         return 1
 
     def build(self, input_shape: tuple[int, int, int], outputs: int = 1) -> "keras.Model":
-        """Build the network, untrained, for pictures of (height, width, channels)."""
-        return unet(
-            input_shape,
-            num_classes=outputs,
-            dropout=self.dropout,
-            filters=self.filters,
-            num_layers=self.num_layers,
-            output_activation="sigmoid" if outputs == 1 else "softmax",
-        )
+        activation = "sigmoid" if outputs == 1 else "softmax"
+        return unet(input_shape, outputs, self.dropout, self.filters, self.num_layers, activation)
 
 
 def _block(x, filters: int):
@@ -94,29 +85,21 @@ def unet(
             )
 
     with keras_settings(keras.config.dtype_policy()):  # channels last, whatever keras.json says
-        inputs = keras.Input(input_shape)
-        outputs = _connect(inputs, num_classes, dropout, filters, num_layers, output_activation)
-        return keras.Model(inputs, outputs, name="unet")
-
-
-def _connect(
-    x, num_classes: int, dropout: float, filters: int, num_layers: int, output_activation: str
-):
-    """Return the probabilities of pictures x."""
-    skips = []
-    for level in range(num_layers):
-        x = _block(x, filters * 2**level)
-        skips.append(x)
-        x = keras.layers.MaxPooling2D(2)(x)
-    x = keras.layers.Dropout(dropout)(x)
-    x = _block(x, filters * 2**num_layers)
-    for level in reversed(range(num_layers)):
-        x = keras.layers.Conv2DTranspose(filters * 2**level, 2, strides=2, padding="same")(x)
-        x = keras.layers.Concatenate()([skips[level], x])
-        x = _block(x, filters * 2**level)
-    if keras.config.dtype_policy().compute_dtype == "float32":
-        outputs = keras.layers.Conv2D(num_classes, 1, activation=output_activation, name=HEAD)(x)
-    else:  # as TensorFlow's guide to mixed precision: probabilities in float32, not their logits
-        outputs = keras.layers.Conv2D(num_classes, 1, name=HEAD)(x)
-        outputs = keras.layers.Activation(output_activation, dtype="float32")(outputs)
-    return outputs
+        x = inputs = keras.Input(input_shape)
+        skips = []
+        for level in range(num_layers):
+            x = _block(x, filters * 2**level)
+            skips.append(x)
+            x = keras.layers.MaxPooling2D(2)(x)
+        x = keras.layers.Dropout(dropout)(x)
+        x = _block(x, filters * 2**num_layers)
+        for level in reversed(range(num_layers)):
+            x = keras.layers.Conv2DTranspose(filters * 2**level, 2, strides=2, padding="same")(x)
+            x = keras.layers.Concatenate()([skips[level], x])
+            x = _block(x, filters * 2**level)
+        if keras.config.dtype_policy().compute_dtype == "float32":
+            x = keras.layers.Conv2D(num_classes, 1, activation=output_activation, name=HEAD)(x)
+        else:  # as TensorFlow's guide to mixed precision: probabilities in float32, not logits
+            x = keras.layers.Conv2D(num_classes, 1, name=HEAD)(x)
+            x = keras.layers.Activation(output_activation, dtype="float32")(x)
+        return keras.Model(inputs, x, name="unet")

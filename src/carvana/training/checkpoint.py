@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from carvana.data.pairs import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.networks.build import describe_device, load_network, precision_of
-from carvana.progress import LINE_SECONDS, on_terminal
 from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.runs.folder import (
     BEST,
@@ -57,15 +55,13 @@ def check_run(run: Path, recipe: Recipe) -> None:
     for name in (RECIPE, SPLIT):
         if not (run / name).exists():
             raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
+    training, may_change = recipe.training, ()
+    if training.precision in ("auto", check_layout(run)["precision"]):  # then nothing changes
+        may_change += ("training.precision ",)
+    if training.schedule == "constant" and not training.stages:  # more epochs may be trained
+        may_change += ("training.epochs ",)
     changed = differences(load_recipe(run / RECIPE), recipe)
-    if recipe.training.precision in (
-        "auto",
-        check_layout(run)["precision"],
-    ):  # then nothing changes
-        changed = [key for key in changed if not key.startswith("training.precision ")]
-    if recipe.training.schedule == "constant" and not recipe.training.stages:
-        # Then a finished run can be trained for more epochs.
-        changed = [key for key in changed if not key.startswith("training.epochs ")]
+    changed = [key for key in changed if not key.startswith(may_change)]
     if changed:
         raise UsageError(
             f"{run}: holds a run of another recipe: {', '.join(changed)}; "
@@ -84,10 +80,7 @@ def start_folder(run: Path, split: Split, precision: str) -> None:
 def load_checkpoint(run: Path, precision: str, seed: int) -> "keras.Model":
     """Load a run's network to train it further, with the random numbers it would have drawn.
 
-    Args:
-        run: the folder.
-        precision: the dtype policy to train under.
-        seed: the recipe's, which the network was built with.
+    `precision` and `seed` are what it was built with.
 
     Raises:
         CarvanaError: it cannot be trained further.
@@ -126,20 +119,12 @@ class Checkpoint(keras.callbacks.Callback):
         recipe: the recipe.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        history: pd.DataFrame,
-        steps: int,
-        done: int,
-        whole: "keras.Model",
-        recipe: Recipe,
-    ):
+    def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int, whole, recipe):
         super().__init__()
         self.run, self.history, self.steps, self.step = run, history, steps, done
         self.whole, self.recipe = whole, recipe
         self.set_model(whole)
-        self.saved = self.printed = time.monotonic()
+        self.saved = time.monotonic()
         self.began = None  # when this epoch's first step began, None if that was before a stop
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -147,13 +132,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        now = time.monotonic()
-        if self.step % self.steps and now - self.saved > SAVE_SECONDS:
+        if self.step % self.steps and time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
-        if not on_terminal(sys.stdout) and now - self.printed > LINE_SECONDS:
-            figures = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            print(f"step {self.step}: {figures}", flush=True)
-            self.printed = now
 
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs.get("val_loss", 0.0)):
@@ -172,11 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
         keep_best(self.run, self.history, self.recipe.training)
 
     def save(self, after_failed_step: bool = False):
-        """Save the whole network.
-
-        Args:
-            after_failed_step: whether the last step failed; the optimizer may have counted it.
-        """
+        """Save the whole network; the optimizer may have counted a step that failed."""
         if self.model.stop_training or not self._is_sound():
             return
         # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
@@ -202,7 +178,7 @@ def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
 
     Call it with the model of just that epoch in place; a second time it does nothing.
     """
-    *before, last = _dice_of_stage(history, training, int(history["epoch"].iloc[-1]))
+    *before, last = _dice_of_stage(history, training)
     model, best = run / MODEL, run / BEST
     if before and not last > max(before):
         return
@@ -218,17 +194,16 @@ def read_completed(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
     Raises:
         CarvanaError: they do not fit the model.
     """
-    columns = history_columns(recipe)
-    empty = pd.DataFrame(columns=columns)
-    if epochs_done == 0:
-        return empty
+    columns, path = history_columns(recipe), run / HISTORY
     fault = CarvanaError(
-        f"{run / HISTORY}: does not fit the model beside it; restore it or start another run"
+        f"{path}: does not fit the model beside it; restore it or start another run"
     )
-    try:
-        history = read_history(run, columns) if (run / HISTORY).exists() else empty
-    except CarvanaError as error:
-        raise fault from error
+    history = pd.DataFrame(columns=columns)
+    if epochs_done and path.exists():
+        try:
+            history = read_history(run, columns)
+        except CarvanaError as error:
+            raise fault from error
     history = history[history["epoch"] <= epochs_done]
     if list(history["epoch"]) != list(range(1, len(history) + 1)) or len(history) < epochs_done - 1:
         raise fault
@@ -238,24 +213,14 @@ def read_completed(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
 def write_metrics(
     run: Path, history: pd.DataFrame, network: "keras.Model", images: int, recipe: Recipe
 ) -> dict:
-    """Write and return the figures of a finished training.
-
-    Args:
-        run: the folder.
-        history: of all epochs.
-        network: the trained network.
-        images: training photographs.
-        recipe: the recipe.
-    """
+    """Write and return the figures of a finished training on so many photographs."""
     training = recipe.training
     last, timed = history.iloc[-1], history.dropna(subset="seconds")
     seconds = float(timed["seconds"].sum())
     epoch_images = training.steps_per_epoch * training.batch_size or images
-    metrics = {
-        "val_dice": float(last["val_dice"]),
-        "val_accuracy": float(last["val_accuracy"]),
-        "val_loss": float(last["val_loss"]),
-        "best_val_dice": float(max(_dice_of_stage(history, training, int(last["epoch"])))),
+    metrics = {name: float(last[name]) for name in ("val_dice", "val_accuracy", "val_loss")}
+    metrics |= {
+        "best_val_dice": max(_dice_of_stage(history, training)),
         "steps": int(last["steps"]),
         "epochs": int(last["epoch"]),
         # Of epochs that were not cut short; validation and the first step's compilation included.
@@ -292,7 +257,7 @@ def draw_history(run: Path) -> None:
         figure.savefig(temporary)
 
 
-def _dice_of_stage(history: pd.DataFrame, training: Training, epoch: int) -> list[float]:
-    """Return the validation dice of the epochs that trained the same network as `epoch` does."""
+def _dice_of_stage(history: pd.DataFrame, training: Training) -> list[float]:
+    """Return the validation dice of the epochs that trained the same network as the last one."""
     stages = history["epoch"].map(lambda number: training.stage_of(number - 1))
-    return history["val_dice"][stages == training.stage_of(epoch - 1)].tolist()
+    return history["val_dice"][stages == stages.iloc[-1]].tolist()

@@ -13,14 +13,11 @@ SMOOTH = 1.0  # added to both sides of Dice's fraction, as in the article
 
 @keras.saving.register_keras_serializable(package="carvana")
 def dice(masks, probabilities):
-    """Compute the published recipe's Dice over a whole batch.
+    """Compute the published recipe's Dice over a whole batch, a float32 scalar in (0, 1].
 
     (2 * sum(t * p) + 1) / (sum(t) + sum(p) + 1) over every pixel of the batch at once, on the
     probabilities as they are: no threshold. Keras averages the batches, each counting the same
     whatever its size, as the article's stack did.
-
-    Returns:
-        A float32 scalar in (0, 1].
     """
     return _dice(masks, probabilities, axis=None)
 
@@ -47,50 +44,36 @@ class BinaryCrossentropyDice(keras.losses.Loss):
     The common base of the competition's better entries. Expects probabilities.
     """
 
-    def __init__(self, name: str = "bce_dice", **kwargs):
-        super().__init__(name=name, **kwargs)
-
     def call(self, y_true, y_pred):
         crossentropy = keras.losses.binary_crossentropy(y_true, y_pred)  # (batch, height, width)
         return crossentropy + 1.0 - dice(y_true, y_pred)
 
 
-def crossentropy_of_classes(masks, probabilities):
-    """Compute each pixel's categorical cross-entropy: (batch, height, width); 0 where ignored.
+@keras.saving.register_keras_serializable(package="carvana")
+class CountedCrossentropy(keras.losses.Loss):
+    """Categorical cross-entropy in which ignored pixels do not count.
 
     Scaled so that Keras's mean over all pixels is the mean over those that count. Keras's own
     takes it that the shares of a pixel add up to 1: its gradient is wrong elsewhere.
     """
-    ops = keras.ops
-    masks = ops.cast(masks, "float32")
-    counted = ops.sum(masks, axis=-1, keepdims=True)
-    shares = ops.where(counted > 0, masks / ops.maximum(counted, 1e-6), 1 / masks.shape[-1])
-    counted = counted[..., 0]
-    crossentropy = keras.losses.categorical_crossentropy(shares, probabilities)
-    return crossentropy * counted / ops.maximum(ops.mean(counted), 1e-6)
-
-
-@keras.saving.register_keras_serializable(package="carvana")
-class CountedCrossentropy(keras.losses.Loss):
-    """Categorical cross-entropy in which ignored pixels do not count."""
-
-    def __init__(self, name: str = "categorical_crossentropy", **kwargs):
-        super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred):
-        return crossentropy_of_classes(y_true, y_pred)
+        ops = keras.ops
+        masks = ops.cast(y_true, "float32")
+        counted = ops.sum(masks, axis=-1, keepdims=True)
+        shares = ops.where(counted > 0, masks / ops.maximum(counted, 1e-6), 1 / masks.shape[-1])
+        counted = counted[..., 0]  # (batch, height, width)
+        crossentropy = keras.losses.categorical_crossentropy(shares, y_pred)
+        return crossentropy * counted / ops.maximum(ops.mean(counted), 1e-6)
 
 
 @keras.saving.register_keras_serializable(package="carvana")
-class CategoricalCrossentropyDice(keras.losses.Loss):
+class CategoricalCrossentropyDice(CountedCrossentropy):
     """The same plus one minus the mean of the classes' soft Dice."""
-
-    def __init__(self, name: str = "cce_dice", **kwargs):
-        super().__init__(name=name, **kwargs)
 
     def call(self, y_true, y_pred):
         dice = keras.ops.mean(dice_by_class(y_true, y_pred))
-        return crossentropy_of_classes(y_true, y_pred) + 1.0 - dice
+        return super().call(y_true, y_pred) + 1.0 - dice
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -165,9 +148,6 @@ class ExpectedDice(keras.metrics.Mean):
 class CountedAccuracy(keras.metrics.Mean):
     """The share of pixels whose class is right; ignored ones do not count."""
 
-    def __init__(self, name: str = "accuracy", dtype=None):
-        super().__init__(name=name, dtype=dtype)
-
     def update_state(self, y_true, y_pred, sample_weight=None):
         ops = keras.ops
         counted = ops.sum(ops.cast(y_true, "float32"), axis=-1)
@@ -197,4 +177,4 @@ def metrics_of(recipe: Recipe) -> list:
         return [dice, keras.metrics.BinaryAccuracy(name="accuracy")]
     counted = [place for place, name in enumerate(names) if name != "background"]
     each = [ClassDice([place], f"dice_{name}") for place, name in enumerate(names)]
-    return [ClassDice(counted), CountedAccuracy(), ExpectedDice(counted), *each]
+    return [ClassDice(counted), CountedAccuracy("accuracy"), ExpectedDice(counted), *each]

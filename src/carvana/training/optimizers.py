@@ -43,20 +43,18 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
         self.adam_lr_ratio = adam_lr_ratio
 
     def build(self, variables):
-        """Make a momentum for each variable, and a velocity for those that Adam trains."""
         if self.built:
             return
         super().build(variables)
         self.momentums, self.velocities = [], []
         for variable in variables:
             self.momentums.append(self.add_variable_from_reference(variable, name="momentum"))
-            velocity = None
+            velocity = None  # of Muon's
             if self._is_adams(variable):
                 velocity = self.add_variable_from_reference(variable, name="velocity")
             self.velocities.append(velocity)
 
     def update_step(self, gradient, variable, learning_rate):
-        """Change a variable by its gradient."""
         index = self._get_variable_index(variable)
         momentum, velocity = self.momentums[index], self.velocities[index]
         if velocity is None:
@@ -66,12 +64,8 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
             self._adam_step(gradient, variable, rate, momentum, velocity)
 
     def get_config(self):
-        """Return what it is made again from."""
-        return {
-            **super().get_config(),
-            "epsilon": self.epsilon,
-            "adam_lr_ratio": self.adam_lr_ratio,
-        }
+        own = {"epsilon": self.epsilon, "adam_lr_ratio": self.adam_lr_ratio}
+        return {**super().get_config(), **own}
 
     def _is_adams(self, variable) -> bool:
         return len(variable.shape) != 4 or is_head(variable)
@@ -104,7 +98,7 @@ class ConvolutionMuon(keras.optimizers.Optimizer):
         rows = math.prod(variable.shape[:-1])
         matrix = keras.ops.reshape(gradient, (rows, outputs))
         update = rate * self.orthogonalize(matrix)
-        update = update * keras.ops.sqrt(max(update.shape)) * self.RMS
+        update = update * keras.ops.sqrt(max(rows, outputs)) * self.RMS
         self.assign_sub(variable, keras.ops.reshape(update, variable.shape))
 
     def orthogonalize(self, x):
@@ -134,12 +128,9 @@ OPTIMIZERS = {
 
 
 def compile_network(network: "keras.Model", recipe: Recipe, steps: int) -> None:
-    """Give a network the recipe's loss, metrics and a fresh optimizer.
+    """Give a whole network the recipe's loss, metrics and a fresh optimizer.
 
-    Args:
-        network: the whole network, as all its variables become the optimizer's.
-        recipe: whose optimizer, loss and schedule.
-        steps: of an epoch, for the learning rate's schedule.
+    `steps` are those of an epoch, for the learning rate's schedule.
     """
     training = recipe.training
     rate = training.learning_rate
@@ -160,11 +151,7 @@ def compile_with(
     network: "keras.Model", optimizer: "keras.optimizers.Optimizer", recipe: Recipe
 ) -> None:
     """Give a network, or a part of one, an optimizer and the recipe's loss and metrics."""
-    network.compile(
-        optimizer=optimizer,
-        loss=loss_of(recipe),
-        metrics=metrics_of(recipe),
-    )
+    network.compile(optimizer, loss_of(recipe), metrics=metrics_of(recipe))
 
 
 @contextlib.contextmanager
@@ -175,8 +162,7 @@ def exact_products(optimizer: str) -> Iterator[None]:
     """
     config = tf.config.experimental
     before = config.tensor_float_32_execution_enabled()
-    if optimizer == "muon":
-        config.enable_tensor_float_32_execution(False)
+    config.enable_tensor_float_32_execution(before and optimizer != "muon")
     try:
         yield
     finally:

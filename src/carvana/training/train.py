@@ -13,18 +13,12 @@ import cv2
 
 from carvana.backend import keras, keras_settings, tf
 from carvana.competition.facts import Paths
-from carvana.data.batches import (
-    UnreadablePair,
-    reached,
-    training_dataset,
-    validation_dataset,
-)
-from carvana.data.pairs import Pair, Split, draw_split, find_pairs, read_split
+from carvana.data.batches import UnreadablePair, reached, training_dataset, validation_dataset
+from carvana.data.pairs import Pair, draw_split, find_pairs, read_split
 from carvana.data.prepared import prepare
-from carvana.errors import CarvanaError, Terminated, UsageError
+from carvana.errors import CarvanaError, Terminated, UsageError, plural
 from carvana.files import alone, clear_temporaries
 from carvana.networks.build import build_network, choose_precision, describe_device
-from carvana.progress import on_terminal
 from carvana.recipe import Recipe, load_recipe
 from carvana.runs.folder import MODEL, OURS, SPLIT, check_layout, read_metrics
 from carvana.runs.trained import initialize
@@ -39,6 +33,7 @@ from carvana.training.checkpoint import (
     start_folder,
     write_metrics,
 )
+from carvana.training.display import Display
 from carvana.training.optimizers import compile_network, compile_with, exact_products
 
 
@@ -55,8 +50,7 @@ def train(
     Args:
         recipe: the name of one of the kit's recipes, the path of a TOML file, or a loaded recipe.
         data: the data folder.
-        run: the folder for `model.keras`, `best.keras`, `recipe.toml`, `split.csv`,
-            `history.csv`, `history.png`, `metrics.json` and TensorBoard's `logs/`.
+        run: the folder for what training writes, see `runs/folder.py`.
         overrides: of a named recipe, `section.key=value` each, as in "training.epochs=3".
         cache: the folder for prepared pairs; `cache` in the data folder when None.
         fold: (2, 5) to validate on the second of five folds, see `train_folds`.
@@ -70,7 +64,7 @@ def train(
             the kit did not write.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the model has been saved.
     """
-    run = Path(run)
+    run, data = Path(run), Path(data)
     overrides = [overrides] if isinstance(overrides, str) else list(overrides)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
@@ -80,14 +74,13 @@ def train(
         )
     if fold:  # the recipe of the run says how much was held out
         recipe = replace(recipe, data=replace(recipe.data, validation=1 / fold[1]))
-    data = Path(data)
     cache = Path(cache) if cache else Paths(data).cache
     with alone(run, "training"):
         check_run(run, recipe)
         precision = choose_precision(recipe.training.precision)
         if (run / MODEL).exists():
             precision = check_layout(run)["precision"]  # whatever hardware resumes it
-        with _settings(recipe, precision), _terminable():
+        with _settings(recipe, precision), _handling(_terminate, signal.SIGTERM):
             metrics = _train(recipe, data, cache, run, precision, fold)
     draw_history(run)
     return metrics
@@ -116,6 +109,7 @@ class _Job:
     training_files: list[Path | None]  # None for those that no step reads
     validation_files: list[Path]
     checkpoint: Checkpoint
+    display: Display
 
     def part(self, epoch: int) -> tuple["keras.Model", int]:
         """Return the network that an epoch trains, and how much its pictures are shrunk."""
@@ -131,39 +125,47 @@ def _train(
     precision: str,
     fold: tuple[int, int] | None,
 ) -> dict:
-    split = _split(run, find_pairs(data, recipe.data), recipe, fold)
-    training = recipe.training
-    steps = training.steps_per_epoch or math.ceil(len(split.train) / training.batch_size)
-    print(f"{run}: training on {describe_device()}, in {precision}", flush=True)
+    training, fresh = recipe.training, not (run / MODEL).exists()
+    pairs = find_pairs(data, recipe.data)
+    split = draw_split(pairs, recipe.data, fold) if fresh else read_split(run / SPLIT, pairs)
+    images = len(split.train)
+    steps = training.steps_per_epoch or math.ceil(images / training.batch_size)
+    total = steps * training.epochs
+    print(f"training on {describe_device()}", flush=True)
 
-    fresh = not (run / MODEL).exists()
     if fresh:
         start_folder(run, split, precision)
     last = [len(part) % training.batch_size for part in (split.train, split.validation)]
     with _strategy([training.batch_size, *last]).scope():
-        network = _load_or_build(run, recipe, steps, precision)
+        if fresh:
+            network = build_network(recipe, precision, seed=training.seed)
+            initialize(network, recipe)
+            compile_network(network, recipe, steps)
+        else:
+            network = load_checkpoint(run, precision, training.seed)
         parts = _parts(network, recipe)
     done = int(network.optimizer.iterations.numpy())
     history = read_completed(run, recipe, done // steps)
     if done and done % steps == 0 and len(history) == done // steps:
         keep_best(run, history, training)  # a kill may have come before
-    if done >= steps * training.epochs and len(history) >= training.epochs:
-        print(f"{run}: {len(history)} epochs are trained already; nothing to do")
-        images = len(split.train)
+    if done >= total and len(history) >= training.epochs:
+        print(f"{run}: {plural(len(history), 'epoch')} trained already; nothing to do")
         return read_metrics(run) or write_metrics(run, history, network, images, recipe)
-    if done:
-        print(f"{run}: resuming after step {done} of {steps * training.epochs}")
+    where = f"resuming after step {done} of {total}" if done else f"{total} steps"
+    print(f"{run}: {where}, in {precision}", flush=True)
     if fresh:
         _warn_of_seen(run, training.initial_weights, split.validation)
 
-    images = len(split.train)
-    wanted = reached(images, training.batch_size, training.seed, steps * training.epochs)
+    wanted = reached(images, training.batch_size, training.seed, total)
     files = prepare([split.train[i] for i in wanted] + split.validation, cache, recipe)
     by_index = dict(zip(wanted, files, strict=False))  # the validation's come after them
     training_files = [by_index.get(i) for i in range(images)]
+    validation_files = files[len(wanted) :]
     clear_temporaries(run, OURS)
     checkpoint = Checkpoint(run, history, steps, done, network, recipe)
-    job = _Job(recipe, run, steps, parts, training_files, files[len(wanted) :], checkpoint)
+    batches = math.ceil(len(validation_files) / training.batch_size)
+    display = Display(training, parts, steps, batches, done)
+    job = _Job(recipe, run, steps, parts, training_files, validation_files, checkpoint, display)
     _fit_all(job, done, cache)
     return write_metrics(run, checkpoint.history, network, images, recipe)
 
@@ -172,23 +174,22 @@ def _fit_all(job: _Job, done: int, cache: Path) -> None:
     """Train from step `done` to the last one; save at the end, and where it is interrupted."""
     checkpoint, steps, training = job.checkpoint, job.steps, job.recipe.training
     epochs_done, steps_into = divmod(done, steps)
-    if epochs_done > len(checkpoint.history):
-        _validate(job, epochs_done - 1)
     try:
-        if steps_into:  # first the rest of the epoch that was cut short
-            _fit(job, done, epochs_done + 1, steps - steps_into)
-            done += steps - steps_into
-        for last_epoch in training.stage_ends:
-            if done < steps * last_epoch:
-                _fit(job, done, last_epoch, steps)
-                done = steps * last_epoch
-    except BrokenPipeError:  # the reader of our output is gone
-        with _uninterrupted():
+        with job.display.bar:
+            if epochs_done > len(checkpoint.history):
+                _validate(job, epochs_done - 1)
+            if steps_into:  # first the rest of the epoch that was cut short
+                _fit(job, done, epochs_done + 1, steps - steps_into)
+                done += steps - steps_into
+            for last_epoch in training.stage_ends:
+                if done < steps * last_epoch:
+                    _fit(job, done, last_epoch, steps)
+                    done = steps * last_epoch
+    except (BrokenPipeError, KeyboardInterrupt) as error:  # the first: nobody reads our output
+        with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
             checkpoint.save()
-        raise
-    except KeyboardInterrupt:
-        with _uninterrupted():
-            checkpoint.save()
+        if isinstance(error, BrokenPipeError):
+            raise
         if checkpoint.model.stop_training:
             raise _diverged(job.run) from None
         print(
@@ -235,9 +236,10 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
             keras.callbacks.TensorBoard(job.run / "logs", profile_batch=0),
             keras.callbacks.TerminateOnNaN(),
             job.checkpoint,
+            job.display,
         ],
         shuffle=False,  # the batches are shuffled already
-        verbose=1 if on_terminal(sys.stdout) else 2,  # a bar on a terminal, else a line an epoch
+        verbose=0,  # `display` shows more in fewer lines
     )
     if network.stop_training:
         raise _diverged(job.run)
@@ -250,13 +252,6 @@ def _diverged(run: Path) -> CarvanaError:
     )
 
 
-def _split(run: Path, pairs: list[Pair], recipe: Recipe, fold: tuple[int, int] | None) -> Split:
-    """Read the split that the run's model was trained by, or draw one."""
-    if (run / MODEL).exists():
-        return read_split(run / SPLIT, pairs)
-    return draw_split(pairs, recipe.data, fold)
-
-
 def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
     """Say on standard error that the start's own photographs are among those to validate on."""
     seen = trained_on(start, [pair.name for pair in validation]) if start else []
@@ -267,15 +262,6 @@ def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
             "same pictures, their dice is too high",
             file=sys.stderr,
         )
-
-
-def _load_or_build(run: Path, recipe: Recipe, steps: int, precision: str) -> "keras.Model":
-    if (run / MODEL).exists():
-        return load_checkpoint(run, precision, recipe.training.seed)
-    network = build_network(recipe, precision, seed=recipe.training.seed)
-    initialize(network, recipe)
-    compile_network(network, recipe, steps)
-    return network
 
 
 def _parts(network: "keras.Model", recipe: Recipe) -> list["keras.Model"]:
@@ -295,11 +281,8 @@ def _strategy(batches: list[int]) -> "tf.distribute.Strategy":
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     count = max(n for n in range(1, len(devices) + 1) if all(size % n == 0 for size in batches))
     if count < len(devices):
-        sizes = ", ".join(map(str, sorted({size for size in batches if size})))
-        print(
-            f"using {count} of {len(devices)} GPUs, as batches of {sizes} do not divide evenly "
-            "among more"
-        )
+        sizes = ", ".join(map(str, sorted({*batches} - {0})))
+        print(f"using {count} of {len(devices)} GPUs, as more do not divide batches of {sizes}")
     if count == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([device.name for device in devices[:count]])
@@ -319,15 +302,6 @@ def _handling(handler: Callable | signal.Handlers, *signals: signal.Signals) -> 
             signal.signal(each, former)
 
 
-def _uninterrupted() -> contextlib.AbstractContextManager:
-    """Keep a second Ctrl-C from ending the block."""
-    return _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
-
-
-def _terminable() -> contextlib.AbstractContextManager:
-    """Let SIGTERM, which queues and `docker stop` send, save as Ctrl-C does."""
-
-    def stop(*_):
-        raise Terminated
-
-    return _handling(stop, signal.SIGTERM)
+def _terminate(*_) -> None:
+    """Save at SIGTERM, which queues and `docker stop` send, as at Ctrl-C."""
+    raise Terminated
