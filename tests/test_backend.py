@@ -42,23 +42,15 @@ def predict(tmp_path, name, **environment):
 
 
 def test_settings_of_keras_from_outside_change_no_mask(tmp_path):
-    (tmp_path / "keras.json").write_text(
-        json.dumps(
-            {
-                "backend": "jax",
-                "image_data_format": "channels_first",
-                "floatx": "float16",
-                "epsilon": 0.01,
-            }
-        )
-    )
+    odd = {"backend": "jax", "image_data_format": "channels_first"}
+    odd |= {"floatx": "float16", "epsilon": 0.01}
+    (tmp_path / "keras.json").write_text(json.dumps(odd))
     plain, want = predict(tmp_path, "plain")
     assert plain.returncode == 0, plain.stderr
     assert "predicting on CPU" in plain.stdout
-    odd, masks = predict(
-        tmp_path, "odd", KERAS_HOME=str(tmp_path), KERAS_BACKEND="not_installed_anywhere"
-    )
-    assert odd.returncode == 0, odd.stderr
+    outside = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "not_installed_anywhere"}
+    done, masks = predict(tmp_path, "odd", **outside)
+    assert done.returncode == 0, done.stderr
     assert masks == want
 
 

@@ -93,9 +93,8 @@ def test_inspect_lists_all_faults_at_once(own, capsys, tmp_path):
     (data / "masks" / "0.png").unlink()
     Image.open(data / "masks" / "1.png").resize((9, 9)).save(data / "masks" / "1.png")
     Image.new("L", Image.open(data / "images" / "2.jpg").size, 77).save(data / "masks" / "2.png")
-    assert (
-        main(["inspect", str(data), "--recipe", "own", *arguments(*NETWORKS["own"]), "--json"]) == 1
-    )
+    command = ["inspect", str(data), "--recipe", "own", *arguments(*NETWORKS["own"])]
+    assert main([*command, "--json"]) == 1
     faults = json.loads(capsys.readouterr().out)["faults"]
     assert len(faults) == 3
     for says in ("0.jpg: no mask 0.png", "1.png: is 9x9, its photograph", "does not name (77)"):
@@ -208,9 +207,8 @@ def test_one_dice_for_training_and_score(tmp_path, capsys):
     classes = "data.classes={background=0, circle=1, square=2, triangle=3}"
     settings = [*NETWORKS["own"], classes, "training.epochs=8", "prediction.flip=false"]
     run, data = str(tmp_path / "run"), str(tmp_path / "data")
-    assert (
-        main(["train", "--recipe", "own", "--data", data, "--run", run, *arguments(*settings)]) == 0
-    )
+    command = ["train", "--recipe", "own", "--data", data, "--run", run]
+    assert main([*command, *arguments(*settings)]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     capsys.readouterr()
     assert main(["score", "--run", run, "--data", data, "--json"]) == 0

@@ -20,11 +20,8 @@ def test_blog_is_the_published_recipe():
     assert (blog.input.height, blog.input.width) == (128, 128)
     assert (blog.input.method, blog.input.antialias) == ("bilinear", False)
     augment = blog.augment
-    assert (augment.brightness, augment.contrast, augment.saturation) == (
-        0.3,
-        [0.5, 0.7],
-        [0.5, 0.7],
-    )
+    assert (augment.brightness, augment.contrast) == (0.3, [0.5, 0.7])
+    assert augment.saturation == [0.5, 0.7]
     training = blog.training
     assert (training.optimizer, training.learning_rate) == ("rmsprop", 1e-5)
     assert (training.loss, training.batch_size, training.epochs) == ("binary_crossentropy", 32, 5)
@@ -94,6 +91,12 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
     path.write_text(to_toml(load_recipe("blog")).replace("dropout = 0.5", ""))
     with pytest.raises(UsageError, match=r"mine\.toml: key 'model\.dropout' is missing"):
         load_recipe(path)
+    text = SHIPPED[0].read_text("utf-8")
+    path.write_text("\ufeff" + text, encoding="utf-8")  # as Notepad saves
+    assert load_recipe(path) == load_recipe(SHIPPED[0])
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(UsageError, match=r"mine\.toml: cannot be read .not a text file"):
+        load_recipe(path)
     path.write_text("[data")
     with pytest.raises(UsageError, match=r"mine\.toml: not valid TOML"):
         load_recipe(path)
@@ -104,21 +107,20 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
 
 
 def test_an_override_of_epochs_keeps_the_stages_shares():
-    assert load_recipe("sharper", ["training.epochs=10"]).training.stage_ends == [4, 7, 10]
-    assert load_recipe("blog").training.stage_ends == [5]
-    assert load_recipe("sharper", ["training.epochs=1"]).training.stage_ends == [0, 0, 1]
+    training = load_recipe("sharper", ["training.epochs=10"]).training
+    assert training.stage_ends == [4, 7, 10]
+    assert [training.stage_of(epoch) for epoch in range(10)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    training = load_recipe("blog").training
+    assert training.stage_ends == [5]
+    assert training.stage_of(4) == 0
+    training = load_recipe("sharper", ["training.epochs=1"]).training
+    assert training.stage_ends == [0, 0, 1]
+    assert training.stage_of(0) == 2
     for stages in ("[0.1, 0.2, 0.1]", "[1.5]", "[-0.5]", "0.5"):
         with pytest.raises(UsageError, match=r"training\.stages"):
             load_recipe("sharper", [f"training.stages={stages}"])
     with pytest.raises(UsageError, match=r"this network has 0 smaller part\(s\) to train first"):
         load_recipe("blog", ["training.stages=[0.5]"])
-
-
-def test_each_epoch_belongs_to_a_stage():
-    training = load_recipe("sharper", ["training.epochs=10"]).training
-    assert [training.stage_of(epoch) for epoch in range(10)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert load_recipe("sharper", ["training.epochs=1"]).training.stage_of(0) == 2
-    assert load_recipe("blog").training.stage_of(4) == 0
 
 
 @pytest.mark.parametrize(
@@ -164,10 +166,7 @@ def test_prediction_takes_pictures_at_the_scales_the_recipe_names():
         (["data.classes={only=0}"], "data.classes: name two or more"),
         (["data.classes={a=0, b=0}"], "data.classes: name two or more, each with a value of its"),
         (["data.classes={a=0, b='#ff0000'}"], "data.classes: give numbers for all of them"),
-        (
-            ["data.classes={a='red', b='#ff0000'}"],
-            "data.classes.*a number from 0 to 254, or a colour as #rrggbb",
-        ),
+        (["data.classes={a='red', b='#ff0000'}"], "a number from 0 to 254, or a colour as #rrggbb"),
         (["data.classes={a=0, b=1}", "data.ignore=1"], "data.ignore = 1: is the value of a class"),
         (["data.classes={a=0, b=1}", "data.ignore='#ffffff'"], "give numbers for all of them and"),
         (["data.ignore=255"], "data.ignore: goes with classes"),
@@ -181,13 +180,3 @@ def test_classes_and_names_that_do_not_fit_together(overrides, says):
     with pytest.raises(UsageError, match=says) as error:
         load_recipe("own", overrides)
     assert "\n" not in str(error.value)
-
-
-def test_a_recipe_saved_by_notepad_is_read(tmp_path):
-    path = tmp_path / "mine.toml"
-    text = (SHIPPED[0]).read_text("utf-8")
-    path.write_text("\ufeff" + text, encoding="utf-8")
-    assert load_recipe(path) == load_recipe(SHIPPED[0])
-    path.write_text(text, encoding="utf-16")
-    with pytest.raises(UsageError, match=r"mine\.toml: cannot be read .not a text file"):
-        load_recipe(path)

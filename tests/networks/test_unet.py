@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from carvana.backend import keras_settings
 from carvana.networks.unet import unet
 
 # The reference's layer table: kind, output side, filters, parameters.
@@ -90,13 +91,9 @@ def test_softmax_over_several_classes():
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_gives_float32_probabilities_close_to_float32s(precision):
     keras.utils.set_random_seed(0)
-    settings = {"filters": 8, "num_layers": 2}
-    whole = unet((32, 48, 3), **settings)
-    keras.mixed_precision.set_global_policy(precision)
-    try:
-        mixed = unet((32, 48, 3), **settings)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    whole = unet((32, 48, 3), filters=8, num_layers=2)
+    with keras_settings(precision):
+        mixed = unet((32, 48, 3), filters=8, num_layers=2)
     mixed.set_weights(whole.get_weights())
     picture = np.random.default_rng(0).random((2, 32, 48, 3), np.float32)
     got, want = (model(picture, training=False).numpy() for model in (mixed, whole))

@@ -58,13 +58,13 @@ def test_all_else_is_adams():
 
 @pytest.mark.parametrize(("recipe", "heads"), [("sharper", 3), ("quick", 1), ("blog", 1)])
 def test_the_head_alone_of_all_kernels_is_adams_whatever_its_size(recipe, heads):
+    small = {
+        "blog": ["model.filters=4"],
+        "quick": ["model.filters=[8, 16]", "model.encoder_levels=0"],
+        "sharper": ["model.fine_filters=[16, 12]", "model.encoder_levels=0"],
+    }
     classes = "data.classes={background=0, a=1, b=2, c=3}"
-    small = {"blog": "model.filters=4", "quick": "model.filters=[8, 16]"}
-    settings = [classes, small.get(recipe, "model.fine_filters=[16, 12]")]
-    recipe = load_recipe(
-        recipe, [*settings, "model.encoder_levels=0"][: 2 if recipe == "blog" else 3]
-    )
-    network = build_network(recipe, "float32")
+    network = build_network(load_recipe(recipe, [classes, *small[recipe]]), "float32")
     optimizer = ConvolutionMuon()
     optimizer.build(network.trainable_variables)
     kernels = [v for v in network.trainable_variables if len(v.shape) == 4]

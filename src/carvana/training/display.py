@@ -58,7 +58,7 @@ class Display(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         figures = "".join(f"  {name} {logs[name]:.4f}" for name in METRICS if name in logs)
-        self.bar.print(f"{self.bar.what}{figures}")
+        self.bar.print(f"epoch {epoch + 1}/{self.training.epochs}{figures}")
 
 
 def _step_cost(network: "keras.Model") -> float:

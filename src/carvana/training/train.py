@@ -212,8 +212,10 @@ def _validate(job: _Job, epoch: int) -> None:
     network, shrink = job.part(epoch)
     validation = validation_dataset(job.validation_files, job.recipe, shrink)
     logs = network.evaluate(validation, return_dict=True, verbose=0)
+    logs = {f"val_{name}": value for name, value in logs.items()}
     job.checkpoint.set_model(network)
-    job.checkpoint.on_epoch_end(epoch, {f"val_{name}": value for name, value in logs.items()})
+    for callback in (job.checkpoint, job.display):
+        callback.on_epoch_end(epoch, logs)
     if network.stop_training:
         raise _diverged(job.run)
 
