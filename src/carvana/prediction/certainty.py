@@ -28,8 +28,8 @@ def expected_dice(probability: np.ndarray, background: int | None = None) -> flo
         background: the class that does not count, as it does not in Dice; None for none.
 
     Returns:
-        A number in [0, 1]: of several classes the mean over those that a thousandth of the pixels
-        or more is expected to be of; 1 for an empty mask.
+        A number in [0, 1], the mean over classes that a thousandth of the pixels or more is
+        expected to be of; 1 for an empty mask.
     """
     if probability.ndim == 2:
         return expected_of([sums_of(probability)], least=1.0)
@@ -39,45 +39,32 @@ def expected_dice(probability: np.ndarray, background: int | None = None) -> flo
 
 
 def sums_of(probability: np.ndarray) -> tuple[float, float]:
-    """Return the sums that an output's expected Dice is made of: p² and p over all pixels."""
+    """Return an output's sum of p² and sum of p over all pixels."""
     p = np.ascontiguousarray(probability).ravel()
     return float(np.dot(p, p)), float(p.sum())
 
 
 def expected_of(sums: Sequence[tuple[float, float]], least: float) -> float:
-    """Return the expected Dice of outputs by their `sums_of`; less than `least` does not count."""
+    """Average the expected Dice of outputs by their `sums_of`, where p sums to `least` or more."""
     ratios = [square / total for square, total in sums if total >= least]
     return float(np.mean(ratios)) if ratios else 1.0
 
 
 def is_unsure(expected: float, usual: float | None) -> bool:
-    """Tell whether a mask is much less sure than those of the photographs a model was trained on.
-
-    Args:
-        expected: the photograph's `expected_dice`.
-        usual: the same of the run's validation photographs; None where it is not known.
-    """
+    """Compare a mask's `expected_dice` with that of validation photographs, None if unknown."""
     return usual is not None and (1 - expected) * usual > LIMIT * (1 - usual) * expected
 
 
 def review_of(out: Path) -> Path:
-    """Return where the review of a prediction is written."""
     return out.with_name(f"{real_path(out).name}.review.csv")
 
 
 def write_review(path: Path, expected: Sequence[tuple[str, float]], usual: float | None) -> None:
-    """Write which masks to look at first, `img,expected_dice`; say how many are unsure.
-
-    Args:
-        path: the CSV.
-        expected: photographs' names with their `expected_dice`, any order.
-        usual: as of `is_unsure`.
-    """
+    """Write a CSV of `img,expected_dice`, the least sure first; say how many are unsure."""
     ranked = sorted(expected, key=lambda row: (row[1], row[0]))
+    rows = [("img", "expected_dice"), *((name, f"{value:.6f}") for name, value in ranked)]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["img", "expected_dice"])
-    writer.writerows((name, f"{value:.6f}") for name, value in ranked)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
     unsure = [name for name, value in ranked if is_unsure(value, usual)]
     if unsure:

@@ -25,16 +25,11 @@ _Out = TypeVar("_Out")
 
 
 def score_runs(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
-    """Score runs on the photographs that they hold out, at the size these were taken.
+    """Score finished runs on the photographs that they hold out, at full size.
 
     A photograph that several runs hold out is predicted by their mean: over the folds of a recipe
     this is the out-of-fold Dice. Each run's own mean goes into its `metrics.json` as
-    `full_resolution_dice`.
-
-    Args:
-        folders: the runs, their training finished.
-        paths: the data folder.
-        worst: how many of the worst photographs to return.
+    `full_resolution_dice`. The `worst` photographs are returned, too.
 
     Raises:
         UsageError: the runs' masks are of different kinds.
@@ -67,10 +62,8 @@ def score_runs(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
     return result
 
 
-def _score_mean(
-    models: Sequence[Model], pairs: list[Pair]
-) -> Iterator[list[tuple[np.ndarray, str]]]:
-    """Yield each photograph's overlap by the mean of models; of several, each one's own too."""
+def _score_mean(models: Sequence[Model], pairs: list[Pair]) -> Iterator[list]:
+    """Yield each photograph's overlap and name, by the mean of models and then by each of several."""
     settings = models[0].recipe.data
 
     def compare(pair: Pair, found: Prediction, truth: np.ndarray) -> tuple[np.ndarray, str]:
@@ -94,7 +87,6 @@ def _score_mean(
 
 
 def validation_pairs(folder: Path, paths: Paths, settings: Data) -> list[Pair]:
-    """Return the photographs and masks that a run was validated on."""
     return read_split(folder / SPLIT, find_pairs(paths.root, settings)).validation
 
 
@@ -107,31 +99,24 @@ def predict_pairs(
     """Predict photographs once, in order, and compare each with its true mask.
 
     Args:
-        model: what predicts.
-        pairs: the photographs and masks.
+        model, pairs: what predicts, and the photographs and masks.
         compare: called on a thread with the pair, its prediction and the true labels, (height,
             width) uint8; what it returns is yielded.
         what: the name of the work, for the progress shown.
+
+    Raises:
+        CarvanaError: a photograph or mask cannot be read, or their sizes differ.
     """
     by_path = {pair.image: pair for pair in pairs}
 
     def finish(path: Path, found: Prediction) -> _Out:
         pair = by_path[path]
-        return compare(pair, found, read_truth(pair, found.size, model.recipe.data))
+        truth = read_mask(pair.mask, model.recipe.data)
+        if truth.shape != tuple(found.size):
+            raise CarvanaError(size_fault(pair, truth.shape))
+        return compare(pair, found, truth)
 
     return progress(model.map(by_path, finish), what, len(pairs))
-
-
-def read_truth(pair: Pair, size: tuple[int, int], settings: Data) -> np.ndarray:
-    """Read a pair's true labels, (height, width) uint8, of its photograph's size.
-
-    Raises:
-        CarvanaError: they cannot be read, or have another size.
-    """
-    truth = read_mask(pair.mask, settings)
-    if truth.shape != tuple(size):
-        raise CarvanaError(size_fault(pair, truth.shape))
-    return truth
 
 
 def record_score(folder: Path, mean: float) -> None:
@@ -146,11 +131,7 @@ def record_score(folder: Path, mean: float) -> None:
 def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> Score:
     """Score a folder of masks against a folder of true ones.
 
-    Args:
-        masks: label maps or masks, named like those in `truth` but for their endings.
-        truth: the true masks.
-        settings: the recipe's classes.
-        worst: how many of the worst images to return.
+    Masks are named alike but for their endings. The `worst` are returned, too.
 
     Raises:
         CarvanaError: a folder is absent or empty, a mask cannot be read, has another size, or is
@@ -181,11 +162,7 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return a folder's masks by their names without endings, in one Unicode form.
-
-    Raises:
-        CarvanaError: the folder is absent or holds no mask, or two masks have one name.
-    """
+    """Return a folder's masks by their names without endings, in one Unicode form."""
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; `carvana predict --masks` writes one")
     names, others = list_files(folder, MASKS)
@@ -212,14 +189,13 @@ def count_overlap(labels: np.ndarray, truth: np.ndarray, settings: Data) -> np.n
     Returns:
         (classes, 2) int64, or (1, 2) of the car. The sum over photographs is that of a set.
     """
-    masks = [(labels == 1, truth == 1)]
-    if settings.classes:
-        counted = truth != IGNORED
-        each = range(len(settings.classes))
-        masks = [((labels == label) & counted, truth == label) for label in each]
-    counts = [
-        (2 * np.count_nonzero(a & b), np.count_nonzero(a) + np.count_nonzero(b)) for a, b in masks
-    ]
+    counts = []
+    for label in range(len(settings.classes)) or (1,):
+        found, wanted = labels == label, truth == label
+        if settings.classes:
+            found &= truth != IGNORED
+        total = np.count_nonzero(found) + np.count_nonzero(wanted)
+        counts.append((2 * np.count_nonzero(found & wanted), total))
     return np.array(counts, np.int64)
 
 
@@ -237,11 +213,10 @@ def mean_dice(overlap: np.ndarray, settings: Data) -> float:
 
 
 def set_dice(overlaps: Sequence[np.ndarray], settings: Data) -> float:
-    """Return the Dice of a set of photographs.
+    """Return the Dice of a set of photographs: without classes the competition's, their mean.
 
-    Without classes it is the competition's: the mean over photographs. Of several classes it is
-    the mean over classes, each one's pixels summed over the set: a class that few photographs
-    show counts by those alone.
+    Of several classes it is the mean over classes, each one's pixels summed over the set: a class
+    that few photographs show counts by those alone.
     """
     if settings.classes:
         return mean_dice(np.sum(overlaps, axis=0), settings)
@@ -250,16 +225,14 @@ def set_dice(overlaps: Sequence[np.ndarray], settings: Data) -> float:
 
 def summarise(scored: Iterable[tuple[np.ndarray, str]], settings: Data, worst: int = 10) -> Score:
     """Score a set of photographs: pairs of `count_overlap` and a name."""
-    overlaps, names = zip(*scored, strict=True)
-    ranked = sorted(
-        (mean_dice(each, settings), name) for each, name in zip(overlaps, names, strict=True)
-    )
-    by_class = dict(
-        zip(settings.classes, dice_by_class(np.sum(overlaps, axis=0)).tolist(), strict=False)
-    )
+    scored = list(scored)
+    overlaps = [overlap for overlap, _ in scored]
+    ranked = sorted((mean_dice(overlap, settings), name) for overlap, name in scored)
+    dices = dice_by_class(np.sum(overlaps, axis=0)).tolist()
+    by_class = dict(zip(settings.classes, dices, strict=False))
     return Score(
         mean=set_dice(overlaps, settings),
-        count=len(names),
+        count=len(scored),
         worst=ranked[:worst],
         views={} if settings.classes else mean_by_view(ranked),
         classes={name: dice for name, dice in by_class.items() if dice == dice},

@@ -1,7 +1,6 @@
 """Predict a folder of photographs into a folder of PNG label maps."""
 
 import math
-from functools import partial
 from pathlib import Path
 
 from carvana.data.folders import list_images
@@ -10,7 +9,7 @@ from carvana.errors import UsageError
 from carvana.files import beside, cannot_write
 from carvana.prediction.certainty import review_of, write_review
 from carvana.prediction.model import Model
-from carvana.prediction.rows import Job, Make, Part, completed, make_rows, map_of
+from carvana.prediction.rows import Job, Make, Part, completed, info_of, map_of
 from carvana.runs.trained import RunInfo
 
 
@@ -28,20 +27,19 @@ def write_masks(
 
     A map is a palette picture: the index of a pixel is its class as the recipe's masks number it
     (0 background, 1 car without classes), and its colour the class's. It is named after the
-    photograph as the recipe's masks are. `<out>.review.csv` is written as by `write_submission`.
+    photograph as the recipe's masks are. Arguments, errors and `<out>.review.csv` are those of
+    `write_submission`.
 
     Args:
-        model, images, threshold, workers, part, minutes, make: as of `write_submission`; the
-            threshold is for where there are no classes.
+        threshold: for where there are no classes.
         out: the folder for the maps; earlier maps of the same names in it are replaced.
 
     Raises:
         UsageError: `out` is not a folder, or a picture that is not ours would be replaced.
-        CarvanaError: as `write_submission`. Maps already made are kept.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --masks")
-    info = model.run if isinstance(model, Model) else model
+    info = info_of(model)
     settings = info.recipe.data
     if threshold is not None and settings.classes:
         raise UsageError("--threshold goes with masks of two colours, this model has classes")
@@ -58,9 +56,9 @@ def write_masks(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(out, error) from error
-    job = Job.of(info, beside(out / "masks", "rows"), images, threshold, workers, out)
-    make = make or partial(make_rows, model)
-    with completed(info, job, names, out, make, part, minutes) as rows:
+    places = beside(out / "masks", "rows"), images
+    job = Job.of(info, *places, threshold, workers=workers, masks=out.absolute())
+    with completed(model, job, names, out, make, part, minutes) as rows:
         if rows:
             expected = [(row.name, row.expected) for row in rows]
             write_review(review_of(out), expected, info.usual)

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,10 +20,9 @@ from carvana.data.resize import resize, upsample
 from carvana.errors import CarvanaError, UsageError
 from carvana.machine import Turns, cores
 from carvana.prediction.certainty import expected_dice, expected_of, sums_of
-from carvana.recipe import Recipe
 from carvana.runs.trained import Run, Source
 
-_In, _Out = TypeVar("_In"), TypeVar("_Out")
+_Out = TypeVar("_Out")
 Photograph = str | os.PathLike | Image.Image | np.ndarray
 FINISHING = 32  # bytes a pixel: a channel of probabilities, labels, and what is made of them
 
@@ -34,7 +34,7 @@ def load(source: Source, precision: str = "float32") -> "Model":
         source: weights the kit ships ("sharp"), a run's folder, an `.npz` file, or a list of
             those: their mean.
         precision: "float32", or "auto" for bfloat16 or float16 where the hardware has it: faster,
-            and masks differ a little from float32's (a Dice of 0.9994 to 0.9997 to them).
+            with masks of a Dice of 0.9994 to 0.9997 to those of float32.
 
     Raises:
         UsageError: there is nothing of this name.
@@ -46,6 +46,7 @@ def load(source: Source, precision: str = "float32") -> "Model":
     return Model(Run.load(source, precision))
 
 
+@dataclass(frozen=True)
 class Prediction:
     """What a network says of a photograph, brought to the photograph's size when asked.
 
@@ -56,64 +57,56 @@ class Prediction:
         background: the output of the background among several, None for none.
     """
 
-    def __init__(
-        self,
-        by_scale: Sequence[np.ndarray],
-        size: tuple[int, int],
-        threshold: float,
-        background: int | None,
-    ):
-        self.size, self._by_scale = size, by_scale
-        self._threshold, self._background = threshold, background
-        self._outputs = by_scale[0].shape[-1]
+    by_scale: Sequence[np.ndarray]
+    size: tuple[int, int]
+    threshold: float
+    background: int | None
+
+    @property
+    def outputs(self) -> int:
+        return self.by_scale[0].shape[-1]
 
     def channel(self, number: int) -> np.ndarray:
         """Return one output's probability: (height, width) float32, the mean over scales."""
-        whole, *others = (
-            upsample(np.ascontiguousarray(each[..., number]), *self.size) for each in self._by_scale
-        )
-        for other in others:
-            whole += other
-        return whole / len(self._by_scale) if others else whole
+        channels = [np.ascontiguousarray(each[..., number]) for each in self.by_scale]
+        whole = upsample(channels[0], *self.size)
+        for other in channels[1:]:
+            whole += upsample(other, *self.size)
+        return whole / len(channels) if len(channels) > 1 else whole
 
     def probability(self) -> np.ndarray:
         """Return the car's probability (height, width), or (height, width, classes); float32."""
-        if self._outputs == 1:
+        if self.outputs == 1:
             return self.channel(0)
-        whole = np.empty((*self.size, self._outputs), np.float32)
-        for number in range(self._outputs):
+        whole = np.empty((*self.size, self.outputs), np.float32)
+        for number in range(self.outputs):
             whole[..., number] = self.channel(number)
         return whole
 
     def foreground(self) -> np.ndarray:
         """Return the probability that a pixel is not background: (height, width) float32."""
-        return self.channel(0) if self._outputs == 1 else 1 - self.channel(self._background)
+        return self.channel(0) if self.outputs == 1 else 1 - self.channel(self.background)
 
     def mask(self) -> np.ndarray:
         """Return where the car is, (height, width) bool; of several classes places, uint8."""
         labels, _ = self.decide()
-        return labels.astype(bool) if self._outputs == 1 else labels
+        return labels.astype(bool) if self.outputs == 1 else labels
 
     def decide(self, threshold: float | None = None) -> tuple[np.ndarray, float]:
         """Return labels, (height, width) uint8, and the Dice to expect of them.
 
-        One class at a time, so that memory does not grow with their number.
-
-        Args:
-            threshold: instead of the recipe's.
+        `threshold` is used instead of the recipe's. Memory does not grow with classes.
         """
-        if self._outputs == 1:
+        if self.outputs == 1:
             probability = self.channel(0)
-            above = probability > (self._threshold if threshold is None else threshold)
+            above = probability > (self.threshold if threshold is None else threshold)
             return above.astype(np.uint8), expected_dice(probability)
-        labels, highest, sums = np.zeros(self.size, np.uint8), None, []
-        for number in range(self._outputs):
+        labels, highest = np.zeros(self.size, np.uint8), np.full(self.size, -np.inf, np.float32)
+        sums = []
+        for number in range(self.outputs):
             probability = self.channel(number)
-            if number != self._background:
+            if number != self.background:
                 sums.append(sums_of(probability))
-            if highest is None:
-                highest = probability
-                continue
             labels[probability > highest] = number
             np.maximum(highest, probability, out=highest)
         return labels, expected_of(sums, LEAST_SHARE * labels.size)
@@ -127,23 +120,18 @@ class Model:
     """
 
     def __init__(self, run: Run):
-        self.run = run
-        self.background = run.recipe.data.background  # its output; None if no class is called that
+        self.run, self.recipe = run, run.recipe
+        self.background = self.recipe.data.background  # its output; None if no class is called that
         self.usual = run.usual  # the `expected_dice` of validation photographs, where known
-        self.white = run.recipe.input.white
-        self.threshold = run.recipe.prediction.threshold
-        self.batch_size = run.recipe.prediction.batch_size
-        self._inputs = run.recipe.prediction_inputs
-        flip = run.recipe.prediction.flip
+        self.white = self.recipe.input.white
+        self.threshold = self.recipe.prediction.threshold
+        self.batch_size = self.recipe.prediction.batch_size
+        self._inputs = self.recipe.prediction_inputs
+        flip = self.recipe.prediction.flip
         self._networks = [
             tf.function(functools.partial(_probabilities, network, flip), reduce_retracing=True)
             for network in run.networks
         ]
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe it was trained by."""
-        return self.run.recipe
 
     def mask(self, photograph: Photograph) -> np.ndarray:
         """Return where the car is, or of several classes which one each pixel is of.
@@ -156,16 +144,16 @@ class Model:
             classes uint8, places in `recipe.data.class_names`.
 
         Raises:
-            UsageError: it is none of these.
+            UsageError: it is not a photograph.
             CarvanaError: the file cannot be read.
         """
         (mask,) = self.map([photograph], lambda _, found: found.mask())
         return mask
 
     def probability(self, photograph: Photograph) -> np.ndarray:
-        """Return the probability that each pixel is car, (height, width) float32; see `mask`.
+        """Return each pixel's probability of car, float32: (height, width), or with classes last.
 
-        For several classes (height, width, classes).
+        Arguments and errors are those of `mask`.
         """
         ((_, probability),) = self.predict([photograph])
         return probability
@@ -173,21 +161,19 @@ class Model:
     def predict(
         self, photographs: Iterable[Photograph], workers: int | None = None
     ) -> Iterator[tuple[Photograph, np.ndarray]]:
-        """Predict photographs of any size, in order, streamed: any number may be given.
+        """Predict any number of photographs in order, streamed.
 
         Args:
-            photographs: paths, PIL images or arrays.
+            photographs: paths, PIL images or arrays of any size.
             workers: threads that read, and as many that finish; a core each when None.
 
         Yields:
-            Each photograph as it was given, and its probabilities: (height, width) float32 in
-            [0, 1], or (height, width, classes).
+            Each photograph as it was given, and its `probability`.
 
         Raises:
             UsageError: one photograph is given, not a list; or the model was loaded before this
                 process was forked.
-            CarvanaError: a photograph cannot be read; it is named, after the results of all
-                before it have been yielded.
+            CarvanaError: a photograph cannot be read; raised after the results of those before it.
         """
         return self.map(photographs, lambda each, found: (each, found.probability()), workers)
 
@@ -198,19 +184,17 @@ class Model:
         workers: int | None = None,
         keep_going: bool = False,
     ) -> Iterator[_Out | CarvanaError]:
-        """Predict photographs and do something with each prediction; see `predict`.
+        """Predict photographs as `predict` does, and yield what `work` makes of each prediction.
 
-        Reading, the network and the work overlap on threads. No more than a few batches are in
-        memory at any moment, and no more photographs at full size than fit into a third of it.
+        Reading, the network and the work overlap on threads. A few batches are in memory at any
+        moment, and no more photographs at full size than fit into a third of it.
 
         Args:
-            photographs: as of `predict`.
-            work: done on a thread with each photograph as it was given and its prediction; what
-                it returns is yielded.
-            workers: as of `predict`.
+            photographs, workers: as of `predict`.
+            work: called on a thread with each photograph as it was given and its prediction.
             keep_going: yield the error of a photograph that cannot be read in its place. Batches
-                are then always full, the last one filled up, as a network may round differently in
-                batches of another size: what is yielded does not depend on what else is predicted.
+                are then always full, the last one filled up: a network may round differently in
+                batches of another size, and no result may depend on what else is predicted.
         """
         if isinstance(photographs, (str, os.PathLike, Image.Image, np.ndarray)):
             raise UsageError("predict takes a list of photographs; for one use mask or probability")
@@ -236,10 +220,7 @@ class Model:
             with turns.take(math.prod(item[1].size) * FINISHING):
                 return work(*item)
 
-        with (
-            ThreadPoolExecutor(workers) as readers,
-            ThreadPoolExecutor(workers) as finishers,
-        ):
+        with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as finishers:
             loaded = ahead(readers, load, photographs, max(2 * self.batch_size, workers))
             predicted = self._predict_all(loaded, full=keep_going)
             for result in ahead(finishers, finish, predicted, max(self.batch_size, workers)):
@@ -248,7 +229,7 @@ class Model:
                 yield result
 
     def _predict_all(self, loaded: Iterator, full: bool) -> Iterator:
-        """Run the networks on batches; yield photographs with predictions, and errors, in order."""
+        """Yield photographs with their predictions, and errors, in order."""
         for batch in _batches(loaded, self.batch_size):
             good = [item for item in batch if not isinstance(item, CarvanaError)]
             found = iter(self._predict_batch([inputs for *_, inputs in good], full) if good else ())
@@ -263,9 +244,7 @@ class Model:
         """Return what probabilities say by this model's threshold and background."""
         return Prediction(by_scale, size, self.threshold, self.background)
 
-    def _load(
-        self, photograph: Photograph, turns: Turns
-    ) -> tuple[tuple[int, int], list[np.ndarray]]:
+    def _load(self, photograph: Photograph, turns: Turns) -> tuple[tuple[int, int], list]:
         """Read a photograph; return its (height, width), and the network's input at each scale."""
         if not isinstance(photograph, (str, os.PathLike)):
             picture = as_photograph(photograph, self.white)
@@ -276,10 +255,8 @@ class Model:
             picture, size = read_photograph(path, largest)
             return size, [resize(picture, settings) for settings in self._inputs]
 
-    def _predict_batch(
-        self, inputs: list[list[np.ndarray]], full: bool
-    ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Run the networks; return each photograph's probabilities by scale."""
+    def _predict_batch(self, inputs: list[list[np.ndarray]], full: bool) -> Iterator:
+        """Run the networks; return an iterator of each photograph's probabilities by scale."""
         blank = self.batch_size - len(inputs) if full else 0
         with keras_settings("float32"):
             by_scale = []
@@ -290,7 +267,6 @@ class Model:
 
 
 def _probabilities(network: "keras.Model", flip: bool, batch: "tf.Tensor") -> "tf.Tensor":
-    """Run a network; with `flip` also on the mirrored pictures, and average."""
     probabilities = network(batch, training=False)
     if flip:
         mirrored = network(tf.reverse(batch, [2]), training=False)
@@ -298,9 +274,7 @@ def _probabilities(network: "keras.Model", flip: bool, batch: "tf.Tensor") -> "t
     return probabilities
 
 
-def ahead(
-    pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In], depth: int
-) -> Iterator[_Out]:
+def ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, depth: int) -> Iterator:
     """Map in order on a pool, at most `depth` items ahead of what has been taken."""
     waiting = deque()
     try:

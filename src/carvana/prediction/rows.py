@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,6 @@ from carvana.recipe import Data
 from carvana.runs.trained import RunInfo
 
 ABOUT = "photographs.json"  # in the folder of rows: which photographs get one
-KEPT = "the rows made so far are kept"
 MOST_OPEN = 32  # files at a time
 _FIRST = "carvana rows "  # a file's first line begins so; its key follows
 
@@ -58,20 +58,12 @@ class Job:
 
     @classmethod
     def of(
-        cls,
-        info: RunInfo,
-        folder: Path,
-        images: Path,
-        threshold: float | None,
-        workers: int | None,
-        masks: Path | None = None,
+        cls, info: RunInfo, folder: Path, images: Path, threshold: float | None, **rest
     ) -> "Job":
-        """Return the job of a model's rows."""
+        """Return the job of a model's rows, with its key and absolute paths."""
         wanted = info.recipe.prediction.threshold if threshold is None else threshold
-        places = (path.absolute() if path else None for path in (folder, images, masks))
-        folder, images, masks = places
         key = f"{info.fingerprint()} {wanted} {info.precision} 5"
-        return cls(key, folder, images, threshold, workers, masks)
+        return cls(key, folder.absolute(), images.absolute(), threshold, **rest)
 
 
 # What makes rows of names until a time, by `time.monotonic`: `make_rows` of a model, or a cluster.
@@ -83,14 +75,9 @@ def make_rows(
 ) -> Iterator[str | CarvanaError]:
     """Predict photographs and append their rows to a new file of the job's folder.
 
-    Args:
-        model: the model.
-        job: where.
-        names: of the photographs.
-        until: when to stop, by `time.monotonic`.
-
     Yields:
-        The name of each row that is made, or what is wrong with its photograph.
+        The name of each row that is made, or what is wrong with its photograph, until the time
+        `until`.
 
     Raises:
         OSError: the folder cannot be written. Rows already made are kept.
@@ -104,14 +91,11 @@ def make_rows(
 
     def row(path: Path, found: Prediction) -> Row:
         labels, expected = found.decide(job.threshold)
-        runs = ""
-        if job.masks is None:
-            runs = rle.encode(labels)
-        else:
-            settings = model.recipe.data
-            with replacing(map_of(job.masks, path.name, settings)) as temporary:
-                picture = to_picture(labels, settings)
+        if job.masks:
+            with replacing(map_of(job.masks, path.name, model.recipe.data)) as temporary:
+                picture = to_picture(labels, model.recipe.data)
                 picture.save(temporary, "PNG", pnginfo=png_mark("label map"))
+        runs = "" if job.masks else rle.encode(labels)
         return Row(path.name, path.stat().st_size, round(expected, 6), runs)
 
     with (job.folder / f"{uuid.uuid4().hex[:12]}.csv").open("x", encoding="utf-8") as file:
@@ -146,43 +130,30 @@ class About:
 
     @classmethod
     def read(cls, folder: Path) -> "About | None":
-        """Read a folder's; None where there is none that can be read."""
         try:
             return cls(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self, folder: Path, shared: bool) -> None:
-        """Write it into the folder of rows, in place of one that is there.
-
-        Raises:
-            UsageError: the folder is shared with other processes, and another is there.
-            CarvanaError: it cannot be written.
-        """
+        """Write it into the folder of rows; if that is shared, not in place of another's."""
         before = self.read(folder)
         if before == self:
             return
         if before and shared:
-            raise UsageError(
-                f"{folder}: {self.differs(before)}; choose another --out, or delete it"
-            )
+            what = self.differs(before)
+            raise UsageError(f"{folder}: {what}; choose another --out, or delete it")
         if before and before.key != self.key:
             print(f"{folder}: rows of another model, recipe or threshold; starting over")
         write_text(folder / ABOUT, json.dumps(vars(self)) + "\n")
 
     def differs(self, other: "About") -> str:
-        """Say in what the rows of another prediction differ from these."""
         what = "photographs" if other.key == self.key else "model, recipe or threshold"
         return f"holds rows of another {what}"
 
 
 class Rows:
-    """The rows there are of a prediction; memory holds only where each lies.
-
-    Args:
-        folders: where processes made them.
-        about: of which photographs.
-    """
+    """The rows that folders hold of a prediction; memory holds only where each lies."""
 
     def __init__(self, folders: Iterable[Path], about: About):
         self._about = about
@@ -208,15 +179,11 @@ class Rows:
         return name in self._places
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield all rows in the sample's order.
-
-        Raises:
-            CarvanaError: a photograph has none.
-        """
+        """Yield all rows in the sample's order; raise CarvanaError if a photograph has none."""
         with contextlib.ExitStack() as stack:
             opened = {}
             for name in self._about.sizes:
-                if name not in self._places:
+                if name not in self:
                     raise CarvanaError(
                         f"{name}: has no mask yet; run the `carvana predict` that makes it again"
                     )
@@ -241,40 +208,42 @@ def _name_and_size(line: bytes) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def completed(
-    info: RunInfo,
+    model: Model | RunInfo,
     job: Job,
     names: Sequence[str],
     out: Path,
-    make: Make,
+    make: Make | None,
     part: Part | None,
     minutes: float,
 ) -> Iterator[Rows | None]:
     """Make the rows that are not there; yield all of them, which are deleted after the block.
 
     Args:
-        info: of the model.
+        model, make, part, minutes: as of `write_submission`; of a part None is yielded.
         job: where the rows are made.
         names: of the photographs, in the sample's order.
         out: what is made of them, for messages and against others that make the same.
-        make: what makes rows.
-        part: (3, 16) for the third of sixteen shares of the names alone; None is yielded then.
-        minutes: to stop after.
 
     Raises:
         UsageError: the folder is shared by parts, and holds another prediction's rows.
-        CarvanaError: a photograph cannot be read or changed meanwhile, another prediction writes
-            the same file, the disk is full, or the time is up. Rows already made are kept.
+        CarvanaError: as `write_submission`.
     """
     until = time.monotonic() + 60 * minutes
+    info = info_of(model)
+    mine = names[part[0] - 1 :: part[1]] if part else names
     try:
         with contextlib.nullcontext() if part else alone(out, "prediction"):
             sizes = {name: _size_of(job.images / name) for name in names}
             about = About(job.key, info.usual, sizes)
             job.folder.mkdir(parents=True, exist_ok=True)
             about.write(job.folder, shared=part is not None)
-            mine = names[part[0] - 1 :: part[1]] if part else names
-            todo = _todo(job, about, mine, info.recipe.data)
-            _make_all(job, todo, len(mine), out, make, until, minutes)
+            todo = _todo(job, Rows([job.folder], about), mine, info.recipe.data)
+            done = len(mine) - len(todo)
+            if done:
+                print(f"{out}: resuming after {done} of {len(mine)} images")
+            if todo:
+                made = (make or partial(make_rows, model))(job, todo, until)
+                _count(progress(made, "predicting", len(mine), done), done, len(mine), out, minutes)
             if part:
                 print(f"{out}: part {part[0]} of {part[1]} is made, {len(mine)} photographs")
                 yield None
@@ -282,7 +251,12 @@ def completed(
                 yield Rows([job.folder], about)
                 _clear(job.folder)
     except OSError as error:
-        raise cannot_write(out, error, kept=KEPT) from error
+        raise cannot_write(out, error, kept="the rows made so far are kept") from error
+
+
+def info_of(model: Model | RunInfo) -> RunInfo:
+    """Return what is known of a model without its networks."""
+    return model.run if isinstance(model, Model) else model
 
 
 def _size_of(path: Path) -> int:
@@ -292,27 +266,23 @@ def _size_of(path: Path) -> int:
         return -1
 
 
-def _todo(job: Job, about: About, names: Sequence[str], settings: Data) -> list[str]:
+def _todo(job: Job, rows: Rows, names: Sequence[str], settings: Data) -> list[str]:
     """Return the names that have no row, or whose label map is gone."""
-    rows = Rows([job.folder], about)
-    return [
-        name
-        for name in names
-        if name not in rows
-        or not (job.masks is None or map_of(job.masks, name, settings).is_file())
-    ]
+
+    def is_made(name: str) -> bool:
+        return name in rows and (not job.masks or map_of(job.masks, name, settings).is_file())
+
+    return [name for name in names if not is_made(name)]
 
 
-def _make_all(
-    job: Job, todo: list[str], total: int, out: Path, make: Make, until: float, minutes: float
+def _count(
+    made: Iterable[str | CarvanaError], done: int, total: int, out: Path, minutes: float
 ) -> None:
-    done = total - len(todo)
-    if done:
-        print(f"{out}: resuming after {done} of {total} images")
+    """Make rows until there are `total`; raise what is wrong with photographs."""
     faults = []
-    for made in progress(make(job, todo, until), "predicting", total, done) if todo else ():
-        if isinstance(made, CarvanaError):
-            faults.append(str(made))
+    for each in made:
+        if isinstance(each, CarvanaError):
+            faults.append(str(each))
         else:
             done += 1
     if len(faults) == 1:

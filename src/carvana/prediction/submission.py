@@ -1,9 +1,8 @@
-"""Predict a folder of photographs into a submission; merge parts made apart into one."""
+"""Predict a folder of photographs into a submission; merge separately made parts into one."""
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from carvana.competition.submission import HEADER
@@ -12,18 +11,7 @@ from carvana.errors import UsageError
 from carvana.files import alone, replacing
 from carvana.prediction.certainty import review_of, write_review
 from carvana.prediction.model import Model
-from carvana.prediction.rows import (
-    ABOUT,
-    About,
-    Job,
-    Make,
-    Part,
-    Row,
-    Rows,
-    completed,
-    make_rows,
-    to_line,
-)
+from carvana.prediction.rows import ABOUT, About, Job, Make, Part, Rows, completed, info_of, to_line
 from carvana.runs.trained import RunInfo
 
 
@@ -40,8 +28,7 @@ def write_submission(
     """Predict a folder of photographs into a submission, or resume where a kill stopped it.
 
     Rows are kept in `<out>.rows/` as they are made; the finished file is renamed into place.
-    Beside it, `<out>.review.csv` names the photographs by how sure their masks are, the least sure
-    first.
+    `<out>.review.csv` ranks the photographs by how sure their masks are, the least sure first.
 
     Args:
         model: the model, of two colours; with `make`, its info is enough.
@@ -49,32 +36,31 @@ def write_submission(
         out: `….csv.gz` or `….csv`.
         threshold: of the probability, the recipe's when None.
         workers: as in `Model.map`; they change no row.
-        part: make only the rows of a share of the photographs, (3, 16) for the third of sixteen;
-            the submission is not written then, see `merge`.
+        part: (3, 16) makes the rows of the third of sixteen shares of the photographs; the
+            submission is not written then, see `merge`.
         minutes: to stop after.
         make: what makes the rows; this process when None.
 
     Raises:
         UsageError: `out` has another ending, or the model has several classes.
         CarvanaError: the folder is empty, a photograph cannot be read, another prediction
-            writes the same file, the disk is full, or the time is up. Rows already made are kept.
+            writes the same file, the disk is full, or the time is up. Rows already made are
     """
     _check_csv(out)
-    info = model.run if isinstance(model, Model) else model
+    info = info_of(model)
     if classes := info.recipe.data.classes:
         raise UsageError(
             f"{out}: a submission holds one mask a photograph, this model has {len(classes)} "
             "classes; write label maps with --masks"
         )
-    job = Job.of(info, rows_of(out), images, threshold, workers)
-    make = make or partial(make_rows, model)
-    with completed(info, job, list_images(images), out, make, part, minutes) as rows:
+    job = Job.of(info, rows_of(out), images, threshold, workers=workers)
+    with completed(model, job, list_images(images), out, make, part, minutes) as rows:
         if rows:
-            write_review(review_of(out), _write_csv(out, rows), info.usual)
+            _write_csv(out, rows, info.usual)
 
 
 def merge(out: Path, parts: Sequence[Path]) -> int:
-    """Merge rows made apart into a submission; return their number.
+    """Merge separately made rows into a submission; return their number.
 
     Args:
         out: the submission, as of `write_submission`.
@@ -100,9 +86,8 @@ def merge(out: Path, parts: Sequence[Path]) -> int:
                 f"{folder}: {first.differs(about)} than {parts[0]}; merge parts of one prediction"
             )
     with alone(out, "prediction"):
-        expected = _write_csv(out, Rows(parts, first))
-        write_review(review_of(out), expected, first.usual)
-    return len(expected)
+        _write_csv(out, Rows(parts, first), first.usual)
+    return len(first.sizes)
 
 
 def rows_of(out: Path) -> Path:
@@ -115,8 +100,8 @@ def _check_csv(out: Path) -> None:
         raise UsageError(f"{out}: a submission is a file whose name ends in .csv or .csv.gz")
 
 
-def _write_csv(out: Path, rows: Iterable[Row]) -> list[tuple[str, float]]:
-    """Write a submission; return each image's expected dice.
+def _write_csv(out: Path, rows: Rows, usual: float | None) -> None:
+    """Write a submission and its review.
 
     The same rows make the same file: zlib puts no date and no name into gzip's header.
     """
@@ -135,4 +120,4 @@ def _write_csv(out: Path, rows: Iterable[Row]) -> list[tuple[str, float]]:
             file.write(encode((row.name, row.runs)))
         if packer:
             file.write(packer.flush())
-    return expected
+    write_review(review_of(out), expected, usual)
