@@ -5,7 +5,7 @@ from PIL import Image
 from carvana.data.marks import png_mark
 from carvana.errors import CarvanaError, UsageError
 from carvana.networks.build import build_network
-from carvana.prediction.cutout import Style, cut_out, estimate_foreground
+from carvana.prediction.cutout import Style, cut_out, estimate_alpha, estimate_foreground
 from carvana.prediction.model import Model, Prediction
 from carvana.recipe import load_recipe
 from carvana.runs.trained import Run
@@ -20,7 +20,7 @@ def fresh():
 
 
 class Disc:
-    """Predicts a disc with a soft edge in the middle of any photograph."""
+    """Predicts a disc in the middle of any photograph, so that its alpha is `disc`."""
 
     background, usual, white = 0, None, 0
 
@@ -28,7 +28,9 @@ class Disc:
         for path in photographs:
             with Image.open(path) as picture:
                 width, height = picture.size
-            yield work(path, Prediction([disc(width, height)[..., None]], (height, width), 0.5, 0))
+            share = disc(width, height)[..., None]
+            probability = np.where((share > 0) & (share < 1), 0.25 + share / 2, share)
+            yield work(path, Prediction([probability], (height, width), 0.5, 0))
 
 
 def disc(width, height):
@@ -108,6 +110,23 @@ def test_formats_are_written_and_replaced(format, kind, red_on_grey, tmp_path):
         cut_out(Disc(), [path], tmp_path / "out", style)
 
 
+def test_alpha_is_steep_and_has_no_ghosts():
+    """Haze beside the car goes, and what is certain nowhere; an aerial and the soft edge stay."""
+    probability = np.zeros((40, 60), np.float32)
+    probability[10:30, 10:40] = 0.98
+    probability[9, 10:40] = 0.45  # the soft edge
+    probability[2:9, 20] = 0.65  # an aerial
+    probability[30:34, 10:40] = 0.2  # haze under the sill
+    probability[10:20, 50:55] = 0.8  # a smudge that touches nothing
+    alpha = estimate_alpha(probability)
+    assert (alpha[10:30, 10:40] == 255).all()
+    assert set(alpha[9, 10:40]) == {102}  # 255 (0.45 - 0.25) / 0.5
+    assert set(alpha[2:9, 20]) == {204}
+    assert not alpha[30:].any() and not alpha[:, 50:].any()
+    assert estimate_alpha(probability, threshold=0.3)[9, 15] == 204
+    assert not estimate_alpha(np.full((4, 5), 0.7, np.float32)).any()
+
+
 def test_styles_that_cannot_be():
     for settings, message in (
         ({"format": "jpg"}, "--format jpg has no transparency; give --background"),
@@ -119,18 +138,10 @@ def test_styles_that_cannot_be():
             Style(**settings)
 
 
-def test_background_is_transparent(fresh, tmp_path):
-    photo = tmp_path / "a.b.png"
-    picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
-    Image.fromarray(picture).save(photo)
-    assert cut_out(fresh, [photo, photo], tmp_path / "out") == [tmp_path / "out" / "a.b.png"]
-    cut = np.asarray(Image.open(tmp_path / "out" / "a.b.png"))
-    assert cut.shape == (40, 60, 4)
-    small = fresh.run.networks[0](
-        np.asarray(Image.open(photo).resize((32, 32), Image.BILINEAR))[None] / np.float32(255)
-    )
-    assert np.ptp(cut[..., 3]) > 0
-    assert abs(cut[..., 3].mean() / 255 - float(np.mean(small))) < 0.1
+def test_a_photograph_is_cut_out_once_and_keeps_its_name(red_on_grey, tmp_path):
+    photo = red_on_grey[0].rename(tmp_path / "a.b.png")
+    assert cut_out(Disc(), [photo, photo], tmp_path / "out") == [tmp_path / "out" / "a.b.png"]
+    assert Image.open(tmp_path / "out" / "a.b.png").mode == "RGBA"
 
 
 def test_a_photograph_that_lies_on_its_side_is_put_upright(fresh, tmp_path):

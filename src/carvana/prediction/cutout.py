@@ -21,6 +21,8 @@ from carvana.progress import progress
 FORMATS = ("png", "jpg", "webp")
 RADII = (90, 6)  # of the blurs that estimate the foreground's colours, in pixels
 BAND = 2**22  # pixels whose colours are estimated at a time
+SOFT = 0.5  # of the probability: the range around the threshold in which alpha rises from 0 to 1
+CERTAIN = 0.9  # a probability; parts that reach it nowhere are not of the car
 MARGIN = 0.02  # around what is cropped, of its longer side
 
 
@@ -36,22 +38,12 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Style:
-    """What a cutout looks like.
+    """What a cutout looks like. UsageError: its fields do not go together."""
 
-    Args:
-        background: a colour ("white", "#ff0000") or a picture's path; None leaves it transparent.
-        crop: cut the picture to the car and a small margin.
-        mask_only: write the mask in grey instead.
-        format: "png", "jpg" or "webp"; jpg and webp where nothing is transparent.
-
-    Raises:
-        UsageError: these do not go together, or the background is neither.
-    """
-
-    background: str | None = None
-    crop: bool = False
-    mask_only: bool = False
-    format: str = "png"
+    background: str | None = None  # a colour ("white", "#ff0000") or a picture's path
+    crop: bool = False  # to the car and a small margin
+    mask_only: bool = False  # the mask in grey instead: the cutout's alpha
+    format: str = "png"  # or "jpg", "webp", where nothing is transparent
 
     def __post_init__(self):
         if self.format not in FORMATS:
@@ -79,18 +71,15 @@ class Style:
 def cut_out(
     model: Predictor, photos: Sequence[Path], out: Path, style: Style | None = None
 ) -> list[Path]:
-    """Write each photograph as `out/<name>.png`, with the predicted probability as its alpha.
+    """Write each photograph's car as `out/<name>.png`; return the files written.
 
-    Along the soft edge, colours are those of the car alone: see `estimate_foreground`.
+    Alpha is steeper than the probability, see `estimate_alpha`; along the soft edge, colours are
+    those of the car alone, see `estimate_foreground`.
 
     Args:
-        model: what predicts.
-        photos: files of any format and size.
+        model, photos: what predicts, and files of any format and size.
         out: the folder; cutouts of the same names in it are replaced.
         style: how they look; on transparency when None.
-
-    Returns:
-        The files written.
 
     Raises:
         UsageError: two photographs would write the same file, a picture that is not one of our
@@ -114,7 +103,8 @@ def cut_out(
                 file=sys.stderr,
             )
         picture = open_photograph(photo, model.white)
-        alpha = Image.fromarray(np.rint(found.foreground() * 255).astype(np.uint8))
+        threshold = found.threshold if found.outputs == 1 else 0.5
+        alpha = Image.fromarray(estimate_alpha(found.foreground(), threshold))
         if picture.mode == "RGBA":  # what was transparent stays so
             alpha = ImageChops.multiply(alpha, picture.getchannel("A"))
         cut = _draw(picture.convert("RGB"), alpha, style)
@@ -129,6 +119,20 @@ def cut_out(
 
     unique = list(targets)
     return list(progress(model.map(unique, write), "cutting out", len(unique)))
+
+
+def estimate_alpha(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Estimate the share of each pixel that the car covers: (height, width) uint8, 255 for all.
+
+    The probability, (height, width) float32, rises over more pixels than the car's edge is wide,
+    so alpha is steeper around the threshold. Parts that are certain nowhere are dropped.
+    """
+    alpha = np.clip((probability - threshold) / SOFT + 0.5, 0, 1)
+    alpha = np.rint(255 * alpha).astype(np.uint8)
+    count, parts = cv2.connectedComponents((alpha > 0).astype(np.uint8))  # (height, width) int32
+    is_car = np.zeros(count, bool)
+    is_car[parts[probability > CERTAIN]] = True
+    return alpha * is_car[parts]
 
 
 def estimate_foreground(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -147,7 +151,9 @@ def estimate_foreground(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     edge = (alpha > 0) & (alpha < 255)
     if not edge.any():
         return picture
-    rows, columns = (_reach(edge.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(edge.any(axis=axis)) for axis in (1, 0))
+    reach = max(RADII)  # of what is blurred into the edge
+    rows, columns = (slice(max(at[0] - reach, 0), at[-1] + reach + 1) for at in (rows, columns))
     estimated = picture.copy()
     step = max(BAND // (columns.stop - columns.start), 1)
     for top in range(rows.start, rows.stop, step):  # in bands, so that memory stays bounded
@@ -164,18 +170,11 @@ def estimate_foreground(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return estimated
 
 
-def _reach(edge: np.ndarray) -> slice:
-    """Return from where to where an edge and what is blurred into it reach."""
-    places = np.flatnonzero(edge)
-    return slice(max(places[0] - max(RADII), 0), places[-1] + max(RADII) + 1)
-
-
 def _fuse(colours, front, behind, share, radius: int):
     """Blur foreground and background apart, then let both explain the picture's colours."""
 
     def blur(values):
-        blurred = cv2.blur(values, (radius, radius))
-        return blurred if blurred.ndim == 3 else blurred[..., None]
+        return cv2.blur(values, (radius, radius)).reshape(values.shape)
 
     shares = blur(share)
     front = blur(front * share) / (shares + 1e-5)
@@ -197,15 +196,11 @@ def _draw(picture: Image.Image, alpha: Image.Image, style: Style) -> Image.Image
 
 def _around(alpha: Image.Image) -> tuple[int, int, int, int]:
     """Return the box of what is more than half opaque, with a margin; all of it if nothing is."""
-    left, top, right, bottom = alpha.point(lambda value: value > 127).getbbox() or (
-        *(0, 0),
-        *alpha.size,
-    )
+    box = alpha.point(lambda value: value > 127).getbbox()
+    left, top, right, bottom = box or (0, 0, *alpha.size)
     margin = round(MARGIN * max(right - left, bottom - top))
-    return (
-        *(max(left - margin, 0), max(top - margin, 0)),
-        *(min(right + margin, alpha.width), min(bottom + margin, alpha.height)),
-    )
+    right, bottom = min(right + margin, alpha.width), min(bottom + margin, alpha.height)
+    return max(left - margin, 0), max(top - margin, 0), right, bottom
 
 
 def _check_targets(photos: Sequence[Path], out: Path, style: Style) -> dict[Path, Path]:

@@ -63,7 +63,7 @@ def score_runs(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
 
 
 def _score_mean(models: Sequence[Model], pairs: list[Pair]) -> Iterator[list]:
-    """Yield each photograph's overlap and name, by the mean of models and then by each of several."""
+    """Yield each photograph's overlap and name by the mean of models; of several, also by each."""
     settings = models[0].recipe.data
 
     def compare(pair: Pair, found: Prediction, truth: np.ndarray) -> tuple[np.ndarray, str]:
