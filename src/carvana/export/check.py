@@ -88,12 +88,7 @@ def export(
 
 
 class Check:
-    """The photographs an export is checked on, the kit's masks of them, and what was measured.
-
-    Args:
-        run: in float32.
-        photographs: paths, or (height, width, 3) uint8.
-    """
+    """The photographs an export of a float32 run is checked on, and what was measured."""
 
     def __init__(self, run: Run, photographs: Sequence[Path | np.ndarray]):
         white = run.recipe.input.white
@@ -108,11 +103,11 @@ class Check:
         self.measure_model("the kit, TensorFlow float32", self.model)
 
     def measure_model(self, name: str, model: Model) -> Measured:
-        """Add a row: the kit itself."""
+        """Add a row of the table: the kit itself."""
         return self._measure(name, model.mask, 4e-6 * model.run.networks[0].count_params())
 
     def measure(self, name: str, engine: Engine, folder: Path) -> Measured:
-        """Add a row: an engine that has opened the model in a folder."""
+        """Add a row of the table: an engine that has opened the model in a folder."""
 
         def mask(photograph: np.ndarray) -> np.ndarray:
             by_scale = [engine(photograph[None])[0]]
@@ -123,14 +118,14 @@ class Check:
 
     def _measure(self, name: str, mask: Callable, megabytes: float) -> Measured:
         mask(self.photographs[0])  # what is done once is not timed
-        seconds, labels = [], []
+        self.labels, seconds = [], []
         for photograph in progress(self.photographs, name, len(self.photographs)):
             begun = time.perf_counter()
-            labels.append(mask(photograph))
+            self.labels.append(mask(photograph))
             seconds.append(time.perf_counter() - begun)
-        self.labels, self.masks = labels, self.masks or labels
+        self.masks = self.masks or self.labels
         settings = self.model.recipe.data
-        pairs = zip(labels, self.masks, strict=True)
+        pairs = zip(self.labels, self.masks, strict=True)
         dice = [mean_dice(count_overlap(*pair, settings), settings) for pair in pairs]
         median = 1e3 * statistics.median(seconds)
         self.rows.append(Measured(name, megabytes, median, float(np.mean(dice)), float(min(dice))))
@@ -138,34 +133,34 @@ class Check:
 
 
 def table(rows: Sequence[Measured]) -> list[str]:
-    """Return the table of an export's check, in lines."""
     width = max(len(row.name) for row in rows)
-    lines = [f"{'':{width}} {'MB':>8} {'ms':>7} {'Dice to the kit':>16} {'worst':>9}"]
-    for row in rows:
-        figures = f"{row.megabytes:8.1f} {row.milliseconds:7.0f} {row.dice:16.6f} {row.worst:9.6f}"
-        lines.append(f"{row.name:{width}} {figures}")
-    return lines
+    return [
+        f"{'':{width}} {'MB':>8} {'ms':>7} {'Dice to the kit':>16} {'worst':>9}",
+        *(
+            f"{row.name:{width}} {row.megabytes:8.1f} {row.milliseconds:7.0f} {row.dice:16.6f} "
+            f"{row.worst:9.6f}"
+            for row in rows
+        ),
+    ]
 
 
 def photographs_of(source: Source, data: Path, count: int) -> list[Path]:
     """Return photographs to check an export on: of a run those it was validated on.
 
-    Of weights alone it is not known which photographs they were trained on: any of the data's.
-    Empty where the data folder has none.
+    Of weights alone any of the data's. Empty where the data folder has none.
     """
     first = source[0] if isinstance(source, (list, tuple)) else source
     settings = RunInfo.read(first).recipe.data
-    if not (data / settings.images).is_dir():
+    folder, split = data / settings.images, Path(first) / SPLIT
+    if not folder.is_dir():
         return []
-    if (Path(first) / SPLIT).is_file():
-        split = read_split(Path(first) / SPLIT, find_pairs(data, settings))
-        return evenly([pair.image for pair in split.validation], count)
-    folder = data / settings.images
+    if split.is_file():
+        pairs = read_split(split, find_pairs(data, settings)).validation
+        return evenly([pair.image for pair in pairs], count)
     return evenly([folder / name for name in list_images(folder)], count)
 
 
 def _check_request(out: Path, format: str, photographs: Sequence) -> None:
-    """Refuse what cannot be done before anything is loaded."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; use {', '.join(FORMATS)}")
     check_installed(format)
@@ -188,13 +183,15 @@ def _describe(folder: Path, format: str, run: Run, check: Check) -> dict:
     """Return what `model.json` says."""
     recipe, many = run.recipe, bool(run.recipe.data.classes)
     names = recipe.data.class_names
-    sizes = [[pictures.height, pictures.width] for pictures in recipe.prediction_inputs]
     metrics = read_metrics(run.paths[0]) if len(run.paths) == 1 else None
     return {
         "carvana": __version__,
         "format": format,
         "file": FORMATS[format].file,
-        "files": {str(file.relative_to(folder)): _sha256(file) for file in _files(folder)},
+        "files": {
+            str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in _files(folder)
+        },
         "weights": [path.stem for path in run.paths],
         "fingerprint": run.fingerprint(),
         "precision": "float32",
@@ -216,7 +213,7 @@ def _describe(folder: Path, format: str, run: Run, check: Check) -> dict:
         "colours": ["#" + bytes(rgb).hex() for rgb in colours(recipe.data)[: len(names)]],
         "usual_dice": run.usual,
         "inside": {
-            "network_sizes": sizes,
+            "network_sizes": [[each.height, each.width] for each in recipe.prediction_inputs],
             "method": recipe.input.method,
             "white": recipe.input.white,
             "flip": recipe.prediction.flip,
@@ -230,8 +227,3 @@ def _describe(folder: Path, format: str, run: Run, check: Check) -> dict:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +25,17 @@ SIGNATURE = (None, None, None, 3)  # photographs of any number and size
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write a graph.
-
-    `write(model, path)` writes a `keras.Model`; `open(path)` returns the engine on all cores.
-    """
+    """One way to write a graph."""
 
     file: str  # the model's name in its folder
     engine: str
     needs: tuple[str, ...]  # modules beyond TensorFlow, to write it and run it
     write: Callable[["keras.Model", Path], None]
-    open: Callable[[Path], Engine]
+    open: Callable[[Path], Engine]  # on all cores
 
 
 def check_installed(name: str) -> None:
-    """Make sure that what a format needs is installed.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Raise UsageError unless what a format needs is installed."""
     missing = [need for need in FORMATS[name].needs if importlib.util.find_spec(need) is None]
     if missing:
         raise UsageError(
@@ -50,9 +44,9 @@ def check_installed(name: str) -> None:
         )
 
 
-def _write_onnx(model: "keras.Model", path: Path) -> None:
+def _write_by_keras(format: str, model: "keras.Model", path: Path) -> None:
     with _quiet():
-        model.export(str(path), format="onnx", verbose=False, input_signature=_signature(model))
+        model.export(str(path), format=format, verbose=False, input_signature=_signature(model))
 
 
 def _open_onnx(path: Path) -> Engine:
@@ -61,11 +55,6 @@ def _open_onnx(path: Path) -> Engine:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (inputs,) = session.get_inputs()
     return lambda photographs: session.run(None, {inputs.name: photographs})[0]
-
-
-def _write_openvino(model: "keras.Model", path: Path) -> None:
-    with _quiet():
-        model.export(str(path), format="openvino", verbose=False, input_signature=_signature(model))
 
 
 def _open_openvino(path: Path) -> Engine:
@@ -78,8 +67,13 @@ def _open_openvino(path: Path) -> Engine:
 
 def _write_litert(model: "keras.Model", path: Path) -> None:
     """Convert a SavedModel, as Keras's own export does; Keras 3.8 has none."""
-    with _saved(model, path) as saved, _quiet():
-        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(saved).convert())
+    saved = path.with_name(".saved")
+    try:
+        _write_saved_model(model, saved)
+        with _quiet():
+            path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+    finally:
+        shutil.rmtree(saved, ignore_errors=True)
 
 
 def _open_litert(path: Path) -> Engine:
@@ -105,17 +99,6 @@ def _open_litert(path: Path) -> Engine:
         return interpreter.get_tensor(outputs["index"])
 
     return run
-
-
-@contextlib.contextmanager
-def _saved(model: "keras.Model", path: Path) -> Iterator[str]:
-    """Write a SavedModel beside a path; delete it afterwards."""
-    saved = path.with_name(".saved")
-    try:
-        _write_saved_model(model, saved)
-        yield str(saved)
-    finally:
-        shutil.rmtree(saved, ignore_errors=True)
 
 
 def _write_saved_model(model: "keras.Model", path: Path) -> None:
@@ -155,31 +138,19 @@ def _quiet() -> Iterator[None]:
 
 FORMATS = {
     "onnx": Format(
-        file="model.onnx",
-        engine="ONNX Runtime",
-        needs=("tf2onnx", "onnxruntime"),
-        write=_write_onnx,
-        open=_open_onnx,
+        "model.onnx",
+        "ONNX Runtime",
+        ("tf2onnx", "onnxruntime"),
+        partial(_write_by_keras, "onnx"),
+        _open_onnx,
     ),
-    "litert": Format(
-        file="model.tflite",
-        engine="LiteRT",
-        needs=(),
-        write=_write_litert,
-        open=_open_litert,
-    ),
+    "litert": Format("model.tflite", "LiteRT", (), _write_litert, _open_litert),
     "openvino": Format(
-        file="model.xml",
-        engine="OpenVINO",
-        needs=("openvino",),
-        write=_write_openvino,
-        open=_open_openvino,
+        "model.xml",
+        "OpenVINO",
+        ("openvino",),
+        partial(_write_by_keras, "openvino"),
+        _open_openvino,
     ),
-    "saved_model": Format(
-        file="saved_model",
-        engine="TensorFlow",
-        needs=(),
-        write=_write_saved_model,
-        open=_open_saved_model,
-    ),
+    "saved_model": Format("saved_model", "TensorFlow", (), _write_saved_model, _open_saved_model),
 }

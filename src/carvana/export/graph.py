@@ -1,6 +1,6 @@
 """Prediction as one graph: photographs of any size in, probabilities of the same size out.
 
-What `predict.py` does around the network in NumPy and OpenCV is done here in TensorFlow's
+What `prediction/model.py` does around the network in NumPy and OpenCV is done here in TensorFlow's
 operations, so that it can be written in formats other programs read.
 """
 
@@ -50,12 +50,10 @@ class _Prediction(keras.layers.Layer):
 
 
 def resize_in_graph(photographs, pictures: Input):
-    """Resize as `data.images.resize` does, in operations that every format has.
+    """Resize as `data.resize.resize` does, in operations that every format has.
 
     A row of the result is a weighted mean of a few rows, picked out and multiplied as matrices;
-    columns likewise, transposed. On two cores this takes a quarter of the time that sums over
-    picked pixels take in ONNX Runtime, and a seventh of a matrix product with all pixels in
-    TensorFlow.
+    columns likewise, transposed. docs/export.md has the times of other ways.
 
     Args:
         photographs: (batch, height, width, 3) uint8, of any size.
@@ -91,13 +89,9 @@ def _average_rows(x, batch, rows, weights):
 
 
 def _weigh(count, wanted: int, method: str, grows):
-    """Return which rows each wanted row is made of, and their weights: both (wanted, taps).
+    """Return which of `count` rows each wanted row is made of, and their weights.
 
-    Args:
-        count: how many rows there are, a scalar tensor.
-        wanted: how many are wanted.
-        method: "area" or "bilinear", which is antialiased here.
-        grows: whether "area" interpolates, a boolean tensor.
+    Both are (wanted, taps). "bilinear" is antialiased here; "area" interpolates if `grows`.
     """
     limit = tf.cast(count, tf.float32)
     scale = limit / wanted  # rows for each wanted one

@@ -27,7 +27,6 @@ from carvana.prediction.model import Model
 from carvana.recipe import Input
 from carvana.runs.trained import RunInfo, Source
 
-ENGINES = ("auto", "litert", "tensorflow")
 NEEDS = {"ai_edge_litert": "ai-edge-litert", "simplejpeg": "simplejpeg"}  # modules, packages
 FEW = 16  # photographs; for more, TensorFlow's speed makes up for its slow start
 MOST = 5  # graphs that are kept
@@ -35,14 +34,7 @@ ABOUT = "model.json"
 
 
 class GraphModel(Model):
-    """A run's exported graph in LiteRT; predicts what `Model` predicts in float32.
-
-    Args:
-        folder: an export in LiteRT.
-
-    Raises:
-        CarvanaError: it is not one, or is broken.
-    """
+    """An export in LiteRT, from its folder; predicts what `Model` predicts in float32."""
 
     def __init__(self, folder: Path):
         try:
@@ -63,9 +55,7 @@ class GraphModel(Model):
         picture, size = decode_photograph(read_bytes(path), path, self._largest, decode_jpeg)
         return size, [picture]
 
-    def _predict_batch(
-        self, inputs: list[list[np.ndarray]], full: bool
-    ) -> Iterator[tuple[np.ndarray, ...]]:
+    def _predict_batch(self, inputs: list[list[np.ndarray]], full: bool) -> Iterator:
         return iter([(self._engine(picture[None])[0],) for (picture,) in inputs])
 
 
@@ -79,11 +69,7 @@ def decode_jpeg(data: bytes, ratio: int) -> np.ndarray:
 
 
 def is_quick(wanted: str, count: int) -> bool:
-    """Tell whether LiteRT predicts a few photographs: where it is installed, up to 16 of them.
-
-    Args:
-        wanted: "auto", "litert" or "tensorflow".
-        count: how many photographs.
+    """Tell whether LiteRT predicts so many photographs, by the engine that is wanted.
 
     Raises:
         UsageError: LiteRT is wanted and not installed.
@@ -98,11 +84,7 @@ def is_quick(wanted: str, count: int) -> bool:
 
 
 def open_kept(source: Source) -> GraphModel | None:
-    """Open the graph of a run or of weights, if it is in the cache, complete and unbroken.
-
-    Raises:
-        CarvanaError: as `RunInfo.read`.
-    """
+    """Open the graph of a run or of weights, if it is in the cache, complete and unbroken."""
     folder = cache_folder(source)
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
@@ -135,8 +117,10 @@ def keep(source: Source, photographs: Sequence[Path]) -> Path:
 
 def keep_for_next(source: Source, photographs: Sequence[Path]) -> None:
     """Keep the graph for the next cut-outs, and say so; failure is not an error."""
-    if not _has_home():
-        return
+    home = _home()
+    there = next((each for each in (home, *home.parents) if each.exists()), home)
+    if str(home).startswith("~") or not os.access(there, os.W_OK):
+        return  # some containers' users have no folder to keep graphs in
     print("preparing a quick start for the next cutouts (once; --engine tensorflow does not)")
     try:
         print(f"{keep(source, photographs)}: written")
@@ -153,10 +137,3 @@ def cache_folder(source: Source) -> Path:
 
 def _home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-
-
-def _has_home() -> bool:
-    """Tell whether there is a folder to keep graphs in; some containers' users have none."""
-    home = _home()
-    there = next((each for each in (home, *home.parents) if each.exists()), home)
-    return not str(home).startswith("~") and os.access(there, os.W_OK)
