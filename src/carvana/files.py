@@ -1,6 +1,7 @@
 """Write files so that a reader sees the old or the new one, never a part of it."""
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import os
@@ -163,9 +164,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         lock.release()
         (temporary / ".lock").unlink(missing_ok=True)
-        if path.exists():
+        if path.exists() and not _exchange(temporary, path):
             os.replace(path, old)
-        os.replace(temporary, path)
+        if not path.exists():
+            os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     except CarvanaError:
@@ -188,6 +190,15 @@ def _remove_if_dead(temporary: Path) -> None:
         with filelock.FileLock(temporary / ".lock", blocking=False):
             pass
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places at once; False where the system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    with contextlib.suppress(AttributeError, OSError):
+        rename = ctypes.CDLL(None).renameat2
+        return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
+    return False
 
 
 @contextlib.contextmanager

@@ -186,7 +186,9 @@ def test_what_is_passed_over_is_counted(tiny, capsys):
     (tiny.train_masks / "notes.txt").touch()
     find_pairs(tiny.root, DATA)
     pictures, masks = capsys.readouterr().err.splitlines()
-    assert pictures.endswith("ignoring files that are not images: 1 .raw, 2 .txt, 1 folder, 1 no ending")
+    assert pictures.endswith(
+        "ignoring files that are not images: 1 .raw, 2 .txt, 1 folder, 1 no ending"
+    )
     assert masks.endswith("ignoring files that are not masks: 1 .txt")
 
 
