@@ -48,7 +48,8 @@ import carvana.networks.layers
 import carvana.runs.trained
 from carvana.data.augment import WARP_POINTS, draw
 from carvana.data.batches import training_batch
-from carvana.data.pairs import draw_split, find_pairs
+from carvana.data.pairs import find_pairs
+from carvana.data.split import draw_split
 from carvana.networks.build import build_network
 from carvana.recipe import load_recipe
 from carvana.runs.trained import Run, initialize

@@ -2,15 +2,21 @@
 
 
 class CarvanaError(Exception):
-    """A stage failed; the message is one line for the user (exit code 1)."""
+    """A stage failed; the message is one line for the user."""
+
+    exit_code = 1
 
 
 class UsageError(CarvanaError):
-    """The command was called wrongly, or a recipe is wrong (exit code 2)."""
+    """The command was called wrongly, or a recipe is wrong."""
+
+    exit_code = 2
 
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end, by SIGTERM."""
+
+    exit_code = 143
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,30 +1,17 @@
 import dataclasses
 import re
 import unicodedata
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from PIL import Image
 
-from carvana.competition.facts import car_of
-from carvana.data.pairs import (
-    Pair,
-    draw_split,
-    evenly,
-    find_pairs,
-    match_pairs,
-    read_split,
-    write_split,
-)
+from carvana.data.pairs import Pair, evenly, find_pairs, match_pairs
 from carvana.errors import CarvanaError
-from carvana.recipe import load_recipe
-from carvana.runs.weights import SHIPPED
 from conftest import DATA
 
 
-def settings(split="image", seed=3, **changes):
-    return dataclasses.replace(DATA, split=split, seed=seed, **changes)
+def settings(**changes):
+    return dataclasses.replace(DATA, **changes)
 
 
 def refused(tiny, *says):
@@ -70,69 +57,6 @@ def test_all_missing_partners_are_named_at_once(tiny):
     (tiny.train / "one_more.jpg").write_bytes(tiny.image("car0_01.jpg").read_bytes())
     (tiny.train / "more.jpg").write_bytes(tiny.image("car0_01.jpg").read_bytes())
     refused(tiny, "21 without a partner", "and 1 more")
-
-
-def named(name):
-    return Pair(name, Path(name), Path(f"{name}_mask.gif"))
-
-
-PAIRS = [named(f"car{car}_{view:02}.jpg") for car in range(20) for view in range(1, 17)]
-
-
-def test_split_by_image_is_seeded_and_whole():
-    split = draw_split(PAIRS, settings("image", 3))
-    assert (len(split.train), len(split.validation)) == (256, 64)
-    assert sorted(split.train + split.validation) == sorted(PAIRS)
-    assert draw_split(PAIRS[::-1], settings("image", 3)) == split
-    assert draw_split(PAIRS, settings("image", 4)) != split
-
-
-def test_split_by_car_keeps_a_car_on_one_side():
-    split = draw_split(PAIRS, settings("car", 3))
-    cars = [{car_of(pair.name) for pair in side} for side in (split.train, split.validation)]
-    assert not cars[0] & cars[1]
-    assert (len(cars[0]), len(cars[1])) == (16, 4)
-
-
-@pytest.mark.parametrize("name", ["quick", "sharp", "sharper"])
-def test_the_shipped_weights_cars_are_those_that_their_recipes_split_draws(name):
-    cars = pd.read_csv(SHIPPED / "cars.csv", index_col="car")[name]
-    assert cars.value_counts()["test"] == 32
-    known = cars[cars != "test"]
-    pairs = [Pair(f"{car}_{view:02}.jpg", Path(), Path()) for car in known.index for view in (1, 2)]
-    split = draw_split(pairs, load_recipe(name).data)
-    for part in ("train", "validation"):
-        drawn = {car_of(pair.name) for pair in getattr(split, part)}
-        assert drawn == set(known.index[known == part])
-
-
-def test_split_of_too_few_is_refused():
-    with pytest.raises(CarvanaError, match=r"2 subjects cannot be split"):
-        draw_split(PAIRS[:32], settings("car"))
-    with pytest.raises(CarvanaError, match=r"2 photographs cannot be split"):
-        draw_split(PAIRS[:2], settings("image"))
-
-
-def test_names_that_tell_no_cars_apart_are_split_one_by_one(capsys):
-    pairs = [named(f"IMG_{number:04}.jpg") for number in range(10)]
-    split = draw_split(pairs, settings("car"))
-    assert (len(split.train), len(split.validation)) == (8, 2)
-    assert "do not tell subjects apart" in capsys.readouterr().out
-    pairs = [named(name) for name in ("cow_1.jpg", "cow_2.jpg")]  # the others have no view
-    pairs += [named(f"sheep{number}.jpg") for number in range(8)]
-    split = draw_split(pairs, settings("car"))
-    sides = [{pair.name for pair in side} for side in (split.train, split.validation)]
-    assert sorted(len(side & {"cow_1.jpg", "cow_2.jpg"}) for side in sides) == [0, 2]
-
-
-def test_a_pattern_says_what_belongs_together():
-    pairs = [named(f"{day}-cat{cat}.jpg") for day in range(4) for cat in range(10)]
-    split = draw_split(pairs, settings("car", group=r"-(cat\d+)"))
-    cats = [{pair.name[2:6] for pair in side} for side in (split.train, split.validation)]
-    assert not cats[0] & cats[1]
-    assert (len(cats[0]), len(cats[1])) == (8, 2)
-    with pytest.raises(CarvanaError, match="40 names do not match data.group"):
-        draw_split(pairs, settings("car", group=r"(dog\d)"))
 
 
 def test_own_folders_and_names(tmp_path):
@@ -190,21 +114,6 @@ def test_what_is_passed_over_is_counted(tiny, capsys):
         "ignoring files that are not images: 1 .raw, 2 .txt, 1 folder, 1 no ending"
     )
     assert masks.endswith("ignoring files that are not masks: 1 .txt")
-
-
-def test_split_is_read_back_and_checked_against_the_data(tmp_path):
-    path = tmp_path / "split.csv"
-    split = draw_split(PAIRS, settings("image", 3))
-    write_split(path, split)
-    assert path.read_text().splitlines()[0] == "img,subset"
-    assert read_split(path, PAIRS) == split
-    with pytest.raises(CarvanaError, match="1 of its images are not in the data"):
-        read_split(path, PAIRS[1:])
-    with pytest.raises(CarvanaError, match=r"1 of the data's are not in it \(first: new_01.jpg\)"):
-        read_split(path, [*PAIRS, named("new_01.jpg")])
-    path.write_text("nonsense\n")
-    with pytest.raises(CarvanaError, match="split.csv"):
-        read_split(path, PAIRS)
 
 
 def test_photographs_and_masks_of_one_name_need_two_folders(tmp_path):

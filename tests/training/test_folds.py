@@ -9,7 +9,8 @@ import pytest
 from tensorflow.errors import ResourceExhaustedError
 
 from carvana.cli import main
-from carvana.data.pairs import draw_split, find_pairs, read_split
+from carvana.data.pairs import find_pairs
+from carvana.data.split import draw_split, read_split
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from carvana.training.folds import runs_of, train_folds

@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 from carvana import progress
-from carvana.data.pairs import find_pairs, names_in, read_split
+from carvana.data.pairs import find_pairs
+from carvana.data.split import names_in, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.networks.build import build_network
 from carvana.recipe import load_recipe

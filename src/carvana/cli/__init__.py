@@ -8,7 +8,7 @@ import warnings
 
 from carvana.backend import import_quietly
 from carvana.cli import competition, prediction, sandbox, training
-from carvana.errors import CarvanaError, Terminated, UsageError
+from carvana.errors import CarvanaError
 from carvana.files import remedy_for
 
 RESUMED = ("download", "train", "predict", "demo")  # commands that continue where they stopped
@@ -46,11 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _explain(error: BaseException, command: str) -> tuple[int, str | None]:
     """Return the exit code of an error, and its line; None of a bug."""
     if isinstance(error, CarvanaError):
-        return 2 if isinstance(error, UsageError) else 1, f"carvana {command}: {error}"
+        return error.exit_code, f"carvana {command}: {error}"
     if isinstance(error, KeyboardInterrupt):
         resume = "; run it again to resume" if command in RESUMED else ""
-        code = 143 if isinstance(error, Terminated) else 130
-        return code, f"\ncarvana {command}: interrupted{resume}"
+        return getattr(error, "exit_code", 130), f"\ncarvana {command}: interrupted{resume}"
     if isinstance(error, OSError):  # one that no stage explains
         what = f"{error.filename or command}: {error.strerror or error}"
         return 1, f"carvana {command}: {what}; {remedy_for(error)}, then run the same command again"

@@ -1,8 +1,5 @@
-"""Find the pairs of photographs and masks in a data folder, and split them."""
+"""Find the pairs of photographs and masks in a data folder."""
 
-import csv
-import io
-import re
 import sys
 import unicodedata
 from collections import defaultdict
@@ -13,11 +10,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from carvana.competition.facts import car_of
 from carvana.data.folders import MASKS, list_files, list_images
 from carvana.data.images import photograph_size
-from carvana.errors import CarvanaError, list_faults, plural
-from carvana.files import real_path, write_text
+from carvana.errors import CarvanaError, list_faults
+from carvana.files import real_path
 from carvana.recipe import Data
 
 _Item = TypeVar("_Item")
@@ -30,14 +26,6 @@ class Pair:
     name: str  # of the photograph's file
     image: Path
     mask: Path
-
-
-@dataclass(frozen=True)
-class Split:
-    """The pairs on each side, sorted."""
-
-    train: list[Pair]
-    validation: list[Pair]
 
 
 def find_pairs(root: Path, settings: Data) -> list[Pair]:
@@ -132,122 +120,3 @@ def size_fault(pair: Pair, size: tuple[int, int]) -> str:
             "its other side); rotate the mask the same way, or remove the tag"
         )
     return f"{fault}; make a mask of the photograph's size"
-
-
-def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None = None) -> Split:
-    """Split pairs at random, the same way each time for the same names and seed.
-
-    With `data.split = "car"`, all photographs of a car, or of whatever `data.group` says, are on
-    one side.
-
-    Args:
-        pairs, settings: what to split, and how.
-        fold: (2, 5) to validate on the second of five equal parts; `data.validation` at random
-            when None. Each pair is in the validation of one fold.
-
-    Raises:
-        CarvanaError: too few to leave one on each side, or a name that `data.group` does not
-            match.
-    """
-    units = {pair.name: pair.name for pair in pairs}
-    if settings.split == "car":
-        units = group_pairs(pairs, settings.group)
-        if settings.group or any(name != unit for name, unit in units.items()):
-            how = "data.group" if settings.group else "the names before their last _"
-            print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
-        else:
-            print(
-                "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each "
-                "is split on its own; data.group can give a pattern"
-            )
-    drawn = sorted(set(units.values()))
-    count = round(len(drawn) * settings.validation)
-    what = "photograph" if settings.split == "image" else "subject"
-    if not (0 < count < len(drawn) or fold):
-        raise CarvanaError(
-            f"{plural(len(drawn), what)} cannot be split with data.validation = "
-            f"{settings.validation}; add photographs, or change data.validation, data.group or "
-            'data.split ("image")'
-        )
-    order = np.random.default_rng(settings.seed).permutation(drawn)
-    if fold and fold[1] > len(drawn):
-        raise CarvanaError(f"{len(drawn)} {what}(s) cannot be split in {fold[1]} folds; use fewer")
-    held_out = set(np.array_split(order, fold[1])[fold[0] - 1] if fold else order[:count])
-    return Split(
-        train=sorted(pair for pair in pairs if units[pair.name] not in held_out),
-        validation=sorted(pair for pair in pairs if units[pair.name] in held_out),
-    )
-
-
-def group_pairs(pairs: list[Pair], pattern: str) -> dict[str, str]:
-    """Return what each photograph, by its name, belongs to: a pattern's first group, or its car.
-
-    Photographs whose names tell no cars apart are each on their own.
-
-    Raises:
-        CarvanaError: the pattern does not match a name.
-    """
-    if not pattern:
-        units = {pair.name: car_of(pair.name) or Path(pair.name).stem for pair in pairs}
-        apart = any(car_of(name) for name in units) and len(set(units.values())) > 1
-        return units if apart else {name: name for name in units}
-    matches = {pair.name: re.search(pattern, pair.name) for pair in pairs}
-    unmatched = [name for name, match in matches.items() if not (match and match.group(1))]
-    if unmatched:
-        raise CarvanaError(
-            f"{len(unmatched)} names do not match data.group = {pattern!r} (first: "
-            f"{unmatched[0]}); correct the pattern"
-        )
-    return {name: match.group(1) for name, match in matches.items()}
-
-
-def write_split(path: Path, split: Split) -> None:
-    """Write `img,subset` rows, sorted by image."""
-    rows = [(pair.name, "train") for pair in split.train]
-    rows += [(pair.name, "validation") for pair in split.validation]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("img", "subset"), *sorted(rows)])
-    write_text(path, text.getvalue())
-
-
-def read_split(path: Path, pairs: list[Pair]) -> Split:
-    """Read a split.
-
-    Raises:
-        CarvanaError: it is unreadable, or its images are not just those of `pairs`.
-    """
-    rows = _read_rows(path)
-    by_name = {pair.name: pair for pair in pairs}
-    gone = sorted({img for img, _ in rows} - by_name.keys())
-    new = sorted(by_name.keys() - {img for img, _ in rows})
-    if gone or new:
-        raise CarvanaError(
-            f"{path}: {len(gone)} of its images are not in the data and {len(new)} of the data's "
-            f"are not in it (first: {(gone or new)[0]}); restore the data or start another run"
-        )
-    sides = {"train": [], "validation": []}
-    for img, subset in rows:
-        sides.get(subset, []).append(by_name[img])
-    if not all(sides.values()) or sum(map(len, sides.values())) != len(rows):
-        raise CarvanaError(f"{path}: a side is empty or misnamed; start another run")
-    return Split(**sides)
-
-
-def count_split(path: Path) -> tuple[int, int]:
-    """Return how many photographs a split has to train on, and to validate on."""
-    sides = [row[-1] for row in _read_rows(path)]
-    return sides.count("train"), sides.count("validation")
-
-
-def names_in(path: Path, side: str) -> set[str]:
-    """Return the names of a split's photographs on one side, "train" or "validation"."""
-    return {name for name, subset in _read_rows(path) if subset == side}
-
-
-def _read_rows(path: Path) -> list[tuple[str, str]]:
-    """Read a split's rows: a photograph and its side."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [(row["img"], row["subset"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise CarvanaError(f"{path}: is not a split (img,subset); start another run") from error

@@ -15,7 +15,8 @@ from carvana import __version__
 from carvana.data.folders import list_images
 from carvana.data.images import read_photograph
 from carvana.data.masks import colours, numbers
-from carvana.data.pairs import evenly, find_pairs, read_split
+from carvana.data.pairs import evenly, find_pairs
+from carvana.data.split import read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.export.example import example
 from carvana.export.formats import FORMATS, Engine, check_installed

@@ -13,7 +13,8 @@ from carvana.competition.facts import Paths
 from carvana.competition.score import Score, mean_by_view
 from carvana.data.folders import MASKS, list_files
 from carvana.data.masks import IGNORED, read_mask
-from carvana.data.pairs import Pair, find_pairs, read_split, size_fault
+from carvana.data.pairs import Pair, find_pairs, size_fault
+from carvana.data.split import read_split
 from carvana.errors import CarvanaError, UsageError, plural
 from carvana.files import write_text
 from carvana.prediction.model import Model, Prediction, load

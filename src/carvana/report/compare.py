@@ -6,7 +6,7 @@ import numpy as np
 
 from carvana.competition.facts import Paths
 from carvana.competition.score import Score
-from carvana.data.pairs import names_in
+from carvana.data.split import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import real_path, write_text
 from carvana.prediction.evaluate import summarise

@@ -13,7 +13,7 @@ import jinja2
 
 from carvana import __version__
 from carvana.competition.facts import Paths
-from carvana.data.pairs import count_split
+from carvana.data.split import count_split
 from carvana.errors import plural
 from carvana.files import real_path, write_text
 from carvana.recipe import Recipe, differences, load_recipe

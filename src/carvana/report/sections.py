@@ -3,7 +3,8 @@
 import numpy as np
 
 from carvana.competition.facts import VIEWS, view_of
-from carvana.data.pairs import evenly, group_pairs
+from carvana.data.pairs import evenly
+from carvana.data.split import group_pairs
 from carvana.prediction.evaluate import summarise
 from carvana.recipe import Data, Recipe
 from carvana.report import charts

@@ -10,7 +10,7 @@ import numpy as np
 
 from carvana.backend import keras, tf
 from carvana.competition.facts import car_of
-from carvana.data.pairs import names_in
+from carvana.data.split import names_in
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing
 from carvana.networks.build import build_network, own_variables

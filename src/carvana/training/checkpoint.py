@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from carvana.backend import keras
-from carvana.data.pairs import Split, write_split
+from carvana.data.split import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
 from carvana.networks.build import describe_device, load_network, precision_of

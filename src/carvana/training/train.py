@@ -14,8 +14,9 @@ import cv2
 from carvana.backend import keras, keras_settings, tf
 from carvana.competition.facts import Paths
 from carvana.data.batches import UnreadablePair, reached, training_dataset, validation_dataset
-from carvana.data.pairs import Pair, draw_split, find_pairs, read_split
+from carvana.data.pairs import Pair, find_pairs
 from carvana.data.prepared import prepare
+from carvana.data.split import draw_split, read_split
 from carvana.errors import CarvanaError, Terminated, UsageError, plural
 from carvana.files import alone, clear_temporaries
 from carvana.networks.build import build_network, choose_precision, describe_device
