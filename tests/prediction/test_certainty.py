@@ -57,7 +57,7 @@ def test_the_review_names_the_least_sure_first(tmp_path, capsys):
         *(["img", "expected_dice"], ["b.jpg", "0.500000"]),
         *(["c.jpg", "0.980000"], ["a.jpg", "0.990000"]),
     ]
-    assert "1 of 3 masks are unsure" in capsys.readouterr().err
+    assert "1 of 3 masks look unreliable" in capsys.readouterr().err
 
 
 def draw_street() -> Image.Image:
@@ -87,5 +87,5 @@ def test_pictures_unlike_the_studio_are_named(tmp_path, capsys):
     assert [line.split(":")[0] for line in said] == [str(photographs / "street.png")]
     out = tmp_path / "s.csv"
     write_submission(model, photographs, out)
-    assert "1 of 2 masks are unsure" in capsys.readouterr().err
+    assert "1 of 2 masks look unreliable" in capsys.readouterr().err
     assert review_of(out).read_text().splitlines()[1].startswith("street.png,")

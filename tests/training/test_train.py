@@ -495,7 +495,7 @@ def test_validating_on_what_the_start_was_trained_on_is_said(trained, tmp_path, 
     train.train(starting_from(before), paths.root, tmp_path / "same")
     assert "validation photographs" not in capsys.readouterr().err
     train.train(starting_from(before, "data.seed=5"), paths.root, tmp_path / "other")
-    said = re.search(r"(\d+) of the \d+ validation photographs are, by", capsys.readouterr().err)
+    said = re.search(r"(\d+) of the \d+ validation photographs have", capsys.readouterr().err)
     seen = names_in(before / "split.csv", "train") & names_in(
         tmp_path / "other" / "split.csv", "validation"
     )

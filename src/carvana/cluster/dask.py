@@ -21,8 +21,8 @@ try:
     import distributed
 except ImportError as error:
     raise UsageError(
-        f"--cluster needs Dask, and {error.name} is not installed; run "
-        "pip install 'carvana[cluster]', in a clone of the kit pip install -e '.[cluster]'"
+        f"--cluster needs Dask, and {error.name} is not installed; in the kit's folder run "
+        "pip install -e '.[cluster]'"
     ) from error
 
 CONNECT_SECONDS = 10

@@ -42,8 +42,8 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
     if settings.split == "car":
         units = group_pairs(pairs, settings.group)
         if settings.group or any(name != unit for name, unit in units.items()):
-            how = "data.group" if settings.group else "the names before their last _"
-            print(f"split by {how}: {plural(len(set(units.values())), 'subject')}")
+            how = "by data.group" if settings.group else "by file name, before the last _"
+            print(f"{plural(len(set(units.values())), 'subject')}, told apart {how}")
         else:
             print(
                 "the photographs' names do not tell subjects apart (<car>_<view>.jpg would): each "

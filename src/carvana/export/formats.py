@@ -40,7 +40,7 @@ def check_installed(name: str) -> None:
     if missing:
         raise UsageError(
             f"--format {name}: {' and '.join(missing)} not installed; "
-            "pip install 'carvana[export]', in a clone of the kit pip install -e '.[export]'"
+            "in the kit's folder run pip install -e '.[export]'"
         )
 
 

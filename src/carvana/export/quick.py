@@ -78,7 +78,7 @@ def is_quick(wanted: str, count: int) -> bool:
     if wanted == "litert" and missing:
         raise UsageError(
             f"--engine litert: {' and '.join(missing)} not installed; "
-            "pip install 'carvana[export]', in a clone of the kit pip install -e '.[export]'"
+            "in the kit's folder run pip install -e '.[export]'"
         )
     return wanted == "litert" or (wanted == "auto" and not missing and count <= FEW)
 

@@ -60,7 +60,7 @@ def review_of(out: Path) -> Path:
 
 
 def write_review(path: Path, expected: Sequence[tuple[str, float]], usual: float | None) -> None:
-    """Write a CSV of `img,expected_dice`, the least sure first; say how many are unsure."""
+    """Write a CSV of `img,expected_dice`, the least certain first; say how many look unreliable."""
     ranked = sorted(expected, key=lambda row: (row[1], row[0]))
     rows = [("img", "expected_dice"), *((name, f"{value:.6f}") for name, value in ranked)]
     text = io.StringIO()
@@ -69,7 +69,7 @@ def write_review(path: Path, expected: Sequence[tuple[str, float]], usual: float
     unsure = [name for name, value in ranked if is_unsure(value, usual)]
     if unsure:
         print(
-            f"{path}: {len(unsure)} of {len(ranked)} masks are unsure, as of photographs unlike "
-            f"those the model was trained on (the least sure: {unsure[0]})",
+            f"{path}: {len(unsure)} of {len(ranked)} masks look unreliable; the photographs may "
+            f"differ from the training data (least certain: {unsure[0]})",
             file=sys.stderr,
         )

@@ -98,8 +98,8 @@ def cut_out(
     def write(photo: Path, found: Prediction) -> Path:
         if is_unsure(found.decide()[1], model.usual):
             print(
-                f"{photo}: its mask is unsure; the photograph is unlike those the model was "
-                "trained on",
+                f"{photo}: the mask looks unreliable; the photograph may differ from the training "
+                "data",
                 file=sys.stderr,
             )
         picture = open_photograph(photo, model.white)

@@ -2,8 +2,8 @@
 
 Each process appends to a file of its own, whose first line says what its rows are made by: model,
 recipe and threshold. The state is the union of the files. Nothing is moved or renamed; a last line
-that was cut short does not count, and two processes that make the same row do no harm. A row
-belongs to a photograph by its name and its size in bytes.
+that was cut short is ignored, and two processes may make the same row. A row belongs to a
+photograph by its name and its size in bytes.
 """
 
 import contextlib

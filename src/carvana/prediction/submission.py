@@ -1,4 +1,4 @@
-"""Predict a folder of photographs into a submission; merge separately made parts into one."""
+"""Predict a folder of photographs into a submission; merge separately predicted parts."""
 
 import math
 import zlib

@@ -139,7 +139,7 @@ def thresholds(examined: Sequence[Examined], used: float) -> Chart:
 
 
 def certainty(examined: Sequence[Examined]) -> Chart:
-    """Draw each photograph's Dice by the Dice that its probabilities let expect."""
+    """Plot each photograph's true against its expected Dice."""
     expected, dices = [one.expected for one in examined], [one.dice for one in examined]
     correlation, found, worst, unsure = ranking(expected, dices)
     caption = (

@@ -134,8 +134,8 @@ def read_usual(folder: Path, recipe: Recipe) -> float | None:
 def usual_key(recipe: Recipe) -> str:
     """Return which figure of a training tells how sure its masks usually are.
 
-    Of one output it is the soft dice of the validation photographs, which calibrated
-    probabilities let expect; that of several classes has a metric of its own.
+    With one output it is the soft dice of the validation photographs, which calibrated
+    probabilities predict; several classes have a metric of their own.
     """
     return "val_expected_dice" if recipe.data.classes else "val_dice"
 

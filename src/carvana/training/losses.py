@@ -117,7 +117,7 @@ class ClassDice(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable(package="carvana")
 class ExpectedDice(keras.metrics.Mean):
-    """The Dice that probabilities of several classes let expect, averaged over photographs.
+    """The Dice expected from the probabilities of several classes, averaged over photographs.
 
     See `prediction.certainty.expected_dice`, which tells by it whether a mask is unsure.
 

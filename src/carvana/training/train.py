@@ -256,13 +256,13 @@ def _diverged(run: Path) -> CarvanaError:
 
 
 def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
-    """Say on standard error that the start's own photographs are among those to validate on."""
+    """Warn if photographs to validate on have the names of those that the start was trained on."""
     seen = trained_on(start, [pair.name for pair in validation]) if start else []
     if seen:
         print(
-            f"{run}: {len(seen)} of the {len(validation)} validation photographs are, by their "
-            f"names, among those {start} had to train on (first: {min(seen)}); if they are the "
-            "same pictures, their dice is too high",
+            f"{run}: {len(seen)} of the {len(validation)} validation photographs have the same "
+            f"file names as training photographs of {start} (first: {min(seen)}); if they are the "
+            "same, the validation dice will be optimistic",
             file=sys.stderr,
         )
 
