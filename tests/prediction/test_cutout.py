@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carvana.data.marks import png_mark
+from carvana.data.provenance import png_mark
 from carvana.errors import CarvanaError, UsageError
 from carvana.networks.build import build_network
 from carvana.prediction.cutout import Style, cut_out, estimate_alpha, estimate_foreground

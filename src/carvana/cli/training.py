@@ -91,8 +91,8 @@ def _trained(options):
 
 def inspect(options) -> int:
     from carvana.data.inspect import draw_sheet, inspect
-    from carvana.data.marks import check_sheet
     from carvana.data.pairs import match_pairs
+    from carvana.data.provenance import check_sheet
     from carvana.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from carvana.data.marks import png_mark
+from carvana.data.provenance import png_mark
 from carvana.files import replacing
 
 PAPER, INK, LINE, ORANGE = "#fdfdfb", "#1c1e21", "#dcdcd6", (0xE6, 0x77, 0x00)  # the report's

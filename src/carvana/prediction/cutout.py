@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from carvana.data.images import open_photograph
-from carvana.data.marks import exif_mark, is_ours, png_mark
+from carvana.data.provenance import exif_mark, is_ours, png_mark
 from carvana.errors import UsageError
 from carvana.files import replacing
 from carvana.prediction.certainty import is_unsure

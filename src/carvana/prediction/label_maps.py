@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from carvana.data.folders import list_images
-from carvana.data.marks import is_ours
+from carvana.data.provenance import is_ours
 from carvana.errors import UsageError
 from carvana.files import beside, cannot_write
 from carvana.prediction.certainty import review_of, write_review

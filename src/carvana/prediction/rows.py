@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from carvana.competition import rle
 from carvana.competition.submission import parse_row
-from carvana.data.marks import png_mark
 from carvana.data.masks import to_picture
+from carvana.data.provenance import png_mark
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.files import alone, cannot_write, replacing, write_text
 from carvana.prediction.model import Model, Prediction

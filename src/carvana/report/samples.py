@@ -6,10 +6,10 @@ import numpy as np
 
 from carvana.competition.facts import Paths
 from carvana.data.augment import apply, draw
-from carvana.data.marks import check_sheet
 from carvana.data.masks import paint
 from carvana.data.pairs import evenly, find_pairs
 from carvana.data.prepared import load_pair
+from carvana.data.provenance import check_sheet
 from carvana.data.sheet import Tile, draw_sheet, make_tile
 from carvana.recipe import Recipe
 
