@@ -1,4 +1,4 @@
-"""What marks the pictures we write as ours, so that they and no others may be replaced."""
+"""Where pictures come from: a mark in those we write, so that they and no others are replaced."""
 
 from pathlib import Path
 
