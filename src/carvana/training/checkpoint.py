@@ -249,9 +249,9 @@ def draw_history(run: Path) -> None:
     rows = read_history(run)
     figure = Figure(figsize=(10, 3), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("dice", "accuracy", "loss"), strict=True):
-        axes.plot(rows["steps"], rows[name], ".--", label="training")
-        axes.plot(rows["steps"], rows[f"val_{name}"], "o-", label="validation")
-        axes.set(xlabel="step", title=name)
+        axes.plot(rows["steps"], rows[name], ":", color="#5c6168", label="training")
+        axes.plot(rows["steps"], rows[f"val_{name}"], "o-", color="#1f5fc4", label="validation")
+        axes.set(xlabel="step", title=name, yscale="log" if name == "loss" else "linear")
         axes.legend()
     with replacing(run / PLOT) as temporary:
         figure.savefig(temporary)
