@@ -174,7 +174,12 @@ def metrics_of(recipe: Recipe) -> list:
     """
     names = recipe.data.classes
     if not names:
-        return [dice, keras.metrics.BinaryAccuracy(name="accuracy")]
+        # A metric of its own and not the function, whose variables would be made in the first
+        # step: TensorFlow would then trace every step twice.
+        return [
+            keras.metrics.MeanMetricWrapper(dice, name="dice"),
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+        ]
     counted = [place for place, name in enumerate(names) if name != "background"]
     each = [ClassDice([place], f"dice_{name}") for place, name in enumerate(names)]
     return [ClassDice(counted), CountedAccuracy("accuracy"), ExpectedDice(counted), *each]
