@@ -541,7 +541,7 @@ def test_a_start_that_does_not_fit_is_named_and_does_not_stand_in_the_way(traine
         with pytest.raises(UsageError, match=says):
             train.train(starting_from(before, f"model.{key}={wrong}"), paths.root, run)
         (changed / "recipe.toml").write_text(other)
-        with pytest.raises(CarvanaError, match=r"its model does not match its recipe\.toml"):
+        with pytest.raises(CarvanaError, match=r"model\.keras: does not match its recipe\.toml"):
             train.train(starting_from(changed, f"model.{key}={wrong}"), paths.root, run)
     with pytest.raises(UsageError, match="initial_weights = nowhere: nowhere: no such run"):
         train.train(starting_from("nowhere"), paths.root, run)
