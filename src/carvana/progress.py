@@ -7,6 +7,8 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from carvana.errors import plural
+
 _Item = TypeVar("_Item")
 LINE_SECONDS = 30  # between plain lines
 INSTANT = 1  # second: work done in less shows no bar
@@ -39,7 +41,7 @@ def progress(
             bar.advance(1)
     if not on_terminal(sys.stderr):
         took = tqdm.format_interval(time.monotonic() - began)
-        print(f"{what}: {total - done:,} {unit}s in {took}", file=sys.stderr, flush=True)
+        print(f"{what}: {plural(total - done, unit)} in {took}", file=sys.stderr, flush=True)
 
 
 class Bar:

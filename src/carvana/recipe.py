@@ -180,7 +180,7 @@ class Augment:
 @section
 class Training:
     seed: Seed
-    epochs: Count
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
     stages: list[Share]
     steps_per_epoch: Annotated[int, Field(ge=0)]
     batch_size: Count

@@ -163,8 +163,12 @@ def test_what_cannot_be_cut_out(fresh, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(good.read_bytes()[:100])
     with pytest.raises(CarvanaError, match=r"broken\.jpg: is not a readable photograph"):
-        cut_out(fresh, [good, broken], tmp_path / "out")
-    assert [f.name for f in (tmp_path / "out").iterdir()] == ["a.png"]  # what came before is kept
+        cut_out(fresh, [broken, good], tmp_path / "out")
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["a.png"]  # the others are written
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    with pytest.raises(CarvanaError, match=r"2 photographs cannot be read; 1 cutouts.*\n.*\n.*em"):
+        cut_out(fresh, [broken, good, empty], tmp_path / "out")
     own = tmp_path / "own.png"
     Image.new("RGB", (8, 8)).save(own)
     with pytest.raises(UsageError, match=r"own\.png: would be replaced, and is not a"):

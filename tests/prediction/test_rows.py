@@ -208,18 +208,21 @@ def test_stopped_prediction_resumes_and_ends_with_the_same_rows(
     assert not out.exists()
     done = rows_made(out)
     with next(rows_of(out).glob("*.csv")).open("ab") as file:
+        for damaged in (b"no commas", b"\0" * 4096, b"p_399.jpg,abc,0.9,1 2", b"p_399.jpg,12,x,"):
+            file.write(damaged + b"\n")
         file.write(b"p_399.jpg,0123,1 2 3")  # a row cut short
     (rows_of(out) / "mine.csv").write_text("img,rle_mask\np_398.jpg,1 2\n")  # not the kit's
+    (rows_of(out) / "folder.csv").mkdir()
     calls = count_loads(monkeypatch)
     write_submission(model, folder, out)
     assert len(calls) == 400 - len(done)  # rows that were made are not made again
     assert rows(out) == whole
-    assert [file.name for file in rows_of(out).iterdir()] == ["mine.csv"]
+    assert {file.name for file in rows_of(out).iterdir()} == {"mine.csv", "folder.csv"}
 
 
 def rows_made(out):
     """The photographs whose rows lie beside a submission that is not finished."""
-    files = [file for file in rows_of(out).glob("*.csv") if file.name != "mine.csv"]
+    files = rows_of(out).glob("????????????.csv")
     lines = [line for file in files for line in file.read_bytes().splitlines(True)[1:]]
     return {line.split(b",")[0] for line in lines if line.endswith(b"\n")}
 
@@ -280,6 +283,8 @@ def test_two_photographs_never_make_one_label_map(trained, model, tmp_path):
         Image.new("RGB", (30, 20)).save(tmp_path / name)
     with pytest.raises(UsageError, match=r"a\.jpg and a\.png would both write"):
         write_masks(model, tmp_path, tmp_path / "maps")
+    with pytest.raises(UsageError, match="holds the photographs; choose another --masks"):
+        write_masks(model, trained[0].test, trained[0].test)
 
 
 def test_parts_made_apart_merge_to_the_same_file(trained, model, tmp_path, capsys):
@@ -326,12 +331,15 @@ def test_what_does_not_merge_is_named(trained, model, tmp_path):
         UsageError, match=r"other.s\.csv.*rows of another model, recipe or threshold than"
     ):
         merge(out, [parts["a"], parts["other"]])
+    write_masks(model, folder, tmp_path / "maps", part=(1, 1))
+    with pytest.raises(UsageError, match="holds no run lengths, but the rows of label maps"):
+        merge(out, [tmp_path / "maps" / ".masks.rows"])
     with pytest.raises(UsageError, match=r"holds no photographs\.json"):
         merge(out, [parts["a"], tmp_path])
     with pytest.raises(UsageError, match="another model, recipe or threshold; choose another"):
         write_submission(model, folder, tmp_path / "a" / "s.csv", 0.9, part=(2, 2))
     (folder / "p_39.jpg").unlink()
-    with pytest.raises(UsageError, match="another photographs; choose another"):
+    with pytest.raises(UsageError, match="rows of other photographs; choose another"):
         write_submission(model, folder, tmp_path / "a" / "s.csv", part=(2, 2))
     assert not out.exists()
 

@@ -249,6 +249,12 @@ def test_a_folder_with_files_of_others_is_refused_and_left_alone(name, tiny, tmp
     assert [(file.name, file.read_text()) for file in run.iterdir()] == [(name, "mine")]
 
 
+def test_a_run_never_lies_among_the_data(tiny):
+    for folder in (tiny.root, tiny.train, tiny.train_masks):
+        with pytest.raises(UsageError, match="holds the data; choose another folder for the run"):
+            train.train(recipe(), tiny.root, folder)
+
+
 def test_a_run_of_another_layout_is_refused_and_left_alone(tiny, tmp_path):
     (tmp_path / "run.json").write_text('{"carvana": "9.0.0", "layout": 9}')
     (tmp_path / "model.keras").write_text("mine")

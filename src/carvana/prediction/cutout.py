@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from carvana.data.images import open_photograph
 from carvana.data.provenance import exif_mark, is_ours, png_mark
-from carvana.errors import UsageError
+from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.files import replacing
 from carvana.prediction.certainty import is_unsure
 from carvana.prediction.model import Prediction
@@ -27,13 +27,13 @@ MARGIN = 0.02  # around what is cropped, of its longer side
 
 
 class Predictor(Protocol):
-    """What predicts: `predict.Model`, or `quick.QuickModel`."""
+    """What predicts: `model.Model`, or `quick.GraphModel`."""
 
     background: int | None  # the background's label
     usual: float | None  # the `expected_dice` of the validation photographs
     white: int  # of photographs of 16 bits, as the recipe's input has it
 
-    def map(self, photographs: Iterable, work: Callable) -> Iterator: ...
+    def map(self, photographs: Iterable, work: Callable, *, keep_going: bool) -> Iterator: ...
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def cut_out(
     Raises:
         UsageError: two photographs would write the same file, a picture that is not one of our
             cutouts would be replaced, or the model knows no background.
-        CarvanaError: a photograph cannot be read, or a file cannot be written. Those before it
-            are written.
+        CarvanaError: photographs cannot be read, after the others are written; or a file cannot
+            be written.
     """
     if model.background is None:
         raise UsageError(
@@ -117,8 +117,16 @@ def cut_out(
                 cut.save(temporary, quality=95, exif=exif_mark("cutout"))
         return targets[photo]
 
-    unique = list(targets)
-    return list(progress(model.map(unique, write), "cutting out", len(unique)))
+    written, faults = [], []
+    made = model.map(list(targets), write, keep_going=True)
+    for each in progress(made, "cutting out", len(targets)):
+        (faults if isinstance(each, CarvanaError) else written).append(each)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        summary = f"{len(faults)} photographs cannot be read; {len(written)} cutouts are written:"
+        raise CarvanaError(list_faults(summary, list(map(str, faults))))
+    return written
 
 
 def estimate_alpha(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -210,7 +218,8 @@ def _check_targets(photos: Sequence[Path], out: Path, style: Style) -> dict[Path
     targets: dict[Path, Path] = {}
     for photo in photos:
         if not photo.is_file():
-            raise UsageError(f"{photo}: no such file; give photographs, one or more")
+            what = "is a folder" if photo.is_dir() else "no such file"
+            raise UsageError(f"{photo}: {what}; give photographs, one or more")
         target = out / f"{photo.stem}.{style.format}"
         other = next((p for p, written in targets.items() if written == target), photo)
         if other != photo:

@@ -39,6 +39,8 @@ def write_masks(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --masks")
+    if out.exists() and out.samefile(images):
+        raise UsageError(f"{out}: holds the photographs; choose another --masks")
     info = info_of(model)
     settings = info.recipe.data
     if threshold is not None and settings.classes:

@@ -183,6 +183,7 @@ class Model:
         work: Callable[[Photograph, Prediction], _Out],
         workers: int | None = None,
         keep_going: bool = False,
+        full_batches: bool = False,
     ) -> Iterator[_Out | CarvanaError]:
         """Predict photographs as `predict` does, and yield what `work` makes of each prediction.
 
@@ -192,19 +193,19 @@ class Model:
         Args:
             photographs, workers: as of `predict`.
             work: called on a thread with each photograph as it was given and its prediction.
-            keep_going: yield the error of a photograph that cannot be read in its place. Batches
-                are then always full, the last one filled up: a network may round differently in
-                batches of another size, and no result may depend on what else is predicted.
+            keep_going: yield the error of a photograph that cannot be read in its place.
+            full_batches: fill the last batch up. A network may round differently in batches of
+                another size; so no result depends on what else is predicted.
         """
         if isinstance(photographs, (str, os.PathLike, Image.Image, np.ndarray)):
             raise UsageError("predict takes a list of photographs; for one use mask or probability")
         check_process()
         if workers is not None and workers < 1:
             raise UsageError(f"workers = {workers}: give 1 or more, or None for a core each")
-        return self._map(photographs, work, workers or cores(), keep_going)
+        return self._map(photographs, work, workers or cores(), keep_going, full_batches)
 
     def _map(
-        self, photographs: Iterable, work: Callable, workers: int, keep_going: bool
+        self, photographs: Iterable, work: Callable, workers: int, keep_going: bool, full: bool
     ) -> Iterator:
         turns = Turns()
 
@@ -222,7 +223,7 @@ class Model:
 
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as finishers:
             loaded = ahead(readers, load, photographs, max(2 * self.batch_size, workers))
-            predicted = self._predict_all(loaded, full=keep_going)
+            predicted = self._predict_all(loaded, full)
             for result in ahead(finishers, finish, predicted, max(self.batch_size, workers)):
                 if isinstance(result, CarvanaError) and not keep_going:
                     raise result

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ from carvana.recipe import Data
 from carvana.runs.trained import RunInfo
 
 ABOUT = "photographs.json"  # in the folder of rows: which photographs get one
+LABEL_MAPS = "label maps"  # the end of the key of rows that hold no run lengths
 MOST_OPEN = 32  # files at a time
 _FIRST = "carvana rows "  # a file's first line begins so; its key follows
 
@@ -62,7 +64,8 @@ class Job:
     ) -> "Job":
         """Return the job of a model's rows, with its key and absolute paths."""
         wanted = info.recipe.prediction.threshold if threshold is None else threshold
-        key = f"{info.fingerprint()} {wanted} {info.precision} 5"
+        kind = LABEL_MAPS if rest.get("masks") else "rows"
+        key = f"{info.fingerprint()} {wanted} {info.precision} 5 {kind}"
         return cls(key, folder.absolute(), images.absolute(), threshold, **rest)
 
 
@@ -101,7 +104,7 @@ def make_rows(
     with (job.folder / f"{uuid.uuid4().hex[:12]}.csv").open("x", encoding="utf-8") as file:
         file.write(f"{_FIRST}{job.key}\n")
         file.flush()
-        for made in model.map(photographs(), row, job.workers, keep_going=True):
+        for made in model.map(photographs(), row, job.workers, keep_going=True, full_batches=True):
             if isinstance(made, Row):
                 file.write(to_line(made))
                 file.flush()
@@ -148,8 +151,9 @@ class About:
         write_text(folder / ABOUT, json.dumps(vars(self)) + "\n")
 
     def differs(self, other: "About") -> str:
-        what = "photographs" if other.key == self.key else "model, recipe or threshold"
-        return f"holds rows of another {what}"
+        if other.key == self.key:
+            return "holds rows of other photographs"
+        return "holds rows of another model, recipe or threshold"
 
 
 class Rows:
@@ -170,9 +174,10 @@ class Rows:
             place = lines.tell()
             for line in iter(lines.readline, b""):
                 if line.endswith(b"\n"):
-                    name, size = _name_and_size(line)
-                    if self._about.sizes.get(name) == size:
-                        self._places[name] = (file, place)
+                    with contextlib.suppress(ValueError):  # a damaged line is made again
+                        name, size = _name_and_size(line)
+                        if self._about.sizes.get(name) == size:
+                            self._places[name] = (file, place)
                 place += len(line)
 
     def __contains__(self, name: str) -> bool:
@@ -200,9 +205,10 @@ class Rows:
 
 def _name_and_size(line: bytes) -> tuple[str, int]:
     if line.startswith(b'"'):  # the name has a comma or a quotation mark
-        name, size, *_ = parse_row(line.decode("utf-8"))
+        name, size, expected, _ = parse_row(line.decode("utf-8"))
     else:
-        name, size, _ = line.decode("utf-8").split(",", 2)
+        name, size, expected, _ = line.decode("utf-8").split(",", 3)
+    float(expected)
     return name, int(size)
 
 
@@ -300,10 +306,11 @@ def _count(
 def _clear(folder: Path) -> None:
     """Delete the rows in a folder, and the folder if nothing else is in it."""
     for file in folder.glob("*.csv"):
-        with file.open("rb") as lines:
-            ours = _FIRST.encode().startswith(lines.read(len(_FIRST)))  # may be cut short
-        if ours:
-            file.unlink()
+        if file.is_file() and re.fullmatch(r"[\da-f]{12}\.csv", file.name):
+            with file.open("rb") as lines:
+                ours = _FIRST.encode().startswith(lines.read(len(_FIRST)))  # may be cut short
+            if ours:
+                file.unlink()
     (folder / ABOUT).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()

@@ -11,7 +11,18 @@ from carvana.errors import UsageError
 from carvana.files import alone, replacing
 from carvana.prediction.certainty import review_of, write_review
 from carvana.prediction.model import Model
-from carvana.prediction.rows import ABOUT, About, Job, Make, Part, Rows, completed, info_of, to_line
+from carvana.prediction.rows import (
+    ABOUT,
+    LABEL_MAPS,
+    About,
+    Job,
+    Make,
+    Part,
+    Rows,
+    completed,
+    info_of,
+    to_line,
+)
 from carvana.runs.trained import RunInfo
 
 
@@ -81,6 +92,11 @@ def merge(out: Path, parts: Sequence[Path]) -> int:
                 "….csv.gz.rows folders that `carvana predict --part` made"
             )
         first = first or about
+        if about.key.endswith(LABEL_MAPS):
+            raise UsageError(
+                f"{folder}: holds no run lengths, but the rows of label maps, which are written "
+                "already; merge what `carvana predict --out` made"
+            )
         if about != first:
             raise UsageError(
                 f"{folder}: {first.differs(about)} than {parts[0]}; merge parts of one prediction"

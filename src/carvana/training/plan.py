@@ -23,7 +23,7 @@ from carvana.data.inspect import inspect
 from carvana.data.layout import Choice, find_layout
 from carvana.data.pairs import Pair, find_pairs
 from carvana.errors import CarvanaError, UsageError, list_faults, plural
-from carvana.files import write_text
+from carvana.files import check_writable, write_text
 from carvana.machine import free_memory
 from carvana.networks.build import build_network, choose_precision, describe_device
 from carvana.recipe import Recipe, add_override, load_recipe, parse_recipe
@@ -74,6 +74,7 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     """
     if out.exists():
         raise UsageError(f"{out}: is there already; give another --out, or remove it")
+    check_writable(out.parent)
     given = _given(overrides)
     known = {key[5:]: choice.value for key, choice in given.items() if key.startswith("data.")}
     choices = {f"data.{key}": choice for key, choice in find_layout(data, known).items()} | given

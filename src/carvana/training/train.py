@@ -18,7 +18,7 @@ from carvana.data.pairs import Pair, find_pairs
 from carvana.data.prepared import prepare
 from carvana.data.split import draw_split, read_split
 from carvana.errors import CarvanaError, Terminated, UsageError, plural
-from carvana.files import alone, clear_temporaries
+from carvana.files import alone, clear_temporaries, real_path
 from carvana.networks.build import build_network, choose_precision, describe_device
 from carvana.recipe import Recipe, load_recipe
 from carvana.runs.folder import MODEL, OURS, SPLIT, check_layout, read_metrics
@@ -76,6 +76,9 @@ def train(
     if fold:  # the recipe of the run says how much was held out
         recipe = replace(recipe, data=replace(recipe.data, validation=1 / fold[1]))
     cache = Path(cache) if cache else Paths(data).cache
+    for folder in (data, data / recipe.data.images, data / recipe.data.masks):
+        if real_path(run) == real_path(folder):
+            raise UsageError(f"{run}: holds the data; choose another folder for the run")
     with alone(run, "training"):
         check_run(run, recipe)
         precision = choose_precision(recipe.training.precision)
