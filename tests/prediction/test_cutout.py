@@ -24,7 +24,7 @@ class Disc:
 
     background, usual, white = 0, None, 0
 
-    def map(self, photographs, work):
+    def map(self, photographs, work, *, keep_going):
         for path in photographs:
             with Image.open(path) as picture:
                 width, height = picture.size
@@ -88,7 +88,7 @@ def test_crops_and_masks(red_on_grey, tmp_path):
     np.testing.assert_allclose(np.asarray(mask), 255 * share, atol=0.51)
 
     class Nothing(Disc):
-        def map(self, photographs, work):
+        def map(self, photographs, work, *, keep_going):
             nothing = Prediction([np.zeros((80, 120, 1), np.float32)], (80, 120), 0.5, 0)
             return (work(path, nothing) for path in photographs)
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_cut_out(fresh, tmp_path):
         cut_out(fresh, [own], tmp_path)
     assert Image.open(own).mode == "RGB"
     for photo in (tmp_path / "gone.jpg", tmp_path):
-        with pytest.raises(UsageError, match="no such file; give photographs"):
+        with pytest.raises(UsageError, match="is a folder; give photographs"):
             cut_out(fresh, [photo], tmp_path / "out")
     with pytest.raises(UsageError, match="is not a folder"):
         cut_out(fresh, [good], broken)
