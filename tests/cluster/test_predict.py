@@ -173,7 +173,9 @@ def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
 def test_without_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "carvana.cluster.dask")
     monkeypatch.setitem(sys.modules, "dask", None)
-    with pytest.raises(UsageError, match="dask is not installed; run pip install"):
+    with pytest.raises(
+        UsageError, match="dask is not installed; in the kit's folder run pip install"
+    ):
         import carvana.cluster.dask as again
 
         assert again

@@ -83,7 +83,7 @@ def test_pictures_unlike_the_studio_are_named(tmp_path, capsys):
     draw_street().save(photographs / "street.png")
     model = carvana.load("sharp")
     cut_out(model, sorted(photographs.iterdir()), tmp_path / "cutouts")
-    said = [line for line in capsys.readouterr().err.splitlines() if "unsure" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "unreliable" in line]
     assert [line.split(":")[0] for line in said] == [str(photographs / "street.png")]
     out = tmp_path / "s.csv"
     write_submission(model, photographs, out)

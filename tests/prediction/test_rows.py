@@ -190,7 +190,7 @@ def _many(trained, tmp_path, count):
 def test_stopped_prediction_resumes_and_ends_with_the_same_rows(
     trained, model, tmp_path, monkeypatch, stop_signal
 ):
-    folder, out = _many(trained, tmp_path, 400), tmp_path / "s.csv.gz"
+    folder, out = _many(trained, tmp_path, 160), tmp_path / "s.csv.gz"
     write_submission(model, folder, out)
     whole = rows(out)
     out.unlink()
@@ -208,14 +208,14 @@ def test_stopped_prediction_resumes_and_ends_with_the_same_rows(
     assert not out.exists()
     done = rows_made(out)
     with next(rows_of(out).glob("*.csv")).open("ab") as file:
-        for damaged in (b"no commas", b"\0" * 4096, b"p_399.jpg,abc,0.9,1 2", b"p_399.jpg,12,x,"):
+        for damaged in (b"no commas", b"\0" * 4096, b"p_159.jpg,abc,0.9,1 2", b"p_159.jpg,12,x,"):
             file.write(damaged + b"\n")
-        file.write(b"p_399.jpg,0123,1 2 3")  # a row cut short
-    (rows_of(out) / "mine.csv").write_text("img,rle_mask\np_398.jpg,1 2\n")  # not the kit's
+        file.write(b"p_159.jpg,0123,1 2 3")  # a row cut short
+    (rows_of(out) / "mine.csv").write_text("img,rle_mask\np_158.jpg,1 2\n")  # not the kit's
     (rows_of(out) / "folder.csv").mkdir()
     calls = count_loads(monkeypatch)
     write_submission(model, folder, out)
-    assert len(calls) == 400 - len(done)  # rows that were made are not made again
+    assert len(calls) == 160 - len(done)  # rows that were made are not made again
     assert rows(out) == whole
     assert {file.name for file in rows_of(out).iterdir()} == {"mine.csv", "folder.csv"}
 

@@ -129,7 +129,7 @@ def whole_run(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last_step"),
-    [("unet", 3), ("pyramid", 4), ("pyramid", 5), ("pretrained", 3)],  # 4: between two stages
+    [("unet", 3), ("pyramid", 4), ("pretrained", 3)],  # 4: between two stages
 )
 def test_a_stopped_run_resumes_exactly_where_it_was(
     name, last_step, whole_run, tmp_path, monkeypatch
@@ -354,8 +354,7 @@ def break_at(step, what):
     return Broken
 
 
-@pytest.mark.parametrize("what", ["weights", "optimizer"])
-@pytest.mark.parametrize("epochs", [2, 3])
+@pytest.mark.parametrize(("what", "epochs"), [("weights", 2), ("optimizer", 3)])
 def test_weights_that_are_no_numbers_never_replace_good_ones(
     what, epochs, tiny, tmp_path, monkeypatch
 ):
@@ -421,12 +420,10 @@ def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [("blog", [*TINY, "model.dropout=0", "training.learning_rate=1e-4"]), ("sharp", TINY_PYRAMID)],
-)
-def test_two_devices_share_each_batch(name, settings, tiny, tmp_path):
-    run = tmp_path / "two"
+def test_two_devices_share_each_batch(tiny, tmp_path):
+    run, name = tmp_path / "two", "blog"
+    # With no dropout and no batch normalisation the gradient is the same.
+    settings = [*TINY, "model.dropout=0", "training.learning_rate=1e-4"]
     code = f"""
 import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -443,8 +440,7 @@ train.train(recipe, {str(tiny.root)!r}, {str(run)!r})
     train.train(load_recipe(name, settings), tiny.root, tmp_path / "one")
     two, one = (json.loads((run / "metrics.json").read_text()) for run in (run, tmp_path / "one"))
     assert two["steps"] == one["steps"]
-    if name == "blog":  # with no batch normalisation the gradient is the same
-        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
+    assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-3)
 
 
 def test_a_run_keeps_its_precision_on_other_hardware(tiny, tmp_path, monkeypatch):
