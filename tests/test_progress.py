@@ -29,6 +29,12 @@ def test_work_done_in_an_instant_shows_a_line_at_most(terminal, monkeypatch):
     assert stream.getvalue() == ("" if terminal else "reading: 3 images in 00:00\n")
 
 
+def test_work_that_stops_early_is_not_said_to_be_whole(monkeypatch):
+    monkeypatch.setattr("sys.stderr", stream := io.StringIO())
+    assert list(progress.progress("a", "predicting", 3, 1)) == ["a"]
+    assert stream.getvalue() == "predicting: 1 image in 00:00\n"
+
+
 def test_in_a_pipe_a_line_is_printed_now_and_then_and_none_twice(clock):
     stream = io.StringIO()
     with Bar("epoch 1/2", 100, 20, stream) as bar:

@@ -127,7 +127,7 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
     lock = filelock.FileLock(lock_path, blocking=False)
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock_path.touch()
+        lock_path.touch()  # filelock takes a place where none can be made for a lock that is held
         lock.acquire()
     except filelock.Timeout as error:
         raise CarvanaError(

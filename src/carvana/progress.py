@@ -41,7 +41,7 @@ def progress(
             bar.advance(1)
     if not on_terminal(sys.stderr):
         took = tqdm.format_interval(time.monotonic() - began)
-        print(f"{what}: {plural(total - done, unit)} in {took}", file=sys.stderr, flush=True)
+        print(f"{what}: {plural(bar.done - done, unit)} in {took}", file=sys.stderr, flush=True)
 
 
 class Bar:

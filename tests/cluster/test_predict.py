@@ -17,7 +17,7 @@ distributed = pytest.importorskip(
 import carvana.cluster.dask
 from carvana.cli import main
 from carvana.cluster import predict as cluster
-from carvana.cluster.dask import check_workers
+from carvana.cluster.dask import check_workers, run_tasks
 from carvana.cluster.predict import make_on, share
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import check_writable
@@ -168,6 +168,14 @@ def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
         monkeypatch.setattr(carvana.cluster.dask.distributed, "get_worker", lambda w=worker: w)
         carvana.cluster.dask.prepare_worker()
     assert taken == ["gpu0", "gpu1", "gpu0"]
+
+
+def test_a_tasks_own_timeout_is_not_taken_for_the_end_of_the_waiting(dask_client):
+    def read():
+        raise TimeoutError("the disk does not answer")
+
+    with pytest.raises(TimeoutError, match="the disk does not answer"):
+        list(run_tasks(dask_client, read, [()]))
 
 
 def test_without_the_extra(monkeypatch):

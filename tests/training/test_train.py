@@ -249,6 +249,16 @@ def test_a_folder_with_files_of_others_is_refused_and_left_alone(name, tiny, tmp
     assert [(file.name, file.read_text()) for file in run.iterdir()] == [(name, "mine")]
 
 
+def test_a_step_is_traced_once(tiny, tmp_path, monkeypatch):
+    """A variable that is made in the first step makes TensorFlow trace it again."""
+    traced, step = [], keras.Model.train_step
+    monkeypatch.setattr(
+        keras.Model, "train_step", lambda self, data: traced.append(data) or step(self, data)
+    )
+    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+    assert len(traced) == 1
+
+
 def test_a_run_never_lies_among_the_data(tiny):
     for folder in (tiny.root, tiny.train, tiny.train_masks):
         with pytest.raises(UsageError, match="holds the data; choose another folder for the run"):

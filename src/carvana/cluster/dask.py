@@ -101,14 +101,18 @@ def share_of_cores(workers: int) -> int:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep Dask's own log, which tells of every worker's death at length, from the terminal."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Keep Dask's own logs, which tell of every worker's death at length, from the terminal."""
+    names = [
+        name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"
+    ]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:  # each has a level of its own
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _warn_if_exposed(client: distributed.Client) -> None:
@@ -208,9 +212,12 @@ def run_tasks(
     }
     left = None if math.isinf(until) else max(until - time.monotonic(), 0)
     ended = distributed.as_completed(futures, raise_errors=False, timeout=left)
-    with contextlib.suppress(TimeoutError):
-        for future in ended:
-            yield futures.pop(future), _result(future)
+    while True:
+        try:
+            future = next(ended)
+        except (StopIteration, TimeoutError):  # the waiting's; a task's own is raised below
+            return
+        yield futures.pop(future), _result(future)
 
 
 def _result(future: distributed.Future) -> object:

@@ -50,10 +50,11 @@ def train_folds_on(
     results: dict[Path, dict | str] = {}
     for (_, _, run, *_), result in ended:
         results[run] = "its workers died" if isinstance(result, Exception) else result
-    faults = [f"{run}: {result}" for run, result in sorted(results.items()) if type(result) is str]
+    in_order = [(run, results[run]) for _, _, run, *_ in tasks]
+    faults = [f"{run}: {result}" for run, result in in_order if isinstance(result, str)]
     if faults:
         raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
-    return sorted(results.items())
+    return in_order
 
 
 def check_here(images: Path, count: int, folder: Path) -> None:

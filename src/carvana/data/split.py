@@ -42,7 +42,7 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
     if settings.split == "car":
         units = group_pairs(pairs, settings.group)
         if settings.group or any(name != unit for name, unit in units.items()):
-            how = "by data.group" if settings.group else "by file name, before the last _"
+            how = "by data.group" if settings.group else "by file name (the part before the last _)"
             print(f"{plural(len(set(units.values())), 'subject')}, told apart {how}")
         else:
             print(

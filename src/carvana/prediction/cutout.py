@@ -14,7 +14,7 @@ from carvana.data.images import open_photograph
 from carvana.data.provenance import exif_mark, is_ours, png_mark
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.files import replacing
-from carvana.prediction.certainty import is_unsure
+from carvana.prediction.certainty import expected_dice, is_unsure
 from carvana.prediction.model import Prediction
 from carvana.progress import progress
 
@@ -96,7 +96,9 @@ def cut_out(
     targets = _check_targets(photos, out, style)
 
     def write(photo: Path, found: Prediction) -> Path:
-        if is_unsure(found.decide()[1], model.usual):
+        shown = found.foreground()
+        expected = expected_dice(shown) if found.outputs == 1 else found.decide()[1]
+        if is_unsure(expected, model.usual):
             print(
                 f"{photo}: the mask looks unreliable; the photograph may differ from the training "
                 "data",
@@ -104,7 +106,7 @@ def cut_out(
             )
         picture = open_photograph(photo, model.white)
         threshold = found.threshold if found.outputs == 1 else 0.5
-        alpha = Image.fromarray(estimate_alpha(found.foreground(), threshold))
+        alpha = Image.fromarray(estimate_alpha(shown, threshold))
         if picture.mode == "RGBA":  # what was transparent stays so
             alpha = ImageChops.multiply(alpha, picture.getchannel("A"))
         cut = _draw(picture.convert("RGB"), alpha, style)
@@ -124,7 +126,7 @@ def cut_out(
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        summary = f"{len(faults)} photographs cannot be read; {len(written)} cutouts are written:"
+        summary = f"{len(faults)} photographs cannot be read (cutouts written: {len(written)}):"
         raise CarvanaError(list_faults(summary, list(map(str, faults))))
     return written
 

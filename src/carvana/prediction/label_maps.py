@@ -6,7 +6,7 @@ from pathlib import Path
 from carvana.data.folders import list_images
 from carvana.data.provenance import is_ours
 from carvana.errors import UsageError
-from carvana.files import beside, cannot_write
+from carvana.files import beside, cannot_write, real_path
 from carvana.prediction.certainty import review_of, write_review
 from carvana.prediction.model import Model
 from carvana.prediction.rows import Job, Make, Part, completed, info_of, map_of
@@ -39,7 +39,7 @@ def write_masks(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --masks")
-    if out.exists() and out.samefile(images):
+    if real_path(out) == real_path(images):
         raise UsageError(f"{out}: holds the photographs; choose another --masks")
     info = info_of(model)
     settings = info.recipe.data

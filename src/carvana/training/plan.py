@@ -74,7 +74,7 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     """
     if out.exists():
         raise UsageError(f"{out}: is there already; give another --out, or remove it")
-    check_writable(out.parent)
+    check_writable(next(folder for folder in out.absolute().parents if folder.exists()))
     given = _given(overrides)
     known = {key[5:]: choice.value for key, choice in given.items() if key.startswith("data.")}
     choices = {f"data.{key}": choice for key, choice in find_layout(data, known).items()} | given
