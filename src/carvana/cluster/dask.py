@@ -102,11 +102,9 @@ def share_of_cores(workers: int) -> int:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep Dask's own logs, which tell of every worker's death at length, from the terminal."""
-    names = [
-        name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"
-    ]
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    for logger in levels:  # each has a level of its own
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:  # Dask gives some of them a level of their own
         logger.setLevel(logging.CRITICAL + 1)
     try:
         yield

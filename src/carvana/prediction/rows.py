@@ -306,7 +306,7 @@ def _count(
 def _clear(folder: Path) -> None:
     """Delete the rows in a folder, and the folder if nothing else is in it."""
     for file in folder.glob("*.csv"):
-        if file.is_file() and re.fullmatch(r"[\da-f]{12}\.csv", file.name):
+        if re.fullmatch(r"[\da-f]{12}\.csv", file.name):
             with file.open("rb") as lines:
                 ours = _FIRST.encode().startswith(lines.read(len(_FIRST)))  # may be cut short
             if ours:
