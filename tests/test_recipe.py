@@ -9,7 +9,7 @@ from carvana.recipe import differences, load_recipe, to_toml
 
 LAYOUT = (
     *("images", "masks", "mask_names", "classes", "foreground", "soft", "ignore", "group"),
-    *("white", "initial_weights"),
+    *("unmasked", "validation_folders", "white", "initial_weights"),
 )
 SHIPPED = sorted(resources.files("carvana.recipes").glob("*.toml"))
 

@@ -242,12 +242,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def stamp(path: Path) -> str:
-    """Return a file's size and date, which change when it does.
+    """Return a file's size and date, which change when it does; a folder's are all its files'.
 
     Raises:
         CarvanaError: there is no such file, or it is a broken link.
     """
     try:
+        if path.is_dir():
+            return " ".join(f"{each.name}:{stamp(each)}" for each in sorted(path.iterdir()))
         status = path.stat()
     except OSError as error:
         raise CarvanaError(

@@ -56,6 +56,12 @@ def _mask_value(says: str, words: tuple[str, ...] = (), most: int = -1) -> Plain
     return PlainValidator(check)
 
 
+def _two_or_none(folders: list[str]) -> list[str]:
+    if len(folders) not in (0, 2):
+        raise ValueError("give the folder of photographs and that of masks, or neither")
+    return folders
+
+
 def _pattern(text: str) -> str:
     try:
         groups = re.compile(text).groups
@@ -75,6 +81,7 @@ Ignore = Annotated[
 ]
 Foreground = Annotated[str, _mask_value('a colour as #rrggbb, "any", or ""', ("", "any"))]
 Pattern = Annotated[str, AfterValidator(_pattern)]  # a regular expression with a group, or ""
+Folders = Annotated[list[str], AfterValidator(_two_or_none)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -101,9 +108,11 @@ class Data:
         default_factory=dict
     )
     foreground: Foreground = ""
-    soft: Literal["", "threshold"] = ""
+    soft: Literal["", "threshold", "share"] = ""
+    unmasked: Literal["", "skip", "empty"] = ""
     ignore: Ignore = ""
     group: Pattern = ""
+    validation_folders: Folders = dataclasses.field(default_factory=list)
 
     @model_validator(mode="after")
     def _fits_together(self):
@@ -130,6 +139,8 @@ class Data:
             raise ValueError(f"foreground: {two_colours}")
         if self.soft and (self.classes or self.foreground == "any"):
             raise ValueError(f'soft = "{self.soft}": {two_colours}')
+        if self.unmasked == "empty" and self.background is None:
+            raise ValueError('unmasked = "empty": goes with a class called "background"')
         return self
 
     @property

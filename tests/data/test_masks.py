@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import struct
 import zipfile
 import zlib
@@ -190,6 +189,28 @@ def test_soft_masks_are_cut_at_half_grey(tmp_path):
     np.testing.assert_array_equal(read(wide, tmp_path, threshold), CAR)
 
 
+def test_soft_masks_as_shares_of_a_pixel(tmp_path):
+    share = dataclasses.replace(DATA, soft="share")
+    greys = np.array([[0, 64, 127, 128, 200, 255]], np.uint8)
+    path = tmp_path / "m.png"
+    Image.fromarray(greys).save(path)
+    mask = masks.open_mask(path, share)
+    np.testing.assert_array_equal(mask.shares, greys)
+    np.testing.assert_array_equal(mask.labels, greys > 127)
+    # Of the way from black to a colour, or from white to black; transparent pixels have none.
+    blue = np.zeros((1, 6, 4), np.uint8)
+    blue[..., 2], blue[..., 3] = 255, greys
+    Image.fromarray(blue).save(path)
+    blues = dataclasses.replace(share, foreground="#0000ff")
+    np.testing.assert_array_equal(masks.open_mask(path, blues).shares, greys)
+    Image.fromarray(255 - greys).save(path)
+    black = dataclasses.replace(share, foreground="#000000")
+    np.testing.assert_array_equal(masks.open_mask(path, black).shares, greys)
+    # Two colours have no shares between them.
+    Image.fromarray(greys[:, ::5]).save(path)
+    assert masks.open_mask(path, share).shares is None
+
+
 def test_a_named_foreground(tmp_path):
     picture = palette((GREY, BLUE))
     with pytest.raises(CarvanaError, match=r"has the colours #5a5a5a and #0000ff, and neither is"):
@@ -256,17 +277,15 @@ def test_classes_by_colour(tmp_path):
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
-def test_label_maps_are_read_back(height, width, random):
+def test_label_maps_are_read_back(tmp_path_factory, height, width, random):
+    path = tmp_path_factory.getbasetemp() / "m.png"
     for settings, labels in ((DATA, (0, 1)), (CLASSES, (0, 1, 2, 255)), (COLOURED, (0, 1, 2))):
         drawn = np.array(random.choices(labels, k=height * width), np.uint8)
         drawn = drawn.reshape(height, width)
         if settings is DATA and len(np.unique(drawn)) == 1 and drawn.all():
             continue  # all white is all car, whatever the palette says
-        buffer = io.BytesIO()
-        masks.to_picture(drawn, settings).save(buffer, "PNG")
-        with Image.open(buffer) as picture:
-            found = masks._label(*masks._values(picture, "P"), settings, False)
-        np.testing.assert_array_equal(found, drawn)
+        masks.to_picture(drawn, settings).save(path)
+        np.testing.assert_array_equal(masks.read_mask(path, settings), drawn)
 
 
 def test_real_masks_are_read_as_pillow_reads_them(real, tmp_path):

@@ -2,11 +2,15 @@ import dataclasses
 import re
 import unicodedata
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from carvana.data.pairs import Pair, evenly, find_pairs, match_pairs
+from carvana.data.pairs import Pair, evenly, find_pairs, match_pairs, open_truth
+from carvana.data.split import draw_split
 from carvana.errors import CarvanaError
+from carvana.files import stamp
+from carvana.recipe import load_recipe
 from conftest import DATA
 
 
@@ -31,6 +35,68 @@ def test_pairs_are_matched_by_whole_names(tiny):
     (tiny.train / ".car0_01.jpg").touch()  # as macOS leaves behind
     (tiny.train / "notes.txt").touch()
     assert find_pairs(tiny.root, DATA) == pairs
+
+
+def test_photographs_without_a_mask_are_skipped_or_empty(tiny, capsys):
+    tiny.mask("car0_01.jpg").unlink()
+    without = tiny.image("car0_01.jpg")
+    assert without not in [pair.image for pair in find_pairs(tiny.root, settings(unmasked="skip"))]
+    assert "1 photograph without a mask: left out" in capsys.readouterr().err
+    empty = settings(unmasked="empty")
+    first = find_pairs(tiny.root, empty)[0]
+    assert first == Pair("car0_01.jpg", without, None)
+    labels = open_truth(first, empty).labels
+    assert labels.shape == (100, 150)
+    assert not labels.any()
+    for mask in tiny.train_masks.iterdir():
+        mask.unlink()
+    with pytest.raises(CarvanaError, match="no photograph has a mask"):
+        find_pairs(tiny.root, empty)
+
+
+def test_a_mask_may_be_a_folder_and_photographs_in_many(tmp_path):
+    own = load_recipe("own").data
+    nested = dataclasses.replace(own, images="*/images", masks=".", mask_names="{name}/masks")
+    for name in "ab":
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "masks").mkdir()
+        Image.new("RGB", (8, 6)).save(tmp_path / name / f"images/{name}.png")
+        for place in (1, 4):
+            mask = np.zeros((6, 8), np.uint8)
+            mask[place, : 2 * place] = 255
+            Image.fromarray(mask).save(tmp_path / name / f"masks/{place}.png")
+    pairs = find_pairs(tmp_path, nested)
+    assert [pair.mask for pair in pairs] == [tmp_path / name / "masks" for name in "ab"]
+    assert open_truth(pairs[0], nested).labels.sum(axis=1).tolist() == [0, 2, 0, 0, 8, 0]
+    before = stamp(pairs[0].mask)
+    Image.new("L", (8, 6)).save(pairs[0].mask / "4.png")
+    assert stamp(pairs[0].mask) != before
+    Image.new("L", (6, 8)).save(pairs[0].mask / "5.png")
+    with pytest.raises(CarvanaError, match="a/masks: its masks differ in size"):
+        open_truth(pairs[0], nested)
+    for path in pairs[1].mask.iterdir():
+        path.unlink()
+    with pytest.raises(CarvanaError, match="b/masks: holds no mask"):
+        open_truth(pairs[1], nested)
+    (tmp_path / "b/images/a.png").write_bytes((tmp_path / "b/images/b.png").read_bytes())
+    with pytest.raises(CarvanaError, match=r"b/images/a\.png: has the name of .*a/images/a\.png"):
+        find_pairs(tmp_path, nested)
+
+
+def test_a_folder_of_its_own_validates(tmp_path):
+    for part in ("train", "val"):
+        for name in "ab":  # of the same names
+            for folder in (part, f"{part}_masks"):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                Image.new("RGB", (8, 6)).save(tmp_path / folder / f"{name}.png")
+    own = dataclasses.replace(load_recipe("own").data, images="train", masks="train_masks")
+    own = dataclasses.replace(own, validation_folders=["val", "val_masks"])
+    split = draw_split(find_pairs(tmp_path, own), own)
+    assert [pair.name for pair in split.train] == ["a.png", "b.png"]
+    assert [pair.name for pair in split.validation] == ["val/a.png", "val/b.png"]
+    assert [pair.mask.parent.name for pair in split.validation] == ["val_masks", "val_masks"]
+    folds = [draw_split(find_pairs(tmp_path, own), own, (fold, 2)) for fold in (1, 2)]
+    assert sorted(pair for fold in folds for pair in fold.validation) == find_pairs(tmp_path, own)
 
 
 def test_empty_and_absent_folders(tiny):

@@ -133,6 +133,20 @@ def test_shares_of_classes_keep_edges_in_place(tiny):
     assert mask[..., 0].max() == 0
 
 
+def test_soft_masks_are_trained_on_as_they_are(tiny):
+    greys = np.tile(np.arange(0, 240, 10, np.uint8), (16, 1))  # 24 columns, 12 in the network
+    Image.fromarray(greys).save(tiny.mask("car0_01.jpg").with_suffix(".png"))
+    tiny.mask("car0_01.jpg").unlink()
+    Image.new("RGB", (24, 16)).save(tiny.image("car0_01.jpg"))
+    pair = find_pairs(tiny.root, DATA)[0]
+    size = [*TINY, "input.method=area", "input.height=8", "input.width=12"]
+    recipe = load_recipe("blog", [*size, "data.soft=share"])
+    mask = prepared.load_pair(pair, recipe)[..., 3]
+    np.testing.assert_array_equal(mask, np.tile(np.arange(5, 240, 20, np.uint8), (8, 1)))
+    cut = prepared.load_pair(pair, load_recipe("blog", [*size, "data.soft=threshold"]))[..., 3]
+    assert np.unique(cut).tolist() == [0, 128, 255]  # 120 and 130 share a pixel
+
+
 def test_names_at_the_limit_of_the_file_system(tiny):
     stem = "車" * 80 + "abcdef"
     tiny.image("car0_01.jpg").rename(tiny.train / f"{stem}.jpg")

@@ -7,7 +7,7 @@ from carvana.prediction.certainty import expected_dice
 from carvana.training.losses import (
     BinaryCrossentropyDice,
     CategoricalCrossentropyDice,
-    ClassDice,
+    ClassScores,
     CountedAccuracy,
     CountedCrossentropy,
     ExpectedDice,
@@ -67,24 +67,37 @@ def test_dice_by_class_by_hand_ignores_what_is_of_no_class():
 def measure(metric, *batches):
     for truth, probabilities in batches:
         metric.update_state(truth, probabilities)
-    return float(metric.result())
+    return metric.result()
 
 
-def test_class_dice_is_that_of_labels_summed_over_the_epoch():
+def scores_of(*batches, classes=("road", "car", "tree")):
+    found = measure(ClassScores(classes), *batches)
+    return {name: float(value) for name, value in found.items()}
+
+
+def test_class_scores_are_those_of_labels_summed_over_the_epoch():
     batch = SHARES, CLASSES  # predicted: the first, the third, the first, and one ignored
-    want = [2 * 1.25 / (1.25 + 2), 0, 1]
-    for place in range(3):
-        assert measure(ClassDice([place]), batch) == pytest.approx(want[place])
-    assert measure(ClassDice([1, 2]), batch) == pytest.approx(0.5)
+    dice, iou = [2 * 1.25 / (1.25 + 2), 0, 1], [1.25 / 2, 0, 1]
+    found = scores_of(batch)
+    for place, name in enumerate(("road", "car", "tree")):
+        assert found[f"dice_{name}"] == pytest.approx(dice[place])
+        assert found[f"iou_{name}"] == pytest.approx(iou[place])
+    assert found["dice"] == pytest.approx(np.mean(dice))
+    assert found["iou"] == pytest.approx(np.mean(iou))
+    # The background counts in IoU alone.
+    found = scores_of(batch, classes=("background", "car", "tree"))
+    assert found["dice"] == pytest.approx(0.5)
+    assert found["iou"] == pytest.approx(np.mean(iou))
     # A class missed in the one photograph that shows it is missed in the set.
     other = np.zeros_like(SHARES) + np.array([1, 0, 0], np.float32)
-    missed = measure(ClassDice([2]), (SHARES, other), *[(other, other)] * 9)
-    assert missed == 0
+    found = scores_of((SHARES, other), *[(other, other)] * 9)
+    assert found["dice_tree"] == found["iou_tree"] == 0
     # One that is in no mask is left out of the mean, and has none of its own.
     first = SHARES * np.array([1, 0, 0], np.float32)
-    assert measure(ClassDice([0, 1]), (first, other)) == pytest.approx(2 * 1.25 / 2.5)
-    assert np.isnan(measure(ClassDice([1]), (first, other)))
-    assert measure(ClassDice([1, 2]), (first, other)) == 1
+    found = scores_of((first, other))
+    assert found["dice"] == pytest.approx(2 * 1.25 / 2.5)
+    assert np.isnan(found["dice_car"])
+    assert scores_of((first, other), classes=("background", "car", "tree"))["dice"] == 1
 
 
 def test_expected_dice_is_that_of_certainty():
@@ -92,11 +105,12 @@ def test_expected_dice_is_that_of_certainty():
     batch = rng.dirichlet([0.2] * 4, (3, 20, 30)).astype(np.float32)
     batch[..., 1] *= np.array([0, 1e-3, 1], np.float32)[:, None, None]  # hardly there in two
     want = np.mean([expected_dice(each, 0) for each in batch])
-    assert measure(ExpectedDice([1, 2, 3]), (batch, batch)) == pytest.approx(want, rel=1e-5)
+    found = float(measure(ExpectedDice([1, 2, 3]), (batch, batch)))
+    assert found == pytest.approx(want, rel=1e-5)
 
 
 def test_accuracy_does_not_count_ignored_pixels():
-    assert measure(CountedAccuracy(), (SHARES, CLASSES)) == pytest.approx(2 / 3)
+    assert float(measure(CountedAccuracy(), (SHARES, CLASSES))) == pytest.approx(2 / 3)
 
 
 def test_crossentropy_of_classes_by_hand():

@@ -78,6 +78,11 @@ def roboflow(root):
         )
 
 
+def copies(root):
+    """As Roboflow's without parts: changed copies of photographs."""
+    write(root, names=[f"{name}_jpg.rf.{version}" for name in NAMES for version in (1, 2)])
+
+
 def cvat(root):
     for seed, name in enumerate(NAMES):
         save_photograph(root / f"JPEGImages/{name}.jpg", seed)
@@ -164,6 +169,21 @@ def one_colour(root):
         save_mask(root / f"masks/{name}.png", coloured(seed, ("000000", "ff0000")))
 
 
+def a_folder_each(root):
+    """As the Data Science Bowl of 2018."""
+    for number in range(45):
+        save_photograph(root / f"stage1/{number}/images/{number}.png", number)
+        for part in ("0f", "e7"):
+            save_mask(root / f"stage1/{number}/masks/{part}{number}.png", labels(number))
+
+
+def a_folder_of_masks_each(root):
+    for number, name in enumerate(NAMES):
+        save_photograph(root / f"images/{name}.jpg", number)
+        for part in range(number + 1):
+            save_mask(root / f"masks/{name}/{part}.png", labels(part))
+
+
 LAYOUTS = {
     write: {"images": "images", "masks": "masks", "mask_names": "{name}", "split": "image"},
     write_competition: {
@@ -171,8 +191,9 @@ LAYOUTS = {
         **{"split": "car", "group": "^([^_]+)_", "classes": {}, "foreground": ""},
     },
     roboflow: {
-        **{"images": "train", "masks": "train", "mask_names": "{name}_mask", "split": "car"},
-        **{"group": r"^(.+)\.rf\.", "classes": {"background": 0, "cat": 1, "dog": 2}},
+        **{"images": "train", "masks": "train", "mask_names": "{name}_mask"},
+        **{"validation_folders": ["valid", "valid"], "group": ""},
+        "classes": {"background": 0, "cat": 1, "dog": 2},
     },
     cvat: {
         **{"images": "JPEGImages", "masks": "SegmentationClass"},
@@ -185,11 +206,18 @@ LAYOUTS = {
     camvid: {
         **{"images": "train", "masks": "trainannot", "ignore": ""},
         "classes": {f"class_{number}": number for number in range(5)},
+        "validation_folders": ["val", "valannot"],
     },
     numbered_alike: {"images": "membrane/train/image", "masks": "membrane/train/label"},
     parts_inside: {"images": "images/train", "masks": "labels/train", "foreground": ""},
     jpeg: {"soft": "threshold", "foreground": "", "classes": {}},
-    smoothed: {"soft": "threshold", "foreground": "", "classes": {}},
+    smoothed: {"soft": "share", "foreground": "", "classes": {}},
+    a_folder_each: {
+        **{"images": "stage1/*/images", "masks": "stage1", "mask_names": "{name}/masks"},
+        **{"foreground": "", "classes": {}},
+    },
+    a_folder_of_masks_each: {"images": "images", "masks": "masks", "mask_names": "{name}"},
+    copies: {"split": "car", "group": r"^(.+)\.rf\."},
     subjects: {"split": "car", "group": "^([^_]+)_"},
     beside_each_other: {"images": ".", "masks": ".", "mask_names": "{name}_segmentation"},
     many_objects: {"foreground": "any", "classes": {}},
@@ -232,14 +260,6 @@ def annotations(root):
 def nested(root):
     for subject in ("s01", "s02", "s03"):
         write(root / subject)
-
-
-def a_folder_each(root):
-    """As the Data Science Bowl of 2018."""
-    for number in range(30):
-        save_photograph(root / f"{number}/images/{number}.png", number)
-        for part in ("0f", "e7"):
-            save_mask(root / f"{number}/masks/{part}{number}.png", labels(number))
 
 
 def a_file_a_class(root):
@@ -303,7 +323,6 @@ FAULTS = {
     photographs_alone: "holds pictures (./0.jpg, ...), but no masks of them; a mask has",
     annotations: "annotations (.json) are not read, export masks as PNG",
     nested: "pictures lie in 3 folders (s01/images, s02/images, ...), and training reads one",
-    a_folder_each: "holds several masks of one photograph; merge them into one file",
     a_file_a_class: "masks holds several masks of one photograph; merge them into one file",
     two_sets_of_masks: "which folder holds the masks? run again with --set data.masks=masks or "
     "with --set data.masks=masks_coarse",
@@ -338,6 +357,8 @@ def test_what_cannot_be_planned_is_one_line_and_writes_nothing(layout, tmp_path,
         (few_objects, "data.foreground=any", "any"),
         (disagreeing_names, "data.ignore=5", 5),
         (write, "training.epochs=3", 3),
+        (missing_masks, "data.unmasked=skip", "skip"),
+        (missing_masks, "data.unmasked=empty", "empty"),
     ],
 )
 def test_answers_are_given_by_set(layout, answer, value, tmp_path):

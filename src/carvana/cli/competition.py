@@ -99,8 +99,12 @@ def _score_files(options):
 
 def _print_score(result) -> None:
     print(f"mean Dice {result.mean:.6f} over {result.count} images")
-    for part, mean in (*sorted(result.parts.items()), *result.classes.items()):
+    for part, mean in sorted(result.parts.items()):
         print(f"  {part} {mean:.6f}")
+    if result.mean_iou is not None:
+        print(f"mean IoU  {result.mean_iou:.6f}")
+    for name, dice in result.classes.items():
+        print(f"  {name} Dice {dice:.6f}, IoU {result.iou[name]:.6f}")
     for name in result.absent:
         print(f"  {name}: in no mask, true or predicted; left out of the mean")
     for run, mean in result.members.items():

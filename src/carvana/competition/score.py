@@ -29,6 +29,8 @@ class Score:
     worst: list[tuple[float, str]] = field(default_factory=list)  # (dice, image), worst first
     views: dict[str, float] = field(default_factory=dict)  # "01".."16" -> mean
     classes: dict[str, float] = field(default_factory=dict)  # of several classes, each one's
+    iou: dict[str, float] = field(default_factory=dict)  # likewise
+    mean_iou: float | None = None  # over those, the background among them, as in Pascal VOC
     absent: list[str] = field(default_factory=list)  # classes in no mask, true or predicted
     members: dict[str, float] = field(default_factory=dict)  # of several runs, each one's mean
     note: str = ""  # what looks like a mistake

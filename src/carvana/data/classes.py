@@ -54,6 +54,7 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
     if given.keys() & {"classes", "foreground", "soft"}:
         return {}
     turns = Turns()
+    pairs = [pair for pair in pairs if pair.mask]
     with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(lambda pair: _read(pair.mask, turns), pairs)
         seen = list(progress(results, "reading masks", len(pairs)))
@@ -66,10 +67,15 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
             f"{root}: {shown}; there is nothing to learn, check how the masks were exported"
         )
     if (foreground := _smoothed(seen, colours)) is not None:
-        reason = f"JPEG or smoothed masks of two colours ({_shares(colours)}), cut half-way"
+        soft, reason = "share", f"smoothed masks of two colours ({_shares(colours)})"
+        if any(mask.is_lossy for mask in seen):
+            soft, reason = (
+                "threshold",
+                f"JPEG masks of two colours ({_shares(colours)}), cut half-way",
+            )
         foreground = "" if _distance(foreground, "#ffffff") <= NEAR else foreground
         return {
-            "soft": Choice("threshold", reason),
+            "soft": Choice(soft, reason),
             "foreground": Choice(foreground, "the colour that counts; none: white"),
         }
     if lossy := [mask.path for mask in seen if mask.is_lossy]:

@@ -40,7 +40,7 @@ def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
     """
     checks = MaskChecks(recipe)
     results = read_pairs(pairs, checks, "reading", lambda pair, picture, mask: mask.labels.shape)
-    formats = (f"{pair.image.suffix} + {pair.mask.suffix}".lower() for pair in pairs)
+    formats = (f"{pair.image.suffix} + {_format(pair.mask)}".lower() for pair in pairs)
     sizes = (f"{r[1]}x{r[0]}" for r in results if not isinstance(r, CarvanaError))
     return Inspection(
         len(pairs),
@@ -50,6 +50,12 @@ def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
         checks.warnings(),
         [*faults, *(str(r) for r in results if isinstance(r, CarvanaError))],
     )
+
+
+def _format(mask: Path | None) -> str:
+    if mask is None:
+        return "no mask"
+    return "a folder of masks" if mask.is_dir() else mask.suffix
 
 
 def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) -> None:
@@ -71,7 +77,7 @@ def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) ->
         groups.append(
             [
                 sheet.make_tile(np.asarray(photograph), pair.name, labels),
-                sheet.make_tile(np.asarray(label_map), pair.mask.name),
+                sheet.make_tile(np.asarray(label_map), pair.mask_name),
             ]
         )
     if not groups:

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from PIL import Image
 from carvana.data.folders import PHOTOGRAPHS, list_files
 from carvana.data.images import readable
 from carvana.data.pairs import evenly
-from carvana.errors import CarvanaError
+from carvana.errors import CarvanaError, plural
 
 MASKS = re.compile(
     r"(?i)mask|object|instance|label|annot|truth|target|matte|seg|(?<![a-z])(gt|y)(?![a-z])"
 )
 OBJECTS = re.compile(r"(?i)object|instance")
-PART = re.compile(r"(?i)(?<![a-z])(train|val|test)")  # of a data set, as folders name it
+# Of a data set, as folders name it.
+PART = re.compile(r"(?i)(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)")
 ANNOTATIONS = (".json", ".txt", ".xml", ".mat", ".npy", ".npz", ".csv")
 DEPTH = 5  # folders below the data folder that are looked into
 MOST_FOLDERS = 40  # with pictures; more are a folder for each subject
@@ -45,8 +46,14 @@ class _Layout:
     @property
     def part(self) -> int:
         """How good a part of a data set this is to train on, 0 the best."""
-        parts = PART.findall(f"{self.images} {self.masks}".lower())
-        return {"train": 0, "": 1}.get(parts[0] if parts else "", 2)
+        parts = _parts(f"{self.images} {self.masks}")
+        return {"tra": 0, "": 1}.get(parts[0] if parts else "", 2)
+
+    @property
+    def any_part(self) -> tuple[str, ...]:
+        """What is the same for all parts of a data set."""
+        folders = (PART.sub("*", name).lower() for name in (self.images, self.masks))
+        return (*folders, self.mask_names)
 
     @property
     def in_common(self) -> int:
@@ -54,18 +61,27 @@ class _Layout:
         return len({*Path(self.images).parts} & {*Path(self.masks).parts})
 
 
-def find_layout(root: Path, given: Mapping[str, Any]) -> dict[str, Choice]:
-    """Choose `images`, `masks` and `mask_names` of a recipe's [data].
+def find_layout(
+    root: Path, given: Mapping[str, Any]
+) -> tuple[dict[str, Choice], tuple[str, str] | None]:
+    """Choose the folders of a recipe's [data], and `mask_names`.
 
     Args:
         root: the data folder.
         given: the folders that are known.
+
+    Returns:
+        The choices, and the folders of photographs and of masks to test on, if there are any.
 
     Raises:
         CarvanaError: no masks or several sets of them are found, or they are laid out in a way
             that is not read; the line says what to do.
     """
     folders = _picture_folders(root)
+    if nested := _find_nested(folders):
+        return nested, None
+    if len(folders) > MOST_FOLDERS:
+        raise _no_masks(root, folders) if _several_masks(folders) else _scattered(root, folders)
     pairs = itertools.product(
         [name for name in folders if name == given.get("images", name)],
         [name for name in folders if name == given.get("masks", name)],
@@ -79,13 +95,62 @@ def find_layout(root: Path, given: Mapping[str, Any]) -> dict[str, Choice]:
     layout = _choose(root, found)
     images, masks = len(folders[layout.images]), len(folders[layout.masks])
     others = sorted({each.images for each in found if each.part > layout.part})
+    parts = {
+        _parts(each.images)[0]: each
+        for each in found
+        if each.part > layout.part == 0 and each.any_part == layout.any_part
+    }
+    choices = {}
+    if held_out := parts.get("val"):
+        others.remove(held_out.images)
+        reason = f"{len(folders[held_out.images]):,} photographs to validate on"
+        choices["validation_folders"] = Choice([held_out.images, held_out.masks], reason)
+    test = parts.get("tes")
     unused = f"; not used: {', '.join(others)}" if others else ""
     together = layout.images == layout.masks
     kinds = "photographs and masks" if together else "photographs"
-    return {
+    choices |= {
         "images": Choice(layout.images, f"folder of {images:,} {kinds}{unused}"),
         "masks": Choice(layout.masks, "the same folder" if together else f"{masks:,} masks"),
         "mask_names": Choice(layout.mask_names, "{name} is the photograph's, without ending"),
+    }
+    return choices, (test.images, test.masks) if test else None
+
+
+def _parts(path: str) -> list[str]:
+    """Return the parts of a data set that a path names: "tra", "val" or "tes" each."""
+    return [part[:3].lower() for part in PART.findall(path)]
+
+
+def _find_nested(folders: Mapping[str, list[str]]) -> dict[str, Choice] | None:
+    """Choose where each photograph has a folder of its own for its masks, a file an object.
+
+    The photographs are in one folder, or each in one beside that of its masks.
+    """
+    alike = defaultdict(dict)  # by what is above and below the folder called as a photograph
+    for folder, names in folders.items():
+        parts = Path(folder).parts
+        for place, part in enumerate(parts):
+            alike["/".join(parts[:place]), "/".join(parts[place + 1 :])][part] = names
+    flat = {folder: _stems(names) for folder, names in folders.items()}
+    for (above, below), found in alike.items():
+        if all(_stems(names) == {stem} for stem, names in found.items()):
+            flat["/".join(filter(None, (above, "*", below)))] = {*found}
+    nested = {}  # by how many photographs have a folder of masks
+    for (images, stems), ((above, below), masks) in itertools.product(flat.items(), alike.items()):
+        several = sum(len(names) for names in masks.values()) > len(masks)
+        count = len(stems & masks.keys())
+        if count > len(stems) / 2 and several and _holds_masks(below or above):
+            mask_names = "/".join(filter(None, ("{name}", below)))
+            nested[count] = images, above or ".", mask_names
+    if not nested:
+        return None
+    count = max(nested)
+    images, masks, mask_names = nested[count]
+    return {
+        "images": Choice(images, f"{plural(count, 'photograph')}, each with a folder of masks"),
+        "masks": Choice(masks, "the folders of masks are in it"),
+        "mask_names": Choice(mask_names, "a folder a photograph: its files are united"),
     }
 
 
@@ -100,8 +165,6 @@ def _picture_folders(root: Path) -> dict[str, list[str]]:
         below[:] = sorted(n for n in below if not (deep or n.startswith((".", "__"))))
         if names := list_files(Path(folder), PHOTOGRAPHS)[0]:
             found[path.as_posix()] = names
-    if len(found) > MOST_FOLDERS:
-        raise _no_masks(root, found) if _several_masks(found) else _scattered(root, found)
     return found
 
 
@@ -133,7 +196,7 @@ def _is_right_way_round(
 ) -> bool:
     """Tell whether the second folder holds masks of the first, by its name or by its pictures."""
     images, masks = layout.images, layout.masks
-    parts = [{*PART.findall(name.lower())} for name in (images, masks)]
+    parts = [{*_parts(name)} for name in (images, masks)]
     if all(parts) and parts[0] != parts[1]:
         return False
     if images == masks or "masks" in given:

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from carvana.data.folders import MASKS, list_files
 from carvana.data.images import Unsupported, check_mode, raw_mode, readable, turn_upright
-from carvana.errors import plural
+from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
 FORMATS = ("GIF", "PNG", "BMP", "TIFF", "WEBP")  # those that can keep every pixel's value
@@ -32,6 +34,7 @@ class Mask:
 
     labels: np.ndarray  # (height, width) uint8
     palette: dict[int, str]  # the colour of each number; empty where numbers are greys
+    shares: np.ndarray | None = None  # (height, width) uint8, of 255; of data.soft = "share"
 
 
 @dataclass
@@ -56,15 +59,19 @@ def open_mask(path: Path, settings: Data) -> Mask:
 
     Without `data.classes` a mask has two colours: what is black, transparent or outside of a
     GIF's frame is background; white, 1 or `data.foreground` is the car. With them, each pixel is
-    of the class whose number (grey value or palette index) or colour it has.
+    of the class whose number (grey value or palette index) or colour it has. A folder holds a file
+    an object: the car is where any of them has it.
 
     Returns:
         Labels: 0 background, 1 car; or the place of the class in `data.classes`, 255 for ignored
-        pixels. The palette, where `data.classes` are numbers and the file has one.
+        pixels. The palette, where `data.classes` are numbers and the file has one. How much of each
+        pixel is the car's, where `data.soft` is "share".
 
     Raises:
         CarvanaError: it cannot be read, or has other values than a mask of these classes.
     """
+    if path.is_dir():
+        return _unite(path, settings)
     with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
         frames, kind, raw = getattr(picture, "n_frames", 1), picture.format, raw_mode(picture)
         frame = picture.tile[0][1] if kind == "GIF" else None
@@ -75,7 +82,12 @@ def open_mask(path: Path, settings: Data) -> Mask:
             places, values = _values(picture, raw)
         else:
             places, values = _values_in_frame(picture, raw, frame)
-        labels = _label(places, values, settings, kind == "JPEG")
+        if settings.soft and _is_soft(values, kind == "JPEG"):
+            shares = _look_up(_shares(values, settings), places, values)
+            labels = (shares > 127).astype(np.uint8)
+            return Mask(labels, {}, shares if settings.soft == "share" else None)
+        label = _label_classes if settings.classes else _label_two_colours
+        labels = _look_up(label(values, settings), places, values)
         palette = {}
         if picture.mode == "P" and _are_numbered(settings):
             palette = {v.number: v.colour for v in values if v.number is not None}
@@ -84,12 +96,37 @@ def open_mask(path: Path, settings: Data) -> Mask:
         return Mask(labels, palette)
 
 
+def _unite(folder: Path, settings: Data) -> Mask:
+    """Read the masks in a folder, a file an object, as one."""
+    names, _ = list_files(folder, MASKS)
+    if not names:
+        raise CarvanaError(f"{folder}: holds no mask; put one there for each object")
+    if settings.classes:
+        raise CarvanaError(
+            f"{folder}: holds a file an object, which goes with one class; leave out data.classes"
+        )
+    parts = [open_mask(folder / name, settings) for name in names]
+    if len({part.labels.shape for part in parts}) > 1:
+        raise CarvanaError(f"{folder}: its masks differ in size; make them their photograph's size")
+    labels = np.maximum.reduce([part.labels for part in parts])
+    if settings.soft != "share":
+        return Mask(labels, {})
+    hard = (255 * part.labels if part.shares is None else part.shares for part in parts)
+    return Mask(labels, {}, np.maximum.reduce([*hard]))
+
+
 def mask_values(path: Path) -> tuple[bool, list[_Value]]:
     """Return whether a mask's format is lossy, and the values of its pixels, whatever they mean.
 
     Raises:
         CarvanaError: it cannot be read.
     """
+    if path.is_dir():
+        found = [mask_values(path / name) for name in list_files(path, MASKS)[0]]
+        values = [value for _, values in found for value in values]
+        again = -sum(value.count for _, values in found[1:] for value in values)
+        values.append(_Value(0, 0, "#000000", 255, again))  # each file is black but for its object
+        return any(is_lossy for is_lossy, _ in found), values
     with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
         is_lossy, raw = picture.format not in FORMATS, raw_mode(picture)
         picture.load()
@@ -242,21 +279,13 @@ def _values_in_frame(
 # ---- the labels of values
 
 
-def _label(places: np.ndarray, values: list[_Value], settings: Data, is_lossy: bool) -> np.ndarray:
-    """Turn places of values into labels, (height, width) uint8; refuse other values."""
-    is_smooth = any(0 < value.alpha < 255 for value in values)
-    colours = {value.colour for value in values if value.alpha}
-    if settings.classes:
-        labels = _label_classes(values, settings)
-    elif settings.soft and (is_lossy or is_smooth or len(colours) > 2):
-        labels = _label_by_threshold(values, settings)
-    else:
-        labels = _label_two_colours(values, settings)
-    table = np.zeros(max(256, *(value.place + 1 for value in values)), np.uint8)
-    table[[value.place for value in values]] = labels
+def _look_up(table: Sequence[int], places: np.ndarray, values: list[_Value]) -> np.ndarray:
+    """Turn places of values into what stands for each, (height, width) uint8."""
+    whole = np.zeros(max(256, *(value.place + 1 for value in values)), np.uint8)
+    whole[[value.place for value in values]] = table
     if places.dtype == np.uint8:
-        return cv2.LUT(places, table)  # ten times as fast
-    return table[places]
+        return cv2.LUT(places, whole)  # ten times as fast
+    return whole[places]
 
 
 def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
@@ -326,19 +355,32 @@ def _explain_more(values: list[_Value], counts: Counter) -> str:
     )
 
 
-def _label_by_threshold(values: list[_Value], settings: Data) -> list[int]:
-    """Return the label of each value by which is nearer, black or the foreground's colour."""
+def _is_soft(values: list[_Value], is_lossy: bool) -> bool:
+    """Tell whether a mask has more than two colours, or may have."""
+    is_smooth = any(0 < value.alpha < 255 for value in values)
+    return is_lossy or is_smooth or len({value.colour for value in values if value.alpha}) > 2
+
+
+def _shares(values: list[_Value], settings: Data) -> list[int]:
+    """Return how much of each value is the foreground's colour, of 255; the rest is black.
+
+    White is the other colour where the foreground is black.
+    """
     wanted = settings.foreground or "#ffffff"
-    colours = _rgb_of(values) * np.array([[value.alpha / 255] for value in values])
-    from_black = np.abs(colours).max(axis=1)
-    from_wanted = np.abs(colours - _rgb(wanted)).max(axis=1)
-    if from_wanted.min() > 63 and from_black.max() > 63:
-        furthest = values[int(from_black.argmax())].colour
+    car = np.array(_rgb(wanted), float)
+    other = np.zeros(3) if car.any() else np.full(3, 255.0)
+    alphas = np.array([[value.alpha / 255] for value in values])
+    from_other = (_rgb_of(values) - other) * alphas
+    from_car = np.abs(from_other + other - car).max(axis=1)
+    furthest = np.abs(from_other).max(axis=1)
+    if from_car.min() > 63 and furthest.max() > 63:
+        colour = values[int(furthest.argmax())].colour
         raise Unsupported(
-            f"has no pixel near {wanted}, and some of {furthest}; name the foreground's colour in "
+            f"has no pixel near {wanted}, and some of {colour}; name the foreground's colour in "
             "data.foreground"
         )
-    return (from_wanted < from_black).astype(int).tolist()
+    shares = from_other @ (car - other) / ((car - other) @ (car - other))
+    return np.rint(255 * np.clip(shares, 0, 1)).astype(int).tolist()
 
 
 def _rgb_of(values: list[_Value]) -> np.ndarray:

@@ -4,15 +4,16 @@ import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from carvana.data.folders import MASKS, list_files, list_images
+from carvana.data.folders import MASKS, PHOTOGRAPHS, list_files, list_images
 from carvana.data.images import photograph_size
-from carvana.errors import CarvanaError, list_faults
+from carvana.data.masks import Mask, open_mask
+from carvana.errors import CarvanaError, list_faults, plural
 from carvana.files import real_path
 from carvana.recipe import Data
 
@@ -23,9 +24,13 @@ _Item = TypeVar("_Item")
 class Pair:
     """A photograph and its mask, not read yet."""
 
-    name: str  # of the photograph's file
+    name: str  # of the photograph's file; after its folder's, of data.validation_folders
     image: Path
-    mask: Path
+    mask: Path | None  # a file, or a folder of one an object; None: nothing but background
+
+    @property
+    def mask_name(self) -> str:
+        return self.mask.name if self.mask else "no mask"
 
 
 def find_pairs(root: Path, settings: Data) -> list[Pair]:
@@ -39,7 +44,8 @@ def find_pairs(root: Path, settings: Data) -> list[Pair]:
     if faults:
         summary = (
             f"{root}: {len(faults)} without a partner (data.mask_names = "
-            f"{settings.mask_names!r}); fetch or remove them:"
+            f'{settings.mask_names!r}); fetch or remove them, or set data.unmasked = "skip" or '
+            '"empty" for photographs without a mask:'
         )
         raise CarvanaError(list_faults(summary, faults))
     return pairs
@@ -54,22 +60,25 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
     Raises:
         CarvanaError: a folder is absent or empty.
     """
-    images, masks = root / settings.images, root / settings.masks
-    for folder, key in ((images, "data.images"), (masks, "data.masks")):
-        if not folder.is_dir():
-            raise CarvanaError(
-                f"{folder}: no such folder; run `make download`, or for pictures of your own name "
-                f"it in a recipe ({key}; see own.toml)"
-            )
-    names = list_images(images)
+    pairs, faults = _match_folders(root, settings.images, settings.masks, settings)
+    if settings.validation_folders:
+        folder, masks = settings.validation_folders
+        held_out, more = _match_folders(root, folder, masks, settings)
+        pairs += [replace(pair, name=f"{folder}/{pair.name}") for pair in held_out]
+        faults += more
+    return sorted(pairs), sorted(faults)
+
+
+def _match_folders(
+    root: Path, images: str, masks: str, settings: Data
+) -> tuple[list[Pair], list[str]]:
+    """Match the photographs of one folder, or of all that a pattern fits, with their masks."""
+    photographs = _list_photographs(root, images)
+    images, masks = root / images, root / masks
+    if not masks.is_dir():
+        raise _no_folder(masks, "masks")
     together = real_path(images) == real_path(masks)
-    files, others = list_files(masks, MASKS)
-    if others and not together:
-        print(f"{masks}: ignoring files that are not masks: {others}", file=sys.stderr)
-    by_stem = defaultdict(list)
-    for name in files:
-        by_stem[_stem(name)].append(masks / name)
-    wanted = {name: settings.mask_names.replace("{name}", _stem(name)) for name in names}
+    wanted = {name: settings.mask_names.replace("{name}", _stem(name)) for name in photographs}
     if together:  # then the masks are among the photographs
         if settings.mask_names == "{name}":
             raise CarvanaError(
@@ -78,11 +87,25 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
             )
         stems = {*wanted.values()}
         wanted = {name: stem for name, stem in wanted.items() if _stem(name) not in stems}
-    pairs, faults, owners = [], [], {}
+    files, others = list_files(masks, MASKS)
+    by_stem = defaultdict(list)
+    for name in files:
+        by_stem[_stem(name)].append(masks / name)
+    for stem in wanted.values():
+        if (masks / stem).is_dir():  # a file an object
+            by_stem[stem].append(masks / stem)
+            others = ""
+    if others and not together:
+        print(f"{masks}: ignoring files that are not masks: {others}", file=sys.stderr)
+    pairs, faults, owners, unmasked = [], [], {}, 0
     for name, stem in wanted.items():
-        image = images / name
+        image = photographs[name]
         candidates = [path for path in by_stem.get(stem, ()) if path != image]
-        if not candidates:
+        if not candidates and settings.unmasked:
+            unmasked += 1
+            if settings.unmasked == "empty":
+                pairs.append(Pair(name, image, None))
+        elif not candidates:
             faults.append(f"{image}: no mask {stem}.png (or .gif, ...) in {masks}")
         elif len(candidates) > 1:
             both = " and ".join(path.name for path in candidates)
@@ -94,9 +117,52 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
     if not together:
         unwanted = by_stem.keys() - wanted.values()
         faults += [f"{path}: no photograph" for stem in unwanted for path in by_stem[stem]]
-    if not pairs and not faults:
+    if unmasked:
+        what = "left out" if settings.unmasked == "skip" else "taken as background"
+        print(f"{images}: {plural(unmasked, 'photograph')} without a mask: {what}", file=sys.stderr)
+    if not owners and not faults:
         faults.append(f"{images}: no photograph has a mask")
-    return sorted(pairs), sorted(faults)
+    return pairs, faults
+
+
+def _list_photographs(root: Path, images: str) -> dict[str, Path]:
+    """Return the photographs by name, of a folder or of all that a pattern with * fits."""
+    if "*" not in images:
+        if not (root / images).is_dir():
+            raise _no_folder(root / images, "images")
+        return {name: root / images / name for name in list_images(root / images)}
+    folders = [folder for folder in sorted(root.glob(images)) if folder.is_dir()]
+    found = {}
+    for folder in folders:
+        for name in list_files(folder, PHOTOGRAPHS)[0]:
+            if name in found:
+                raise CarvanaError(f"{folder / name}: has the name of {found[name]}; rename one")
+            found[name] = folder / name
+    if not found:
+        raise CarvanaError(f"{root / images}: no folder of that kind holds a photograph")
+    return found
+
+
+def _no_folder(folder: Path, key: str) -> CarvanaError:
+    return CarvanaError(
+        f"{folder}: no such folder; run `make download`, or for pictures of your own name it in a "
+        f"recipe (data.{key}; see own.toml)"
+    )
+
+
+def open_truth(pair: Pair, settings: Data) -> Mask:
+    """Read a pair's mask; of a photograph without one, nothing but background.
+
+    Raises:
+        CarvanaError: it cannot be read, or has another size than its photograph.
+    """
+    height, width, _ = photograph_size(pair.image)
+    if pair.mask is None:
+        return Mask(np.zeros((height, width), np.uint8), {})
+    mask = open_mask(pair.mask, settings)
+    if mask.labels.shape != (height, width):
+        raise CarvanaError(_size_fault(pair, mask.labels.shape))
+    return mask
 
 
 def _stem(name: str) -> str:
@@ -110,7 +176,7 @@ def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
     return [items[place] for place in places]
 
 
-def size_fault(pair: Pair, size: tuple[int, int]) -> str:
+def _size_fault(pair: Pair, size: tuple[int, int]) -> str:
     """Say what is wrong with a mask whose (height, width) is not its photograph's."""
     height, width, orientation = photograph_size(pair.image)
     fault = f"{pair.mask}: is {size[1]}x{size[0]}, its photograph {width}x{height}"

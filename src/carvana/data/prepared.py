@@ -16,8 +16,8 @@ import numpy as np
 from carvana.backend import tf
 from carvana.data.checks import MaskChecks, Palette
 from carvana.data.images import READING, pixels_of, read_photograph
-from carvana.data.masks import Mask, open_mask
-from carvana.data.pairs import Pair, size_fault
+from carvana.data.masks import Mask
+from carvana.data.pairs import Pair, open_truth
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError, list_faults
 from carvana.files import (
@@ -51,11 +51,8 @@ def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
 
 def read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
     """Read a photograph and its mask; raises CarvanaError if the pair cannot be used."""
-    picture, size = read_photograph(pair.image, recipe.input)
-    mask = open_mask(pair.mask, recipe.data)
-    if mask.labels.shape != size:
-        raise CarvanaError(size_fault(pair, mask.labels.shape))
-    return picture, mask
+    picture, _ = read_photograph(pair.image, recipe.input)
+    return picture, open_truth(pair, recipe.data)
 
 
 def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
@@ -64,7 +61,9 @@ def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
     parts = [resize(picture, recipe.input)]
     # Without classes the only output is label 1, the car. Ignored pixels are in no output.
     for label in range(recipe.data.outputs) if recipe.data.classes else [1]:
-        target = np.where(mask.labels == label, np.uint8(255), np.uint8(0))  # as large as the mask
+        target = mask.shares
+        if target is None:
+            target = np.where(mask.labels == label, np.uint8(255), np.uint8(0))
         parts.append(resize(target[..., None], recipe.input, enlarge))
     pair = np.concatenate(parts, axis=-1)
     return np.rint(pair * 255).astype(np.uint8) if _dtype(recipe.input) == np.uint8 else pair
@@ -85,7 +84,7 @@ def read_pairs(
         with turns.take(pixels_of(pair.image) * READING):
             try:
                 picture, mask = read_pair(pair, checks.recipe)
-                checks.add(pair.mask, mask)
+                checks.add(pair.mask or pair.image, mask)
             except CarvanaError as error:
                 return error
             return use(pair, picture, mask)
@@ -205,8 +204,9 @@ def _file_name(pair: Pair, cache: Path) -> str:
     stem = Path(pair.name).stem
     if len(os.fsencode(stem)) > LONGEST_NAME - 50:  # room for the rest, also of a temporary name
         stem = _digest(stem)
-    place = _digest(f"{os.path.relpath(pair.image, cache)} {os.path.relpath(pair.mask, cache)}")
-    return f"{stem}-{place[:8]}.{_digest(f'{stamp(pair.image)} {stamp(pair.mask)}')[:12]}"
+    paths = [path for path in (pair.image, pair.mask) if path]
+    place = _digest(" ".join(os.path.relpath(path, cache) for path in paths))
+    return f"{stem}-{place[:8]}.{_digest(' '.join(map(stamp, paths)))[:12]}"
 
 
 def _digest(text: str) -> str:

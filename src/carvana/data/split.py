@@ -27,7 +27,7 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
     """Split pairs at random, the same way each time for the same names and seed.
 
     With `data.split = "car"`, all photographs of a car, or of whatever `data.group` says, are on
-    one side.
+    one side. Nothing is drawn where `data.validation_folders` says what to validate on.
 
     Args:
         pairs, settings: what to split, and how.
@@ -38,6 +38,12 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
         CarvanaError: too few to leave one on each side, or a name that `data.group` does not
             match.
     """
+    if settings.validation_folders and not fold:
+        start = f"{settings.validation_folders[0]}/"
+        sides = [], []
+        for pair in sorted(pairs):
+            sides[pair.name.startswith(start)].append(pair)
+        return Split(*sides)
     units = {pair.name: pair.name for pair in pairs}
     if settings.split == "car":
         units = group_pairs(pairs, settings.group)

@@ -13,7 +13,7 @@ from carvana.competition.facts import Paths
 from carvana.competition.score import Score, mean_by_view
 from carvana.data.folders import MASKS, list_files
 from carvana.data.masks import IGNORED, read_mask
-from carvana.data.pairs import Pair, find_pairs, size_fault
+from carvana.data.pairs import Pair, find_pairs, open_truth
 from carvana.data.split import read_split
 from carvana.errors import CarvanaError, UsageError, plural
 from carvana.files import write_text
@@ -55,11 +55,11 @@ def score_runs(folders: Sequence[Path], paths: Paths, worst: int = 10) -> Score:
             for member, alone in zip(members, each or [together], strict=True):
                 own[member].append(alone)
     result = summarise(scored, settings, worst)
-    means = [summarise(some, settings).mean for some in own]
-    for folder, mean in zip(folders, means, strict=True):
-        record_score(folder, mean)
-    if len(folders) > 1:
-        result.members = dict(zip(map(str, folders), means, strict=True))
+    for folder, some in zip(folders, own, strict=True):
+        alone = summarise(some, settings)
+        record_score(folder, alone)
+        if len(folders) > 1:
+            result.members[str(folder)] = alone.mean
     return result
 
 
@@ -112,18 +112,18 @@ def predict_pairs(
 
     def finish(path: Path, found: Prediction) -> _Out:
         pair = by_path[path]
-        truth = read_mask(pair.mask, model.recipe.data)
-        if truth.shape != tuple(found.size):
-            raise CarvanaError(size_fault(pair, truth.shape))
-        return compare(pair, found, truth)
+        return compare(pair, found, open_truth(pair, model.recipe.data).labels)
 
     return progress(model.map(by_path, finish), what, len(pairs))
 
 
-def record_score(folder: Path, mean: float) -> None:
-    """Add the mean Dice of the validation photographs to a run's `metrics.json`."""
+def record_score(folder: Path, score: Score) -> None:
+    """Add the mean Dice, and IoU, of the validation photographs to a run's `metrics.json`."""
+    found = {"full_resolution_dice": score.mean}
+    if score.mean_iou is not None:
+        found["full_resolution_iou"] = score.mean_iou
     try:
-        text = json.dumps({**require_metrics(folder), "full_resolution_dice": mean}, indent=2)
+        text = json.dumps(require_metrics(folder) | found, indent=2)
         write_text(folder / METRICS, text + "\n")
     except CarvanaError as error:  # the score itself is worth more than its record
         print(f"{error} (the score was not recorded)", file=sys.stderr)
@@ -231,11 +231,15 @@ def summarise(scored: Iterable[tuple[np.ndarray, str]], settings: Data, worst: i
     ranked = sorted((mean_dice(overlap, settings), name) for overlap, name in scored)
     dices = dice_by_class(np.sum(overlaps, axis=0)).tolist()
     by_class = dict(zip(settings.classes, dices, strict=False))
+    occurring = {name: dice for name, dice in by_class.items() if dice == dice}
+    iou = {name: dice / (2 - dice) for name, dice in occurring.items()}
     return Score(
         mean=set_dice(overlaps, settings),
         count=len(scored),
         worst=ranked[:worst],
         views={} if settings.classes else mean_by_view(ranked),
-        classes={name: dice for name, dice in by_class.items() if dice == dice},
-        absent=[name for name, dice in by_class.items() if dice != dice],
+        classes=occurring,
+        iou=iou,
+        mean_iou=float(np.mean([*iou.values()])) if iou else None,
+        absent=[name for name in by_class if name not in occurring],
     )

@@ -87,6 +87,8 @@ def _figures(
         (f"Dice of {name}", f"{score.classes[name]:.4f}" if name in score.classes else "absent")
         for name in recipe.data.classes
     ]
+    if classes:
+        classes.insert(0, ("mean IoU", f"{score.mean_iou:.4f}"))
     return [
         ("mean Dice", f"{score.mean:.4f}"),
         ("median", f"{np.median(dices):.4f}"),

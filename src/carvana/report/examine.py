@@ -68,7 +68,7 @@ def examine_run(folder: Path, paths: Paths, names: set[str] | None = None) -> li
     examined = list(predict_pairs(model, pairs, measure, f"predicting, {folder.name}"))
     if names is None:
         scored = ((one.overlap, one.name) for one in examined)
-        record_score(folder, summarise(scored, settings).mean)
+        record_score(folder, summarise(scored, settings))
     return examined
 
 

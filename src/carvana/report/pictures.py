@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from carvana.data.images import read_photograph
-from carvana.data.masks import IGNORED, colours, read_mask, to_picture
+from carvana.data.masks import IGNORED, colours, to_picture
+from carvana.data.pairs import open_truth
 from carvana.recipe import Data, Recipe
 from carvana.report.examine import CONFUSED, EXTRA, MISSED, RIGHT, Examined, error_kinds
 
@@ -107,7 +108,7 @@ def _size(mask: np.ndarray, width: int) -> tuple[int, int]:
 
 def _read(examined: Examined, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     photograph, _ = read_photograph(examined.pair.image, white=recipe.input.white)
-    return photograph, read_mask(examined.pair.mask, recipe.data)
+    return photograph, open_truth(examined.pair, recipe.data).labels
 
 
 def _decode(examined: Examined) -> np.ndarray:

@@ -51,6 +51,8 @@ def validation(examined: list[Examined], recipe: Recipe) -> dict:
         "charts": drawn,
         "left_out": left_out,
         "classes": list(score.classes.items()),
+        "iou": score.iou,
+        "mean_iou": score.mean_iou,
         "absent": score.absent,
         "distances": charts.distances(errors / max(errors.sum(), 1)) if errors.any() else None,
         "bands": _shares(errors.sum(axis=0)),

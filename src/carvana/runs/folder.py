@@ -31,10 +31,11 @@ COLUMNS = [  # of history.csv; empty where an epoch was cut short
 
 
 def history_columns(recipe: Recipe) -> list[str]:
-    """Return the columns of a recipe's history: of several classes each one's Dice, too."""
-    classes = recipe.data.classes
-    more = ["val_expected_dice", *(f"val_dice_{name}" for name in classes)] if classes else []
-    return [*COLUMNS, *more]
+    """Return the columns of a recipe's history: of several classes each one's Dice and IoU, too."""
+    if not recipe.data.classes:
+        return COLUMNS
+    each = [f"val_{score}_{name}" for score in ("dice", "iou") for name in recipe.data.classes]
+    return [*COLUMNS, "val_expected_dice", "val_iou", *each]
 
 
 def check_folder(folder: Path) -> None:

@@ -231,9 +231,10 @@ def write_metrics(
         "device": describe_device(),
     }
     if recipe.data.classes:
-        metrics["val_expected_dice"] = float(last["val_expected_dice"])
-        by_class = {name: float(last[f"val_dice_{name}"]) for name in recipe.data.classes}
-        metrics["val_dice_by_class"] = {n: dice for n, dice in by_class.items() if dice == dice}
+        metrics |= {name: float(last[name]) for name in ("val_expected_dice", "val_iou")}
+        for score in ("val_dice", "val_iou"):
+            each = {name: float(last[f"{score}_{name}"]) for name in recipe.data.classes}
+            metrics[f"{score}_by_class"] = {n: value for n, value in each.items() if value == value}
     write_text(run / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
 

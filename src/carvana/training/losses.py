@@ -77,20 +77,18 @@ class CategoricalCrossentropyDice(CountedCrossentropy):
 
 
 @keras.saving.register_keras_serializable(package="carvana")
-class ClassDice(keras.metrics.Metric):
-    """Dice of some classes, each one's pixels summed over an epoch: the mean of those that occur.
+class ClassScores(keras.metrics.Metric):
+    """Dice and IoU of several classes, each one's pixels summed over an epoch, and their means.
 
-    What `prediction.evaluate.set_dice` computes at full size: a pixel is of its most probable
-    class. A class in neither the true nor the predicted masks is left out; alone, it has NaN.
-
-    Args:
-        places: of the classes among the outputs.
+    What `prediction.evaluate.summarise` computes at full size: a pixel is of its most probable
+    class. A class in neither the true nor the predicted masks has NaN and is left out of the
+    means; so is one called "background" of that of Dice.
     """
 
-    def __init__(self, places: list[int], name: str = "dice", dtype=None):
+    def __init__(self, classes: list[str], name: str = "scores", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self.places = list(places)
-        shape = (len(self.places),)
+        self.classes = list(classes)
+        shape = (len(self.classes),)
         self.shared = self.add_weight(shape=shape, initializer="zeros", name="shared")
         self.total = self.add_weight(shape=shape, initializer="zeros", name="total")
 
@@ -99,7 +97,6 @@ class ClassDice(keras.metrics.Metric):
         masks = ops.cast(y_true, "float32")
         labels = ops.one_hot(ops.argmax(y_pred, -1), masks.shape[-1], dtype="float32")
         counted = ops.sum(masks, axis=-1, keepdims=True)  # of ignored pixels nothing
-        masks, labels = (ops.take(x, self.places, axis=-1) for x in (masks, labels))
         self.shared.assign_add(2 * ops.sum(masks * labels, axis=(0, 1, 2)))
         self.total.assign_add(ops.sum(masks + labels * counted, axis=(0, 1, 2)))
 
@@ -107,12 +104,29 @@ class ClassDice(keras.metrics.Metric):
         ops = keras.ops
         occurs = self.total > 0
         dice = ops.where(occurs, self.shared / ops.where(occurs, self.total, 1.0), 0.0)
-        count = ops.sum(ops.cast(occurs, "float32"))
-        none = float("nan") if len(self.places) == 1 else 1.0
-        return ops.where(count > 0, ops.sum(dice) / ops.maximum(count, 1.0), none)
+        iou = dice / (2.0 - dice)
+        counted = [float(name != "background") for name in self.classes]
+        means = {
+            "dice": _mean_of(dice, ops.cast(occurs, "float32") * ops.array(counted)),
+            "iou": _mean_of(iou, ops.cast(occurs, "float32")),
+        }
+        each = {
+            f"{score}_{name}": ops.where(occurs[place], values[place], float("nan"))
+            for score, values in (("dice", dice), ("iou", iou))
+            for place, name in enumerate(self.classes)
+        }
+        return means | each
 
     def get_config(self):
-        return {**super().get_config(), "places": self.places}
+        return {**super().get_config(), "classes": self.classes}
+
+
+def _mean_of(values, counted):
+    """Average the values that count; 1 if none does."""
+    count = keras.ops.sum(counted)
+    return keras.ops.where(
+        count > 0, keras.ops.sum(values * counted) / keras.ops.maximum(count, 1.0), 1.0
+    )
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -168,11 +182,8 @@ def loss_of(recipe: Recipe) -> "keras.losses.Loss":
 
 
 def metrics_of(recipe: Recipe) -> list:
-    """Return what is watched: dice and accuracy; of several classes, also the dice of each.
-
-    The mean over classes leaves out one that is called "background".
-    """
-    names = recipe.data.classes
+    """Return what is watched: dice and accuracy; of several classes, also IoU and each one's."""
+    names = list(recipe.data.classes)
     if not names:
         # A metric of its own and not the function, whose variables would be made in the first
         # step: TensorFlow would then trace every step twice.
@@ -181,5 +192,4 @@ def metrics_of(recipe: Recipe) -> list:
             keras.metrics.BinaryAccuracy(name="accuracy"),
         ]
     counted = [place for place, name in enumerate(names) if name != "background"]
-    each = [ClassDice([place], f"dice_{name}") for place, name in enumerate(names)]
-    return [ClassDice(counted), CountedAccuracy("accuracy"), ExpectedDice(counted), *each]
+    return [ClassScores(names), CountedAccuracy("accuracy"), ExpectedDice(counted)]

@@ -77,9 +77,11 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     check_writable(next(folder for folder in out.absolute().parents if folder.exists()))
     given = _given(overrides)
     known = {key[5:]: choice.value for key, choice in given.items() if key.startswith("data.")}
-    choices = {f"data.{key}": choice for key, choice in find_layout(data, known).items()} | given
-    layout = {key: choices[f"data.{key}"].value for key in ("images", "masks", "mask_names")}
-    pairs = find_pairs(data, dataclasses.replace(load_recipe("own").data, **layout))
+    layout, test = find_layout(data, known)
+    choices = {f"data.{key}": choice for key, choice in layout.items()} | given
+    keys = [f"data.{key}" for key in (*layout, "unmasked") if f"data.{key}" in choices]
+    folders = {key[5:]: choices[key].value for key in keys}
+    pairs = find_pairs(data, dataclasses.replace(load_recipe("own").data, **folders))
     if len(pairs) < 2:
         raise CarvanaError(
             f"{data}: has one photograph with a mask, and training needs two: one of them to "
@@ -87,7 +89,7 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
         )
     found = find_classes(data, pairs, known)
     choices |= {f"data.{key}": choice for key, choice in found.items()}
-    choices |= _choose_split([pair.name for pair in pairs]) | given
+    choices |= _choose_split(pairs, folders.get("validation_folders", [])) | given
     recipe = parse_recipe(_write(choices), str(out), list(overrides))
     choices |= _choose_flip(recipe.data.class_names) | given
     choices |= _choose_training(pairs, recipe, choices, given, minutes) | given
@@ -96,7 +98,7 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     if result.faults:
         summary = f"{data}: {plural(len(result.faults), 'fault')}; correct them and plan again:"
         raise CarvanaError(list_faults(summary, result.faults))
-    commands = _commands(data, out)
+    commands = _commands(data, out, test)
     heading = [
         f"{plural(len(pairs), 'photograph')} with masks in {data}, looked at by carvana plan.",
         f"To train for {minutes:g} minutes on {describe_device()}; change what is wrong, then:",
@@ -117,8 +119,16 @@ def _given(overrides: Sequence[str]) -> dict[str, Choice]:
     }
 
 
-def _choose_split(names: list[str]) -> dict[str, Choice]:
-    """Choose what is held out: whole subjects if names tell them apart, else single photographs."""
+def _choose_split(pairs: list[Pair], held_out: list[str]) -> dict[str, Choice]:
+    """Choose what is held out: whole subjects if names tell them apart, else single photographs.
+
+    `held_out` are the folders that hold what to validate on, if there are any.
+    """
+    names = [pair.name for pair in pairs]
+    if held_out:
+        count = sum(name.startswith(f"{held_out[0]}/") for name in names)
+        share = round(count / len(names), 4)
+        return {"data.validation": Choice(share, "not used: see validation_folders")}
     group = next((pattern for pattern in GROUPS if _tells_apart(pattern, names)), "")
     units, unit = len(names), "photograph"
     split = Choice("image", "each photograph on its own: the names tell no subjects apart")
@@ -278,11 +288,18 @@ def _printable(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", "?", text)
 
 
-def _commands(data: Path, out: Path) -> list[str]:
-    """Return the commands that follow."""
+def _commands(data: Path, out: Path, test: tuple[str, str] | None) -> list[str]:
+    """Return the commands that follow; `test` is the folders of photographs and masks for it."""
     recipe, folder = shlex.quote(str(out)), shlex.quote(str(data))
     cache = "" if os.access(data, os.W_OK) else " --cache runs/cache"
-    return [
+    commands = [
         f"carvana inspect {folder} --recipe {recipe} --out sheet.png",
         f"carvana train --recipe {recipe} --data {folder} --run runs/mine{cache}",
     ]
+    if test:
+        images, masks = (shlex.quote(str(data / name)) for name in test)
+        commands += [
+            f"carvana predict --run runs/mine --images {images} --masks runs/mine/test",
+            f"carvana score runs/mine/test --truth {masks} --recipe {recipe}",
+        ]
+    return commands
