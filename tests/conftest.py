@@ -131,6 +131,16 @@ def tiny(tmp_path) -> Paths:
     return write_competition(tmp_path / "data")
 
 
+@pytest.fixture
+def eagerly():
+    """Compute step by step: tracing the graph of a pyramid takes longer than tiny trainings."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> tuple[Paths, Path]:
     """A tiny competition and a run that has learnt it a little. Tests change copies of the run."""

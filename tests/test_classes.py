@@ -1,6 +1,7 @@
 """Several classes, from a folder of drawn pictures to label maps and their score."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -101,6 +102,7 @@ def test_inspect_lists_all_faults_at_once(own, capsys, tmp_path):
         assert any(says in fault for fault in faults)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_watches_every_class(name, own, tmp_path, capsys):
     run, data = str(tmp_path / "run"), str(own / "data")
@@ -111,10 +113,14 @@ def test_training_watches_every_class(name, own, tmp_path, capsys):
     assert list(by_class) == list(CLASSES)
     mean = (by_class["circle"] + by_class["square"]) / 2
     assert metrics["val_dice"] == pytest.approx(mean, abs=1e-5)
+    iou = metrics["val_iou_by_class"].values()  # the background's, too
+    assert metrics["val_iou"] == pytest.approx(sum(iou) / 3, abs=1e-5)
     header = (tmp_path / "run" / "history.csv").read_text().splitlines()[0]
-    assert header.endswith("val_expected_dice,val_dice_background,val_dice_circle,val_dice_square")
+    assert header.endswith(",val_iou_background,val_iou_circle,val_iou_square")
     assert main(["score", "--run", run, "--data", data]) == 0
-    assert "  circle 0." in capsys.readouterr().out
+    assert re.search(
+        r"mean IoU  0\.\d{6}\n.*\n  circle Dice 0\..*, IoU 0\.", capsys.readouterr().out
+    )
     assert main(["report", "--run", run, "--data", data]) == 0
     with pytest.raises(UsageError, match="has 3 classes; write label maps with --masks"):
         from carvana.prediction.submission import write_submission

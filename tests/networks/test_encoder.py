@@ -43,6 +43,7 @@ def test_the_card_names_the_file():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
 def test_training_leaves_the_encoders_as_they_were(tiny, tmp_path):
     train(PRETRAINED, tiny.root, tmp_path)
     trained = load_network(tmp_path / "model.keras")

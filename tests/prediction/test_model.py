@@ -183,7 +183,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.parametrize("what", ["loaded", "used", "loaded again"])
+@pytest.mark.parametrize("what", ["used", "loaded again"])
 def test_a_model_in_a_forked_worker_says_what_to_do(what, trained):
     """gunicorn --preload, PyTorch's loaders: TensorFlow would hang there for ever."""
     photograph = sorted(trained[0].test.iterdir())[0]

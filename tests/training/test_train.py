@@ -20,6 +20,7 @@ from carvana.data.split import names_in, read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.networks.build import build_network
 from carvana.recipe import load_recipe
+from carvana.runs.folder import read_metrics
 from carvana.runs.weights import CARS, trained_on
 from carvana.training import checkpoint, train
 from carvana.training.display import Display
@@ -55,16 +56,29 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def test_a_whole_training(tiny, tmp_path):
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def after(tmp_path_factory):
+    """Return a function that copies a run trained for so many epochs, each trained once."""
+    root = tmp_path_factory.mktemp("after")
+    data = write_competition(root / "data").root
+
+    def copy(epochs, run):
+        if not (root / str(epochs)).exists():
+            train.train(recipe(f"training.epochs={epochs}"), data, root / str(epochs))
+        shutil.copytree(root / str(epochs), run, dirs_exist_ok=True)
+
+    return copy
+
+
+def test_a_whole_training(trained, tmp_path):
+    data, run = trained[0].root, shutil.copytree(trained[1], tmp_path / "run")
     long = recipe("training.epochs=40", "training.learning_rate=0.004")
-    metrics = train.train(long, tiny.root, run)
+    metrics = read_metrics(run)
     assert metrics["val_dice"] > 0.6  # it learns: the shapes' share of the picture is 0.3
     history = pd.read_csv(run / "history.csv")
     assert history["epoch"].tolist() == list(range(1, 41))
     assert history["steps"].tolist() == [2 * e for e in range(1, 41)]
     assert metrics["val_dice"] == history["val_dice"].iloc[-1]
-    assert json.loads((run / "metrics.json").read_text()) == metrics
     assert metrics.keys() >= {
         *("val_dice", "val_accuracy", "val_loss", "steps", "epochs", "seconds"),
         *("images_per_second", "parameters"),
@@ -77,7 +91,7 @@ def test_a_whole_training(tiny, tmp_path):
     }
 
     # Once more is nothing to do; the best model is the one with the highest dice.
-    assert train.train(long, tiny.root, run) == metrics
+    assert train.train(long, data, run) == metrics
     assert metrics["best_val_dice"] == history["val_dice"].max()
 
 
@@ -131,6 +145,7 @@ def whole_run(tmp_path_factory):
     ("name", "last_step"),
     [("unet", 3), ("pyramid", 4), ("pretrained", 3)],  # 4: between two stages
 )
+@pytest.mark.usefixtures("eagerly")
 def test_a_stopped_run_resumes_exactly_where_it_was(
     name, last_step, whole_run, tmp_path, monkeypatch
 ):
@@ -162,8 +177,8 @@ def test_a_stopped_run_resumes_exactly_where_it_was(
     ]
 
 
-def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_path):
-    train.train(recipe(), tiny.root, tmp_path)
+def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(after, tiny, tmp_path):
+    after(2, tmp_path)
     rows = pd.read_csv(tmp_path / "history.csv")
     rows.iloc[:1].to_csv(tmp_path / "history.csv", index=False)
     train.train(recipe(), tiny.root, tmp_path)
@@ -174,8 +189,8 @@ def test_a_kill_between_an_epochs_last_step_and_its_row_loses_nothing(tiny, tmp_
     assert train.train(recipe(), tiny.root, tmp_path)["epochs"] == 2
 
 
-def test_a_history_that_does_not_fit_the_model_is_named(tiny, tmp_path):
-    train.train(recipe("training.epochs=3"), tiny.root, tmp_path)
+def test_a_history_that_does_not_fit_the_model_is_named(after, tiny, tmp_path):
+    after(3, tmp_path)
     path = tmp_path / "history.csv"
     text = path.read_text()
     for broken in ("", text[:300], text[:-5], text.replace("\n2,", "\n7,")):
@@ -273,20 +288,12 @@ def test_a_run_of_another_layout_is_refused_and_left_alone(tiny, tmp_path):
     assert (tmp_path / "model.keras").read_text() == "mine"
 
 
-def test_two_trainings_into_one_run(tiny, tmp_path):
-    run = tmp_path / "run"
-    process = start(tiny, run, epochs=400)
-    wait_for(lambda: (run / "model.keras").exists(), process)
-    with pytest.raises(CarvanaError, match="run: another training is writing it"):
-        train.train(recipe(), tiny.root, run)
-    process.kill()
-    process.wait()
-
-
-def test_killed_process_resumes_to_the_same_number_of_epochs(tiny, tmp_path):
+def test_a_second_training_is_refused_and_a_killed_one_resumed(tiny, tmp_path):
     run = tmp_path / "run"
     process = start(tiny, run, epochs=400)
     wait_for(lambda: len(_lines(run)) > 2, process)
+    with pytest.raises(CarvanaError, match="run: another training is writing it"):
+        train.train(recipe(), tiny.root, run)
     process.kill()
     process.wait()
     epochs = len(_lines(run)) + 1
@@ -317,8 +324,8 @@ def _lines(run):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_more_epochs_may_be_asked_of_a_run_but_nothing_else_changed(tiny, tmp_path):
-    train.train(recipe(), tiny.root, tmp_path)
+def test_more_epochs_may_be_asked_of_a_run_but_nothing_else_changed(after, tiny, tmp_path):
+    after(2, tmp_path)
     assert train.train(recipe("training.epochs=3"), tiny.root, tmp_path)["epochs"] == 3
     before = (tmp_path / "model.keras").read_bytes()
     assert train.train(recipe(), tiny.root, tmp_path)["epochs"] == 3  # fewer: nothing to do
@@ -328,8 +335,8 @@ def test_more_epochs_may_be_asked_of_a_run_but_nothing_else_changed(tiny, tmp_pa
     assert (tmp_path / "model.keras").read_bytes() == before
 
 
-def test_broken_model_and_changed_data_are_named(tiny, tmp_path):
-    train.train(recipe(), tiny.root, tmp_path)
+def test_broken_model_and_changed_data_are_named(after, tiny, tmp_path):
+    after(2, tmp_path)
     model = (tmp_path / "model.keras").read_bytes()
     (tmp_path / "model.keras").write_bytes(model[:1000])
     with pytest.raises(CarvanaError, match=r"model\.keras: is not a readable Keras model"):
@@ -340,8 +347,8 @@ def test_broken_model_and_changed_data_are_named(tiny, tmp_path):
         train.train(recipe("training.epochs=3"), tiny.root, tmp_path)
 
 
-def test_divergence_is_told_and_keeps_the_last_good_model(tiny, tmp_path):
-    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+def test_divergence_is_told_and_keeps_the_last_good_model(after, tiny, tmp_path):
+    after(1, tmp_path)
     model = keras.saving.load_model(tmp_path / "model.keras")
     model.optimizer.learning_rate = 1e30
     model.save(tmp_path / "model.keras")
@@ -366,10 +373,10 @@ def break_at(step, what):
 
 @pytest.mark.parametrize(("what", "epochs"), [("weights", 2), ("optimizer", 3)])
 def test_weights_that_are_no_numbers_never_replace_good_ones(
-    what, epochs, tiny, tmp_path, monkeypatch
+    what, epochs, after, tiny, tmp_path, monkeypatch
 ):
     """The last step of the second epoch breaks them: of the last epoch, or before it."""
-    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+    after(1, tmp_path)
     good = {name: (tmp_path / name).read_bytes() for name in ("model.keras", "best.keras")}
     monkeypatch.setattr(train, "Checkpoint", break_at(4, what))
     with pytest.raises(CarvanaError, match="the loss or a weight is not a number; the last good"):
@@ -380,8 +387,8 @@ def test_weights_that_are_no_numbers_never_replace_good_ones(
     assert train.train(recipe(), tiny.root, tmp_path)["epochs"] == 2  # and training can resume
 
 
-def test_an_epoch_whose_dice_is_no_number_is_not_the_best(tiny, tmp_path):
-    train.train(recipe(), tiny.root, tmp_path)
+def test_an_epoch_whose_dice_is_no_number_is_not_the_best(after, tmp_path):
+    after(2, tmp_path)
     best = (tmp_path / "best.keras").read_bytes()
     os.utime(tmp_path / "model.keras")
     history = pd.read_csv(tmp_path / "history.csv")
@@ -392,7 +399,7 @@ def test_an_epoch_whose_dice_is_no_number_is_not_the_best(tiny, tmp_path):
 
 
 def test_a_prepared_pair_that_is_gone_is_named_and_no_other_error_taken_for_it(
-    tiny, tmp_path, monkeypatch
+    after, tiny, tmp_path, monkeypatch
 ):
     class Deleting(train.Checkpoint):
         def on_epoch_begin(self, epoch, logs=None):
@@ -401,7 +408,7 @@ def test_a_prepared_pair_that_is_gone_is_named_and_no_other_error_taken_for_it(
                 for file in tiny.cache.glob("*/car*"):
                     file.write_bytes(b"cut short")
 
-    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+    after(1, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(train, "Checkpoint", Deleting)
         with pytest.raises(CarvanaError, match="a prepared pair in .*cache cannot be read; run"):
@@ -415,8 +422,8 @@ def test_a_prepared_pair_that_is_gone_is_named_and_no_other_error_taken_for_it(
         train.train(recipe("training.epochs=9"), tiny.root, tmp_path)
 
 
-def test_disk_full_keeps_what_stood_before(tiny, tmp_path, monkeypatch):
-    train.train(recipe("training.epochs=1"), tiny.root, tmp_path)
+def test_disk_full_keeps_what_stood_before(after, tiny, tmp_path, monkeypatch):
+    after(1, tmp_path)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.keras")}
 
     def full(self, path, **options):
