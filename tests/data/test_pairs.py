@@ -95,8 +95,11 @@ def test_a_folder_of_its_own_validates(tmp_path):
     assert [pair.name for pair in split.train] == ["a.png", "b.png"]
     assert [pair.name for pair in split.validation] == ["val/a.png", "val/b.png"]
     assert [pair.mask.parent.name for pair in split.validation] == ["val_masks", "val_masks"]
-    folds = [draw_split(find_pairs(tmp_path, own), own, (fold, 2)) for fold in (1, 2)]
-    assert sorted(pair for fold in folds for pair in fold.validation) == find_pairs(tmp_path, own)
+    with pytest.raises(CarvanaError, match="and folds draw it; leave one out"):
+        draw_split(find_pairs(tmp_path, own), own, (1, 2))
+    both = dataclasses.replace(own, validation_folders=["train", "train_masks"])
+    with pytest.raises(CarvanaError, match="train: holds photographs that are trained on, too"):
+        find_pairs(tmp_path, both)
 
 
 def test_empty_and_absent_folders(tiny):

@@ -44,7 +44,7 @@ def test_the_shipped_weights_cars_are_those_that_their_recipes_split_draws(name)
     cars = pd.read_csv(SHIPPED / "cars.csv", index_col="car")[name]
     assert cars.value_counts()["test"] == 32
     known = cars[cars != "test"]
-    pairs = [Pair(f"{car}_{view:02}.jpg", Path(), Path()) for car in known.index for view in (1, 2)]
+    pairs = [named(f"{car}_{view:02}.jpg") for car in known.index for view in (1, 2)]
     split = draw_split(pairs, load_recipe(name).data)
     for part in ("train", "validation"):
         drawn = {car_of(pair.name) for pair in getattr(split, part)}

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -8,6 +10,8 @@ from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError
 from carvana.prediction import evaluate
 from carvana.prediction.evaluate import score_folders, score_runs
+from carvana.prediction.rows import map_of
+from carvana.recipe import load_recipe
 from conftest import DATA
 
 
@@ -75,3 +79,20 @@ def test_folders_of_masks_are_compared_by_name(tmp_path, capsys):
         score_folders(found, truth, DATA)
     with pytest.raises(CarvanaError, match="no such folder; `carvana predict --masks`"):
         score_folders(tmp_path / "absent", truth, DATA)
+
+
+def test_true_masks_may_be_folders_of_one_an_object(tmp_path):
+    settings = dataclasses.replace(load_recipe("own").data, mask_names="{name}/masks")
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    found.mkdir()
+    for name in ("cat", "dog"):
+        (truth / name / "masks").mkdir(parents=True)
+        for row in (1, 3):
+            mask = np.zeros((6, 8), np.uint8)
+            mask[row] = 255
+            Image.fromarray(mask).save(truth / name / f"masks/{row}.png")
+        whole = np.zeros((6, 8), np.uint8)
+        whole[[1, 3] if name == "cat" else [1]] = 1
+        Image.fromarray(whole).save(map_of(found, f"{name}.jpg", settings))
+    result = score_folders(found, truth, settings)
+    assert sorted(result.worst) == [(2 / 3, "dog.png"), (1, "cat.png")]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ from conftest import DATA
 CLASSES = load_recipe("own", ["data.classes={background=0, cat=1, dog=2}", "data.ignore=255"]).data
 
 
-PAIR = Pair("a.jpg", None, None)
+PAIR = Pair("a.jpg", Path("a.jpg"), None)
 
 
 def found(probability):

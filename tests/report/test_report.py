@@ -3,6 +3,7 @@ import io
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ BLOG = load_recipe("blog")
 
 def examined(name, dice):
     at = np.full(charts.THRESHOLDS.shape, dice)
-    return Examined(Pair(name, None, None), dice, [dice], dice, at, None, None, b"")
+    return Examined(Pair(name, Path(name), None), dice, [dice], dice, at, None, None, b"")
 
 
 def texts(chart):

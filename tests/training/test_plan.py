@@ -184,6 +184,40 @@ def a_folder_of_masks_each(root):
             save_mask(root / f"masks/{name}/{part}.png", labels(part))
 
 
+def objects_beside_classes(root):
+    write(root, values=(0, 1, 2))
+    for name in NAMES:
+        for part in range(3):
+            save_mask(root / f"instances/{name}/{part}.png", labels(part))
+
+
+def a_folder_each_in_parts(root):
+    for part, names in (("train", NAMES[:4]), ("val", NAMES[3:]), ("test", NAMES)):
+        for number, name in enumerate(names):
+            name = f"{part}-{name}"
+            save_photograph(root / f"set [1]/{part}/{name}/images/{name}.png", number)
+            save_mask(root / f"set [1]/{part}/{name}/masks/only one.png", labels(number))
+
+
+def parts_of_folders(root):
+    for part in ("train", "val"):
+        for number, name in enumerate(NAMES):
+            save_photograph(root / f"images/{part}/{part}{name}.png", number)
+            for value in (1, 2, 3):  # numbered over all files
+                mask = value * (labels(value) > 0).astype(np.uint8)
+                save_mask(root / f"masks/{part}/{part}{name}/{value}.png", mask)
+
+
+def a_link_to_itself(root):
+    a_folder_each(root)
+    (root / "stage1/3/loop").symlink_to(root / "stage1")
+
+
+def training_twice(root):
+    for part in ("train", "val"):
+        write(root, f"training/{part}/images/{{}}.jpg", f"training/{part}/masks/{{}}.png")
+
+
 LAYOUTS = {
     write: {"images": "images", "masks": "masks", "mask_names": "{name}", "split": "image"},
     write_competition: {
@@ -215,6 +249,23 @@ LAYOUTS = {
     a_folder_each: {
         **{"images": "stage1/*/images", "masks": "stage1", "mask_names": "{name}/masks"},
         **{"foreground": "", "classes": {}},
+    },
+    objects_beside_classes: {
+        **{"images": "images", "masks": "masks", "mask_names": "{name}"},
+        "classes": {"background": 0, "class_1": 1, "class_2": 2},
+    },
+    a_folder_each_in_parts: {
+        **{"images": "set [1]/train/*/images", "masks": "set [1]/train"},
+        "validation_folders": ["set [1]/val/*/images", "set [1]/val"],
+    },
+    parts_of_folders: {
+        **{"images": "images/train", "masks": "masks/train", "mask_names": "{name}"},
+        **{"validation_folders": ["images/val", "masks/val"], "foreground": "any"},
+    },
+    a_link_to_itself: {"images": "stage1/*/images", "masks": "stage1"},
+    training_twice: {
+        **{"images": "training/train/images", "masks": "training/train/masks"},
+        "validation_folders": ["training/val/images", "training/val/masks"],
     },
     a_folder_of_masks_each: {"images": "images", "masks": "masks", "mask_names": "{name}"},
     copies: {"split": "car", "group": r"^(.+)\.rf\."},
@@ -275,6 +326,18 @@ def two_sets_of_masks(root):
     write(root, mask="masks_coarse/{}.png")
 
 
+def two_folders_of_masks_each(root):
+    a_folder_each(root)
+    for folder in [*root.glob("stage1/*/masks")]:
+        for path in folder.iterdir():
+            save_mask(folder.with_name("masks_fine") / path.name, labels(1))
+
+
+def masks_in_parts(root):
+    write(root, mask="train_masks/{}.png", names=NAMES[:4])
+    write(root, mask="test_masks/{}.png", names=NAMES[4:])
+
+
 def wrong_sizes(root):
     write(root)
     for name in NAMES[:2]:
@@ -326,6 +389,9 @@ FAULTS = {
     a_file_a_class: "masks holds several masks of one photograph; merge them into one file",
     two_sets_of_masks: "which folder holds the masks? run again with --set data.masks=masks or "
     "with --set data.masks=masks_coarse",
+    two_folders_of_masks_each: "which are the masks? run again with --set "
+    "data.mask_names='{name}/masks' or with --set data.mask_names='{name}/masks_fine'",
+    masks_in_parts: 'set data.unmasked = "skip" or "empty" for photographs without a mask',
     wrong_sizes: "data: 2 faults; correct them and plan again:\n",
     empty_masks: "1 colour in the masks: #000000 (100%); there is nothing to learn",
     jpeg_of_classes: "is a JPEG with more than two colours",

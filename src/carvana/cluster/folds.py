@@ -7,7 +7,7 @@ from pathlib import Path
 from distributed import Client
 
 from carvana.cluster.dask import check_workers, prepare_worker, run_tasks, wait_for_workers
-from carvana.data.folders import list_images
+from carvana.data.pairs import list_photographs
 from carvana.errors import CarvanaError, list_faults
 from carvana.files import check_writable
 from carvana.progress import progress
@@ -43,8 +43,8 @@ def train_folds_on(
     cache = cache.absolute() if cache else None
     folder.mkdir(parents=True, exist_ok=True)
     wait_for_workers(client, where)
-    names = list_images(data / recipe.data.images)
-    check_workers(client, check_here, data / recipe.data.images, len(names), folder)
+    names = list_photographs(data, recipe.data.images)
+    check_workers(client, check_here, data, recipe.data.images, len(names), folder)
     tasks = [(recipe, data, run, cache, fold) for run, fold in runs_of(folder, folds)]
     ended = progress(run_tasks(client, train_here, tasks), "training", folds, unit="fold")
     results: dict[Path, dict | str] = {}
@@ -57,14 +57,14 @@ def train_folds_on(
     return in_order
 
 
-def check_here(images: Path, count: int, folder: Path) -> None:
+def check_here(data: Path, images: str, count: int, folder: Path) -> None:
     """Make sure, on a worker, that it can train: photographs, a folder to write in.
 
     Raises:
         CarvanaError: something is absent, or not what the client has.
     """
-    if len(list_images(images)) != count:
-        raise CarvanaError(f"{images}: holds other photographs than here; share one folder")
+    if len(list_photographs(data, images)) != count:
+        raise CarvanaError(f"{data / images}: holds other photographs than here; share one folder")
     check_writable(folder)
 
 

@@ -85,6 +85,8 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
         )
     if all(len(mask.colours) <= 2 and {*mask.colours} <= {BLACK, *ON} for mask in seen):
         return {"foreground": Choice("", f"one class: {shown}")}
+    if any(pair.mask.is_dir() for pair in pairs):
+        return {"foreground": Choice("any", f"a file an object, all but black: {shown}")}
     names = _names_beside(root, pairs[0])
     if len(colours) == 2 and (BLACK in colours or not names):
         return _choose_foreground(root, colours, shown)
@@ -92,7 +94,8 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
 
 
 def _read(path: Path, turns: Turns) -> _Seen:
-    with turns.take(pixels_of(path) * READING):
+    first = next(path.iterdir()) if path.is_dir() else path
+    with turns.take(pixels_of(first) * READING):
         is_lossy, values = mask_values(path)
     colours, numbers, palette = Counter(), Counter(), {}
     for value in values:

@@ -16,7 +16,8 @@ from PIL import Image
 from carvana.data.folders import PHOTOGRAPHS, list_files
 from carvana.data.images import readable
 from carvana.data.pairs import evenly
-from carvana.errors import CarvanaError, plural
+from carvana.errors import CarvanaError
+from carvana.files import real_path
 
 MASKS = re.compile(
     r"(?i)mask|object|instance|label|annot|truth|target|matte|seg|(?<![a-z])(gt|y)(?![a-z])"
@@ -24,6 +25,7 @@ MASKS = re.compile(
 OBJECTS = re.compile(r"(?i)object|instance")
 # Of a data set, as folders name it.
 PART = re.compile(r"(?i)(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)")
+PARTS = {"tra": 0, "": 1, "val": 2, "tes": 2}  # how good they are to train on, 0 the best
 ANNOTATIONS = (".json", ".txt", ".xml", ".mat", ".npy", ".npz", ".csv")
 DEPTH = 5  # folders below the data folder that are looked into
 MOST_FOLDERS = 40  # with pictures; more are a folder for each subject
@@ -39,15 +41,17 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class _Layout:
-    images: str
+    images: str  # a folder, or with * all that are called so
     masks: str
     mask_names: str
+    mask_folder: str  # whose name tells what masks are in it
+    photographs: int
+    reason: str
 
     @property
-    def part(self) -> int:
-        """How good a part of a data set this is to train on, 0 the best."""
-        parts = _parts(f"{self.images} {self.masks}")
-        return {"tra": 0, "": 1}.get(parts[0] if parts else "", 2)
+    def part(self) -> str:
+        """The part of a data set: "tra", "val" or "tes"; "" if the names tell none."""
+        return (_parts(self.images) or _parts(self.masks) or [""])[-1]
 
     @property
     def any_part(self) -> tuple[str, ...]:
@@ -68,7 +72,7 @@ def find_layout(
 
     Args:
         root: the data folder.
-        given: the folders that are known.
+        given: the keys that are known.
 
     Returns:
         The choices, and the folders of photographs and of masks to test on, if there are any.
@@ -78,43 +82,38 @@ def find_layout(
             that is not read; the line says what to do.
     """
     folders = _picture_folders(root)
-    if nested := _find_nested(folders):
-        return nested, None
-    if len(folders) > MOST_FOLDERS:
-        raise _no_masks(root, folders) if _several_masks(folders) else _scattered(root, folders)
-    pairs = itertools.product(
-        [name for name in folders if name == given.get("images", name)],
-        [name for name in folders if name == given.get("masks", name)],
-    )
-    found = [layout for a, b in pairs if (layout := _match(folders, a, b))]
-    found = [each for each in found if _is_right_way_round(root, folders, each, given)]
+    found, used = _find_nested(folders)
+    flat = {name: files for name, files in folders.items() if name not in used}
+    if len(flat) > MOST_FOLDERS:
+        if not found:
+            raise _no_masks(root, flat) if _several_masks(flat) else _scattered(root, flat)
+        flat = {}
+    pairs = [layout for a, b in itertools.product(flat, flat) if (layout := _match(flat, a, b))]
+    found += [each for each in pairs if _is_right_way_round(root, flat, each, given)]
+    keys = ("images", "masks", "mask_names")
+    found = [e for e in found if all(getattr(e, k) == given.get(k, getattr(e, k)) for k in keys)]
     if not found:
         raise _no_masks(root, folders)
     plain = [each for each in found if each.images == each.masks or not _holds_masks(each.images)]
     found = plain or found
     layout = _choose(root, found)
-    images, masks = len(folders[layout.images]), len(folders[layout.masks])
-    others = sorted({each.images for each in found if each.part > layout.part})
-    parts = {
-        _parts(each.images)[0]: each
-        for each in found
-        if each.part > layout.part == 0 and each.any_part == layout.any_part
-    }
+    worse = [each for each in found if PARTS[each.part] > PARTS[layout.part]]
+    others = sorted({each.images for each in worse} - {layout.images})
+    parts = {each.part: each for each in worse if each.any_part == layout.any_part}
     choices = {}
-    if held_out := parts.get("val"):
+    held_out, test = parts.get("val"), parts.get("tes")
+    if held_out and held_out.images != layout.images:
         others.remove(held_out.images)
-        reason = f"{len(folders[held_out.images]):,} photographs to validate on"
+        reason = f"{held_out.photographs:,} photographs to validate on"
         choices["validation_folders"] = Choice([held_out.images, held_out.masks], reason)
-    test = parts.get("tes")
     unused = f"; not used: {', '.join(others)}" if others else ""
-    together = layout.images == layout.masks
-    kinds = "photographs and masks" if together else "photographs"
     choices |= {
-        "images": Choice(layout.images, f"folder of {images:,} {kinds}{unused}"),
-        "masks": Choice(layout.masks, "the same folder" if together else f"{masks:,} masks"),
+        "images": Choice(layout.images, f"{layout.photographs:,} pictures{unused}"),
+        "masks": Choice(layout.masks, layout.reason),
         "mask_names": Choice(layout.mask_names, "{name} is the photograph's, without ending"),
     }
-    return choices, (test.images, test.masks) if test else None
+    plain_test = test and "*" not in test.images and test.images not in (test.masks, layout.images)
+    return choices, (test.images, test.masks) if plain_test else None
 
 
 def _parts(path: str) -> list[str]:
@@ -122,47 +121,58 @@ def _parts(path: str) -> list[str]:
     return [part[:3].lower() for part in PART.findall(path)]
 
 
-def _find_nested(folders: Mapping[str, list[str]]) -> dict[str, Choice] | None:
-    """Choose where each photograph has a folder of its own for its masks, a file an object.
+def _find_nested(folders: Mapping[str, list[str]]) -> tuple[list[_Layout], set[str]]:
+    """Find layouts in which each photograph has a folder for its masks, a file an object.
 
     The photographs are in one folder, or each in one beside that of its masks.
+
+    Returns:
+        The layouts, and the folders that are in them.
     """
-    alike = defaultdict(dict)  # by what is above and below the folder called as a photograph
-    for folder, names in folders.items():
-        parts = Path(folder).parts
+    stems = {folder: _stems(names) for folder, names in folders.items()}
+    groups = defaultdict(dict)  # folders by one name in their path, for each above and below it
+    for folder in folders:
+        parts = Path(unicodedata.normalize("NFC", folder)).parts
         for place, part in enumerate(parts):
-            alike["/".join(parts[:place]), "/".join(parts[place + 1 :])][part] = names
-    flat = {folder: _stems(names) for folder, names in folders.items()}
-    for (above, below), found in alike.items():
-        if all(_stems(names) == {stem} for stem, names in found.items()):
-            flat["/".join(filter(None, (above, "*", below)))] = {*found}
-    nested = {}  # by how many photographs have a folder of masks
-    for (images, stems), ((above, below), masks) in itertools.product(flat.items(), alike.items()):
-        several = sum(len(names) for names in masks.values()) > len(masks)
-        count = len(stems & masks.keys())
-        if count > len(stems) / 2 and several and _holds_masks(below or above):
+            groups["/".join(parts[:place]), "/".join(parts[place + 1 :])][part] = folder
+    groups = {ends: found for ends, found in groups.items() if len(found) > 1}
+    photographs = {folder: found for folder, found in stems.items() if len(found) > 1}
+    members = {folder: [folder] for folder in photographs}
+    for (above, below), found in groups.items():
+        if all(stems[folder] == {name} for name, folder in found.items()):
+            pattern = "/".join(filter(None, (above, "*", below)))
+            photographs[pattern], members[pattern] = {*found}, [*found.values()]
+    holders = defaultdict(list)
+    for images, names in photographs.items():
+        for name in names:
+            holders[name].append(images)
+    layouts, used = [], set()
+    for (above, below), found in groups.items():
+        called = [part for part in Path(above, below).parts if MASKS.search(part)]
+        counts = Counter(images for name in found for images in holders.get(name, ()))
+        for images, count in counts.items() if called else ():
+            if count <= len(photographs[images]) / 2 or {*members[images]} & {*found.values()}:
+                continue
             mask_names = "/".join(filter(None, ("{name}", below)))
-            nested[count] = images, above or ".", mask_names
-    if not nested:
-        return None
-    count = max(nested)
-    images, masks, mask_names = nested[count]
-    return {
-        "images": Choice(images, f"{plural(count, 'photograph')}, each with a folder of masks"),
-        "masks": Choice(masks, "the folders of masks are in it"),
-        "mask_names": Choice(mask_names, "a folder a photograph: its files are united"),
-    }
+            reason = "a folder of masks for each photograph, whose files are united"
+            layouts.append(_Layout(images, above or ".", mask_names, called[-1], count, reason))
+            used |= {*members[images], *found.values()} if "*" in images else {*found.values()}
+    return layouts, used
 
 
 def _picture_folders(root: Path) -> dict[str, list[str]]:
     """Return the folders below `root` that hold pictures, and the names of these."""
     if not root.is_dir():
         raise CarvanaError(f"{root}: no such folder; give the one that holds your pictures")
-    found = {}
+    found, seen = {}, set()
     for folder, below, _ in os.walk(root, followlinks=True):
         path = Path(folder).relative_to(root)
-        deep = len(path.parts) == DEPTH  # so that a link to a folder above comes to an end
-        below[:] = sorted(n for n in below if not (deep or n.startswith((".", "__"))))
+        if len(path.parts) == DEPTH or real_path(Path(folder)) in seen:  # a link to one above
+            below.clear()
+        if real_path(Path(folder)) in seen:
+            continue
+        seen.add(real_path(Path(folder)))
+        below[:] = sorted(name for name in below if not name.startswith((".", "__")))
         if names := list_files(Path(folder), PHOTOGRAPHS)[0]:
             found[path.as_posix()] = names
     return found
@@ -183,7 +193,10 @@ def _match(folders: Mapping[str, list[str]], images: str, masks: str) -> _Layout
         matched = {mask_names.replace("{name}", stem) for stem in photographs} & others
         of_all = 2 * len(matched) / len(others) if images == masks else len(matched) / len(others)
         if of_all > 0.5:
-            return _Layout(images, masks, mask_names)
+            together = images == masks
+            reason = "the same folder" if together else f"{len(folders[masks]):,} masks"
+            count = len(folders[images])
+            return _Layout(images, masks, mask_names, masks, count, reason)
     return None
 
 
@@ -231,15 +244,19 @@ def _choose(root: Path, found: list[_Layout]) -> _Layout:
     Raises:
         CarvanaError: several will do.
     """
-    found = [each for each in found if each.part == min(other.part for other in found)]
+    best = min(PARTS[each.part] for each in found)
+    found = [each for each in found if PARTS[each.part] == best]
     nearest = Counter()  # folders of masks are those with most of their path in common
     for each in found:
         nearest[each.images] = max(nearest[each.images], each.in_common)
     found = [each for each in found if each.in_common == nearest[each.images]]
-    found = [each for each in found if not OBJECTS.search(each.masks)] or found
+    found = [each for each in found if not OBJECTS.search(each.mask_folder)] or found
     images, masks = sorted({each.images for each in found}), sorted({each.masks for each in found})
     if len(found) == 1:
         return found[0]
+    if len(images) == len(masks) == 1:
+        names = sorted(each.mask_names for each in found)
+        raise _question(root, "which are the masks", "data.mask_names", names)
     if len(images) == 1 or images == masks:
         raise _question(root, "which folder holds the masks", "data.masks", masks)
     if len(masks) == 1:

@@ -105,14 +105,17 @@ def _unite(folder: Path, settings: Data) -> Mask:
         raise CarvanaError(
             f"{folder}: holds a file an object, which goes with one class; leave out data.classes"
         )
-    parts = [open_mask(folder / name, settings) for name in names]
-    if len({part.labels.shape for part in parts}) > 1:
-        raise CarvanaError(f"{folder}: its masks differ in size; make them their photograph's size")
-    labels = np.maximum.reduce([part.labels for part in parts])
-    if settings.soft != "share":
-        return Mask(labels, {})
-    hard = (255 * part.labels if part.shares is None else part.shares for part in parts)
-    return Mask(labels, {}, np.maximum.reduce([*hard]))
+    united = None
+    for name in names:
+        part = open_mask(folder / name, settings)
+        shares = 255 * part.labels if part.shares is None else part.shares
+        united = shares if united is None else united
+        if shares.shape != united.shape:
+            raise CarvanaError(
+                f"{folder}: its masks differ in size; make them their photograph's size"
+            )
+        np.maximum(united, shares, out=united)
+    return Mask((united > 127).astype(np.uint8), {}, united if settings.soft == "share" else None)
 
 
 def mask_values(path: Path) -> tuple[bool, list[_Value]]:
@@ -364,7 +367,7 @@ def _is_soft(values: list[_Value], is_lossy: bool) -> bool:
 def _shares(values: list[_Value], settings: Data) -> list[int]:
     """Return how much of each value is the foreground's colour, of 255; the rest is black.
 
-    White is the other colour where the foreground is black.
+    White is the other colour where the foreground is black. A third colour has no share.
     """
     wanted = settings.foreground or "#ffffff"
     car = np.array(_rgb(wanted), float)
@@ -379,8 +382,9 @@ def _shares(values: list[_Value], settings: Data) -> list[int]:
             f"has no pixel near {wanted}, and some of {colour}; name the foreground's colour in "
             "data.foreground"
         )
-    shares = from_other @ (car - other) / ((car - other) @ (car - other))
-    return np.rint(255 * np.clip(shares, 0, 1)).astype(int).tolist()
+    shares = np.clip(from_other @ (car - other) / ((car - other) @ (car - other)), 0, 1)
+    aside = np.abs(from_other - shares[:, None] * (car - other)).max(axis=1)
+    return np.rint(255 * np.where(aside > 63, 0, shares)).astype(int).tolist()
 
 
 def _rgb_of(values: list[_Value]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Find the pairs of photographs and masks in a data folder."""
 
+import re
 import sys
 import unicodedata
 from collections import defaultdict
@@ -58,23 +59,31 @@ def match_pairs(root: Path, settings: Data) -> tuple[list[Pair], list[str]]:
     form of their letters.
 
     Raises:
-        CarvanaError: a folder is absent or empty.
+        CarvanaError: a folder is absent or empty, or photographs to train on validate, too.
     """
-    pairs, faults = _match_folders(root, settings.images, settings.masks, settings)
+    photographs = list_photographs(root, settings.images)
+    held_out, faults = [], []
     if settings.validation_folders:
         folder, masks = settings.validation_folders
-        held_out, more = _match_folders(root, folder, masks, settings)
-        pairs += [replace(pair, name=f"{folder}/{pair.name}") for pair in held_out]
-        faults += more
-    return sorted(pairs), sorted(faults)
+        found = list_photographs(root, folder)
+        held_out, faults = _match(found, root / folder, root / masks, settings)
+        held_out = [replace(pair, name=f"{folder}/{pair.name}") for pair in held_out]
+        apart = {real_path(path) for path in found.values()}
+        before = len(photographs)
+        photographs = {n: path for n, path in photographs.items() if real_path(path) not in apart}
+        if before > len(photographs) and not _is_pattern(settings.images):
+            raise CarvanaError(
+                f"{root / folder}: holds photographs that are trained on, too; give "
+                "data.validation_folders others than data.images"
+            )
+    pairs, more = _match(photographs, root / settings.images, root / settings.masks, settings)
+    return sorted([*pairs, *held_out]), sorted([*faults, *more])
 
 
-def _match_folders(
-    root: Path, images: str, masks: str, settings: Data
+def _match(
+    photographs: dict[str, Path], images: Path, masks: Path, settings: Data
 ) -> tuple[list[Pair], list[str]]:
-    """Match the photographs of one folder, or of all that a pattern fits, with their masks."""
-    photographs = _list_photographs(root, images)
-    images, masks = root / images, root / masks
+    """Match photographs, which are in the folder `images`, with the masks in another."""
     if not masks.is_dir():
         raise _no_folder(masks, "masks")
     together = real_path(images) == real_path(masks)
@@ -91,17 +100,19 @@ def _match_folders(
     by_stem = defaultdict(list)
     for name in files:
         by_stem[_stem(name)].append(masks / name)
-    for stem in wanted.values():
-        if (masks / stem).is_dir():  # a file an object
-            by_stem[stem].append(masks / stem)
-            others = ""
-    if others and not together:
+    united = {stem: found for stem in wanted.values() if (found := _mask_folder(masks, stem))}
+    for stem, found in united.items():
+        by_stem[stem].append(found)
+    if others and not (together or united):
         print(f"{masks}: ignoring files that are not masks: {others}", file=sys.stderr)
+    before, after = map(re.escape, settings.mask_names.split("{name}", 1))
     pairs, faults, owners, unmasked = [], [], {}, 0
     for name, stem in wanted.items():
         image = photographs[name]
         candidates = [path for path in by_stem.get(stem, ()) if path != image]
-        if not candidates and settings.unmasked:
+        if not candidates and together and re.fullmatch(f"{before}.+{after}", _stem(name)):
+            faults.append(f"{image}: no photograph")
+        elif not candidates and settings.unmasked:
             unmasked += 1
             if settings.unmasked == "empty":
                 pairs.append(Pair(name, image, None))
@@ -114,7 +125,7 @@ def _match_folders(
             faults.append(f"{image}: has the mask of {owner}; rename or remove one")
         else:
             pairs.append(Pair(name, image, candidates[0]))
-    if not together:
+    if not (together or united):
         unwanted = by_stem.keys() - wanted.values()
         faults += [f"{path}: no photograph" for stem in unwanted for path in by_stem[stem]]
     if unmasked:
@@ -125,13 +136,33 @@ def _match_folders(
     return pairs, faults
 
 
-def _list_photographs(root: Path, images: str) -> dict[str, Path]:
-    """Return the photographs by name, of a folder or of all that a pattern with * fits."""
-    if "*" not in images:
+def _mask_folder(masks: Path, name: str) -> Path | None:
+    """Return the folder of a photograph's masks, a file an object; None if it holds none."""
+    folder = masks
+    for part in Path(name).parts:
+        if not (folder / part).is_dir():  # it may be spelt in another Unicode form
+            part = unicodedata.normalize("NFD", part)
+        folder = folder / part
+    return folder if folder.is_dir() and list_files(folder, MASKS)[0] else None
+
+
+def list_photographs(root: Path, images: str) -> dict[str, Path]:
+    """Return the photographs by name, of a folder, or of many: `*` stands for any name in a path.
+
+    Raises:
+        CarvanaError: there is no such folder, it holds none, or two have the same name.
+    """
+    if not _is_pattern(images):
         if not (root / images).is_dir():
             raise _no_folder(root / images, "images")
         return {name: root / images / name for name in list_images(root / images)}
-    folders = [folder for folder in sorted(root.glob(images)) if folder.is_dir()]
+    folders = [root]
+    for part in Path(images).parts:
+        if part == "*":
+            below = (each for folder in folders for each in sorted(folder.iterdir()))
+            folders = [each for each in below if each.is_dir() and _may_hold_data(each)]
+        else:
+            folders = [folder / part for folder in folders if (folder / part).is_dir()]
     found = {}
     for folder in folders:
         for name in list_files(folder, PHOTOGRAPHS)[0]:
@@ -141,6 +172,14 @@ def _list_photographs(root: Path, images: str) -> dict[str, Path]:
     if not found:
         raise CarvanaError(f"{root / images}: no folder of that kind holds a photograph")
     return found
+
+
+def _is_pattern(images: str) -> bool:
+    return "*" in Path(images).parts
+
+
+def _may_hold_data(folder: Path) -> bool:
+    return not (folder.name.startswith(".") or (folder / "run.json").exists())
 
 
 def _no_folder(folder: Path, key: str) -> CarvanaError:

@@ -38,7 +38,11 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
         CarvanaError: too few to leave one on each side, or a name that `data.group` does not
             match.
     """
-    if settings.validation_folders and not fold:
+    if settings.validation_folders:
+        if fold:
+            raise CarvanaError(
+                "data.validation_folders says what to validate on, and folds draw it; leave one out"
+            )
         start = f"{settings.validation_folders[0]}/"
         sides = [], []
         for pair in sorted(pairs):
@@ -83,10 +87,10 @@ def group_pairs(pairs: list[Pair], pattern: str) -> dict[str, str]:
         CarvanaError: the pattern does not match a name.
     """
     if not pattern:
-        units = {pair.name: car_of(pair.name) or Path(pair.name).stem for pair in pairs}
+        units = {pair.name: car_of(pair.image.name) or pair.image.stem for pair in pairs}
         apart = any(car_of(name) for name in units) and len(set(units.values())) > 1
         return units if apart else {name: name for name in units}
-    matches = {pair.name: re.search(pattern, pair.name) for pair in pairs}
+    matches = {pair.name: re.search(pattern, pair.image.name) for pair in pairs}
     unmatched = [name for name, match in matches.items() if not (match and match.group(1))]
     if unmatched:
         raise CarvanaError(

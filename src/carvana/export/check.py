@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from carvana import __version__
-from carvana.data.folders import list_images
 from carvana.data.images import read_photograph
 from carvana.data.masks import colours, numbers
-from carvana.data.pairs import evenly, find_pairs
+from carvana.data.pairs import evenly, find_pairs, list_photographs
 from carvana.data.split import read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.export.example import example
@@ -152,13 +151,13 @@ def photographs_of(source: Source, data: Path, count: int) -> list[Path]:
     """
     first = source[0] if isinstance(source, (list, tuple)) else source
     settings = RunInfo.read(first).recipe.data
-    folder, split = data / settings.images, Path(first) / SPLIT
+    folder, split = Path(data / settings.images.partition("*")[0]), Path(first) / SPLIT
     if not folder.is_dir():
         return []
     if split.is_file():
         pairs = read_split(split, find_pairs(data, settings)).validation
         return evenly([pair.image for pair in pairs], count)
-    return evenly([folder / name for name in list_images(folder)], count)
+    return evenly([*list_photographs(data, settings.images).values()], count)
 
 
 def _check_request(out: Path, format: str, photographs: Sequence) -> None:

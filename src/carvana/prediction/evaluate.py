@@ -138,7 +138,7 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
         CarvanaError: a folder is absent or empty, a mask cannot be read, has another size, or is
             missing.
     """
-    found, wanted = _by_stem(masks), _by_stem(truth)
+    found, wanted = _by_stem(masks, settings), _by_stem(truth, settings)
     if extra := sorted(found.keys() - wanted.keys()):
         print(
             f"{masks}: ignoring {plural(len(extra), 'mask')} that {truth} does not hold "
@@ -157,16 +157,26 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
         if pair[0].shape != pair[1].shape:
             (h, w), (height, width) = (mask.shape for mask in pair)
             raise CarvanaError(f"{found[stem]}: is {w}x{h}, the true mask {width}x{height}")
-        return count_overlap(*pair, settings), wanted[stem].name
+        return count_overlap(*pair, settings), found[stem].name
 
     return summarise(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return a folder's masks by their names without endings, in one Unicode form."""
+def _by_stem(folder: Path, settings: Data) -> dict[str, Path]:
+    """Return a folder's masks by their names without endings, in one Unicode form.
+
+    Of a folder without masks, the folders that hold one an object, by their photographs' names.
+    """
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; `carvana predict --masks` writes one")
     names, others = list_files(folder, MASKS)
+    nested = {
+        unicodedata.normalize("NFC", each.name): each / below
+        for each in ([] if names else sorted(folder.iterdir()))
+        if (each / (below := settings.mask_names.partition("/")[2])).is_dir()
+    }
+    if nested:
+        return nested
     if not names:
         there = f" (there: {others})" if others else ""
         raise CarvanaError(f"{folder}: holds no mask{there}; give the folder they are in")

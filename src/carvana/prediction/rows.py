@@ -113,7 +113,8 @@ def make_rows(
 
 def map_of(folder: Path, name: str, settings: Data) -> Path:
     """Return where the label map of a photograph goes."""
-    return folder / f"{settings.mask_names.replace('{name}', Path(name).stem)}.png"
+    mask_names = "{name}" if "/" in settings.mask_names else settings.mask_names
+    return folder / f"{mask_names.replace('{name}', Path(name).stem)}.png"
 
 
 def to_line(cells: Sequence) -> str:

@@ -88,7 +88,8 @@ def _figures(
         for name in recipe.data.classes
     ]
     if classes:
-        classes.insert(0, ("mean IoU", f"{score.mean_iou:.4f}"))
+        iou = "absent" if score.mean_iou is None else f"{score.mean_iou:.4f}"
+        classes.insert(0, ("mean IoU", iou))
     return [
         ("mean Dice", f"{score.mean:.4f}"),
         ("median", f"{np.median(dices):.4f}"),

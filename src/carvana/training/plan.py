@@ -79,7 +79,11 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     known = {key[5:]: choice.value for key, choice in given.items() if key.startswith("data.")}
     layout, test = find_layout(data, known)
     choices = {f"data.{key}": choice for key, choice in layout.items()} | given
-    keys = [f"data.{key}" for key in (*layout, "unmasked") if f"data.{key}" in choices]
+    keys = [
+        f"data.{key}"
+        for key in (*layout, "unmasked", "validation_folders")
+        if f"data.{key}" in choices
+    ]
     folders = {key[5:]: choices[key].value for key in keys}
     pairs = find_pairs(data, dataclasses.replace(load_recipe("own").data, **folders))
     if len(pairs) < 2:
@@ -279,7 +283,7 @@ def _assign(key: str, value: Any) -> str:
     if isinstance(value, dict):
         return f"{key} = {{ {', '.join(_assign(*item) for item in value.items())} }}"
     if isinstance(value, list):
-        return f"{key} = {value}"
+        return f"{key} = [{', '.join(_assign('x', each)[4:] for each in value)}]"
     return tomli_w.dumps({key: value}).strip()
 
 

@@ -76,7 +76,9 @@ def train(
     if fold:  # the recipe of the run says how much was held out
         recipe = replace(recipe, data=replace(recipe.data, validation=1 / fold[1]))
     cache = Path(cache) if cache else Paths(data).cache
-    for folder in (data, data / recipe.data.images, data / recipe.data.masks):
+    settings = recipe.data
+    folders = (settings.images, settings.masks, *settings.validation_folders)
+    for folder in (data, *(data / name for name in folders)):
         if real_path(run) == real_path(folder):
             raise UsageError(f"{run}: holds the data; choose another folder for the run")
     with alone(run, "training"):
@@ -260,7 +262,7 @@ def _diverged(run: Path) -> CarvanaError:
 
 def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
     """Warn if photographs to validate on have the names of those that the start was trained on."""
-    seen = trained_on(start, [pair.name for pair in validation]) if start else []
+    seen = trained_on(start, [pair.image.name for pair in validation]) if start else []
     if seen:
         print(
             f"{run}: {len(seen)} of the {len(validation)} validation photographs have the same "
