@@ -3,8 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 from carvana.data.masks import IGNORED, Mask
 from carvana.errors import CarvanaError, plural
 from carvana.recipe import Recipe
@@ -33,9 +31,7 @@ class MaskChecks:
         Raises:
             CarvanaError: one of its numbers has another colour than in an earlier mask.
         """
-        counts = np.bincount(mask.labels.ravel())
-        labels = np.flatnonzero(counts).tolist()
-        self._masks.append((path, {label: int(counts[label]) for label in labels}))
+        self._masks.append((path, {label: n for label, n in mask.pixels.items() if n}))
         for number, colour in mask.palette.items():
             before, first = self.palette.setdefault(number, (colour, path.name))
             if before != colour:

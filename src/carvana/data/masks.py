@@ -34,6 +34,7 @@ class Mask:
 
     labels: np.ndarray  # (height, width) uint8
     palette: dict[int, str]  # the colour of each number; empty where numbers are greys
+    pixels: dict[int, int]  # how many each label has
     shares: np.ndarray | None = None  # (height, width) uint8, of 255; of data.soft = "share"
 
 
@@ -83,17 +84,18 @@ def open_mask(path: Path, settings: Data) -> Mask:
         else:
             places, values = _values_in_frame(picture, raw, frame)
         if settings.soft and _is_soft(values, kind == "JPEG"):
-            shares = _look_up(_shares(values, settings), places, values)
-            labels = (shares > 127).astype(np.uint8)
-            return Mask(labels, {}, shares if settings.soft == "share" else None)
+            shares = _shares(values, settings)
+            labels = [int(share > 127) for share in shares]
+            shares = _look_up(shares, places, values) if settings.soft == "share" else None
+            return Mask(_look_up(labels, places, values), {}, _count(labels, values), shares)
         label = _label_classes if settings.classes else _label_two_colours
-        labels = _look_up(label(values, settings), places, values)
+        labels = label(values, settings)
         palette = {}
         if picture.mode == "P" and _are_numbered(settings):
             palette = {v.number: v.colour for v in values if v.number is not None}
         if all(colour == _hex(number, number, number) for number, colour in palette.items()):
             palette = {}
-        return Mask(labels, palette)
+        return Mask(_look_up(labels, places, values), palette, _count(labels, values))
 
 
 def _unite(folder: Path, settings: Data) -> Mask:
@@ -115,7 +117,10 @@ def _unite(folder: Path, settings: Data) -> Mask:
                 f"{folder}: its masks differ in size; make them their photograph's size"
             )
         np.maximum(united, shares, out=united)
-    return Mask((united > 127).astype(np.uint8), {}, united if settings.soft == "share" else None)
+    labels = (united > 127).astype(np.uint8)
+    shares = united if settings.soft == "share" else None
+    inside = np.count_nonzero(labels)
+    return Mask(labels, {}, {0: labels.size - inside, 1: inside}, shares)
 
 
 def mask_values(path: Path) -> tuple[bool, list[_Value]]:
@@ -280,6 +285,14 @@ def _values_in_frame(
 
 
 # ---- the labels of values
+
+
+def _count(labels: list[int], values: list[_Value]) -> dict[int, int]:
+    """Count the pixels of each label, from those of the values that have it."""
+    pixels = Counter()
+    for label, value in zip(labels, values, strict=True):
+        pixels[label] += value.count
+    return dict(pixels)
 
 
 def _look_up(table: Sequence[int], places: np.ndarray, values: list[_Value]) -> np.ndarray:

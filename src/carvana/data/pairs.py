@@ -197,7 +197,7 @@ def open_truth(pair: Pair, settings: Data) -> Mask:
     """
     height, width, _ = photograph_size(pair.image)
     if pair.mask is None:
-        return Mask(np.zeros((height, width), np.uint8), {})
+        return Mask(np.zeros((height, width), np.uint8), {}, {0: height * width})
     mask = open_mask(pair.mask, settings)
     if mask.labels.shape != (height, width):
         raise CarvanaError(_size_fault(pair, mask.labels.shape))

@@ -63,7 +63,7 @@ def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
     for label in range(recipe.data.outputs) if recipe.data.classes else [1]:
         target = mask.shares
         if target is None:
-            target = np.where(mask.labels == label, np.uint8(255), np.uint8(0))
+            target = cv2.compare(mask.labels, label, cv2.CMP_EQ)  # 0 or 255
         parts.append(resize(target[..., None], recipe.input, enlarge))
     pair = np.concatenate(parts, axis=-1)
     return np.rint(pair * 255).astype(np.uint8) if _dtype(recipe.input) == np.uint8 else pair
