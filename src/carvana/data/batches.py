@@ -67,7 +67,7 @@ def training_dataset(
 
     def load(number):
         indices, seeds = training_batch(number, len(files), training.batch_size, training.seed)
-        return _stack(map(change, indices, seeds))
+        return _stack(map(change, indices, seeds), len(indices))
 
     def change(index, seed):
         pair = _read(files[index], recipe, shrink)
@@ -82,7 +82,7 @@ def validation_dataset(files: list[Path], recipe: Recipe, shrink: int = 1) -> "t
 
     def load(indices):
         pairs = (_read(files[index], recipe, shrink) for index in indices)
-        return _stack((pair[..., :3], pair[..., 3:]) for pair in pairs)
+        return _stack(((pair[..., :3], pair[..., 3:]) for pair in pairs), len(indices))
 
     numbers = tf.data.Dataset.range(len(files)).batch(recipe.training.batch_size)
     return _load_all(numbers, load, recipe, shrink)
@@ -126,8 +126,17 @@ def _read(file: Path, recipe: Recipe, shrink: int) -> np.ndarray:
     return pair
 
 
-def _stack(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """Stack images and masks, float32 in [0, 1]."""
-    parts = [np.stack(part) for part in zip(*pairs, strict=True)]
-    white = np.float32(255 if parts[0].dtype == np.uint8 else 1)
-    return tuple(np.divide(part, white, dtype=np.float32) for part in parts)
+def _stack(
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stack images and masks, float32 in [0, 1]; each is read into place, and gone before the next.
+
+    Of 32 pairs at once most would be out of the processor's cache again.
+    """
+    batch = None
+    for number, pair in enumerate(pairs):
+        if batch is None:
+            batch = tuple(np.empty((count, *part.shape), np.float32) for part in pair)
+        for part, whole in zip(pair, batch, strict=True):
+            np.divide(part, np.float32(255 if part.dtype == np.uint8 else 1), out=whole[number])
+    return batch
