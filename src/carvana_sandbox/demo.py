@@ -18,7 +18,7 @@ from carvana.recipe import load_recipe, to_toml
 from carvana_sandbox.cars.rendered import MARKER, write_competition
 from carvana_sandbox.server import Sandbox
 
-TRAIN_CARS, TEST_CARS, SEED = 24, 4, 1
+TRAIN_CARS, TEST_CARS, SEED = 12, 2, 1
 NAME = "demo"
 NOTE = ".made-by-demo"  # in the folders the demo made: of which cars and by which recipe
 
