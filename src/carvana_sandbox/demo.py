@@ -49,7 +49,7 @@ def demo(data: Path, runs: Path, submissions: Path) -> None:
         ("submit", submission, "--message", "demo", "--data", fetched),
     )
     print(
-        "The demo takes three to six minutes on two CPU cores. It draws photographs of\n"
+        "The demo takes about three minutes on two CPU cores. It draws photographs of\n"
         "cars, serves them on this machine as Kaggle would, and runs every stage on them:\n"
         f"{', '.join(stage for stage, *_ in stages)}.\n",
         flush=True,

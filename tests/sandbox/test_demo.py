@@ -24,7 +24,7 @@ def run_demo(tmp_path, monkeypatch):
 def test_it_says_what_it_does_in_lines_that_fit_a_terminal(run_demo, capfd):
     run_demo()
     lines = capfd.readouterr().out.splitlines()
-    assert "takes three to six minutes" in lines[0]
+    assert "takes about three minutes" in lines[0]
     assert sum(line.startswith("$ carvana ") for line in lines) == 6
     assert "The score is of rendered cars: it has no rank on the real leaderboard." in lines
     assert max(map(len, lines)) <= 80
