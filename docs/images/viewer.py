@@ -1,4 +1,4 @@
-"""Take the picture of a report's viewer: rendered cars of `make demo`, errors beside the photograph.
+"""Take the picture of a report's viewer: rendered cars of `make demo`, and the errors beside them.
 
 .venv/bin/pip install playwright    # and a Chromium
 .venv/bin/python docs/images/viewer.py runs/demo/report.html
