@@ -100,9 +100,9 @@ def _match(
     by_stem = defaultdict(list)
     for name in files:
         by_stem[_stem(name)].append(masks / name)
-    united = {stem: found for stem in wanted.values() if (found := _mask_folder(masks, stem))}
-    for stem, found in united.items():
-        by_stem[stem].append(found)
+    missing = [stem for stem in wanted.values() if stem not in by_stem]
+    united = {stem: path for stem in missing if (path := _mask_folder(masks, stem))}
+    by_stem |= {stem: [path] for stem, path in united.items()}
     if others and not (together or united):
         print(f"{masks}: ignoring files that are not masks: {others}", file=sys.stderr)
     before, after = map(re.escape, settings.mask_names.split("{name}", 1))
