@@ -23,15 +23,15 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def predict(tmp_path, name, **environment):
-    """Predict a photograph by shipped weights in a process of its own."""
+def predict(tmp_path, name, run, **environment):
+    """Predict a photograph in a process of its own."""
     out = tmp_path / f"{name}.csv"
     images = tmp_path / "images"
     if not images.exists():
         images.mkdir()
         picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
         Image.fromarray(picture).save(images / "a.png")
-    command = [sys.executable, "-m", "carvana", "predict", "--weights", "quick"]
+    command = [sys.executable, "-m", "carvana", "predict", "--run", run]
     done = subprocess.run(
         [*command, "--images", images, "--out", out],
         env=os.environ | environment,
@@ -41,22 +41,22 @@ def predict(tmp_path, name, **environment):
     return done, out.read_text() if out.exists() else None
 
 
-def test_settings_of_keras_from_outside_change_no_mask(tmp_path):
+def test_settings_of_keras_from_outside_change_no_mask(trained, tmp_path):
     odd = {"backend": "jax", "image_data_format": "channels_first"}
     odd |= {"floatx": "float16", "epsilon": 0.01}
     (tmp_path / "keras.json").write_text(json.dumps(odd))
-    plain, want = predict(tmp_path, "plain")
+    plain, want = predict(tmp_path, "plain", trained[1])
     assert plain.returncode == 0, plain.stderr
     assert "predicting on CPU" in plain.stdout
     outside = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "not_installed_anywhere"}
-    done, masks = predict(tmp_path, "odd", **outside)
+    done, masks = predict(tmp_path, "odd", trained[1], **outside)
     assert done.returncode == 0, done.stderr
     assert masks == want
 
 
-def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
+def test_a_keras_json_that_keras_refuses_is_named(trained, tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float99"}')
-    done, masks = predict(tmp_path, "bad", KERAS_HOME=str(tmp_path))
+    done, masks = predict(tmp_path, "bad", trained[1], KERAS_HOME=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("carvana predict: keras.json: Keras does not start with it")
     assert done.stderr.count("\n") == 1
@@ -76,9 +76,9 @@ def test_keras_on_another_backend_is_refused_in_one_line():
     )
 
 
-def test_last_words_of_a_tensorflow_that_dies_are_shown(tmp_path):
+def test_last_words_of_a_tensorflow_that_dies_are_shown(trained, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(ABORTING)
-    done, _ = predict(tmp_path, "dead", PYTHONPATH=str(tmp_path))
+    done, _ = predict(tmp_path, "dead", trained[1], PYTHONPATH=str(tmp_path))
     assert done.returncode < 0
     assert "compiled to use AVX, not available here" in done.stderr
 

@@ -447,6 +447,7 @@ def test_an_answer_to_no_question_is_refused(tmp_path, capsys):
 STRANGE = ["background", "traffic light/red", "дерево", '<b onclick="x">"car"</b>', "it's 100% #1"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_strange_names_of_classes_reach_the_trained_model(tmp_path):
     root = tmp_path / "data"
     write(root, values=range(5))

@@ -12,8 +12,9 @@ from typing import Any
 from carvana.data.class_names import FILES, ClassNames, Value, read_class_names
 from carvana.data.images import READING, pixels_of
 from carvana.data.layout import Choice
-from carvana.data.masks import ON, mask_values
+from carvana.data.masks import ON
 from carvana.data.pairs import Pair
+from carvana.data.values import mask_values
 from carvana.errors import CarvanaError, plural
 from carvana.machine import Turns, cores
 from carvana.progress import progress

@@ -12,10 +12,10 @@ from PIL import Image
 
 from carvana.data.folders import MASKS, list_files
 from carvana.data.images import Unsupported, check_mode, raw_mode, readable, turn_upright
+from carvana.data.values import FORMATS, Value, hex_of, values_in_frame, values_of
 from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
-FORMATS = ("GIF", "PNG", "BMP", "TIFF", "WEBP")  # those that can keep every pixel's value
 # Colours of label maps whose recipe numbers its classes.
 PALETTE = (
     *("#000000", "#ffffff", "#e6194b", "#3cb44b", "#4363d8", "#ffe119", "#f58231", "#911eb4"),
@@ -36,18 +36,6 @@ class Mask:
     palette: dict[int, str]  # the colour of each number; empty where numbers are greys
     pixels: dict[int, int]  # how many each label has
     shares: np.ndarray | None = None  # (height, width) uint8, of 255; of data.soft = "share"
-
-
-@dataclass
-class _Value:
-    """One of the values that pixels of a file have."""
-
-    place: int  # what stands for it in the array of pixels
-    number: float | None  # grey value or palette index; None in a picture of colours
-    colour: str  # #rrggbb; of greys with more than 8 bits that are neither black nor white, decimal
-    alpha: int
-    count: int  # of its pixels
-    outside: bool = False  # of a GIF's frame
 
 
 def read_mask(path: Path, settings: Data) -> np.ndarray:
@@ -80,9 +68,9 @@ def open_mask(path: Path, settings: Data) -> Mask:
         picture.load()
         _check_kind(picture, kind, frames, raw, settings)
         if frame in (None, (0, 0, *picture.size)):
-            places, values = _values(picture, raw)
+            places, values = values_of(picture, raw)
         else:
-            places, values = _values_in_frame(picture, raw, frame)
+            places, values = values_in_frame(picture, raw, frame)
         if settings.soft and _is_soft(values, kind == "JPEG"):
             shares = _shares(values, settings)
             labels = [int(share > 127) for share in shares]
@@ -93,7 +81,7 @@ def open_mask(path: Path, settings: Data) -> Mask:
         palette = {}
         if picture.mode == "P" and _are_numbered(settings):
             palette = {v.number: v.colour for v in values if v.number is not None}
-        if all(colour == _hex(number, number, number) for number, colour in palette.items()):
+        if all(colour == hex_of(number, number, number) for number, colour in palette.items()):
             palette = {}
         return Mask(_look_up(labels, places, values), palette, _count(labels, values))
 
@@ -121,24 +109,6 @@ def _unite(folder: Path, settings: Data) -> Mask:
     shares = united if settings.soft == "share" else None
     inside = np.count_nonzero(labels)
     return Mask(labels, {}, {0: labels.size - inside, 1: inside}, shares)
-
-
-def mask_values(path: Path) -> tuple[bool, list[_Value]]:
-    """Return whether a mask's format is lossy, and the values of its pixels, whatever they mean.
-
-    Raises:
-        CarvanaError: it cannot be read.
-    """
-    if path.is_dir():
-        found = [mask_values(path / name) for name in list_files(path, MASKS)[0]]
-        values = [value for _, values in found for value in values]
-        again = -sum(value.count for _, values in found[1:] for value in values)
-        values.append(_Value(0, 0, "#000000", 255, again))  # each file is black but for its object
-        return any(is_lossy for is_lossy, _ in found), values
-    with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
-        is_lossy, raw = picture.format not in FORMATS, raw_mode(picture)
-        picture.load()
-        return is_lossy, _values(picture, raw)[1]
 
 
 def _check_kind(
@@ -210,84 +180,14 @@ def _are_numbered(settings: Data) -> bool:
     return any(isinstance(value, int) for value in settings.classes.values())
 
 
-def _hex(red: int, green: int, blue: int) -> str:
-    return f"#{red:02x}{green:02x}{blue:02x}"
-
-
 def _rgb(colour: str) -> list[int]:
     return list(bytes.fromhex(colour[1:]))
-
-
-# ---- the values of a file
-
-
-def _values(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
-    """Return the place of each pixel's value, (height, width) integers, and the values."""
-    if picture.mode in ("1", "L", "P"):
-        return _values_of_bytes(picture, raw)
-    if picture.mode.startswith(("I", "F")):
-        return _values_of_numbers(np.asarray(picture))
-    return _values_of_colours(picture)
-
-
-def _values_of_bytes(picture: Image.Image, raw: str) -> tuple[np.ndarray, list[_Value]]:
-    stretched = {"L;2": 85, "L;4": 17}.get(raw, 1)  # by Pillow, to 8 bits
-    if picture.mode == "1":
-        picture, stretched = Image.fromarray(np.asarray(picture, np.uint8) * 255), 255
-    every = picture.crop((0, 0, 256, 1))  # a picture of all values, in the same colours
-    every.putdata(range(256))
-    rgba = np.asarray(every.convert("RGBA"))[0].tolist()
-    values = [
-        _Value(number, number // stretched, _hex(*rgb), alpha, count)
-        for number, (count, (*rgb, alpha)) in enumerate(zip(picture.histogram(), rgba, strict=True))
-        if count
-    ]
-    return np.asarray(picture), values
-
-
-def _values_of_numbers(pixels: np.ndarray) -> tuple[np.ndarray, list[_Value]]:
-    """Return places and values of greys of more than 8 bits; no number is taken for another."""
-    numbers, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
-    whole = bool((numbers == np.floor(numbers)).all())
-    values = []
-    for place, (number, count) in enumerate(zip(numbers.tolist(), counts.tolist(), strict=True)):
-        number = int(number) if whole else float(number)
-        colour = "#ffffff" if number == 65535 else f"{number:.7g}"
-        if number in range(256):
-            colour = _hex(*[int(number)] * 3)
-        values.append(_Value(place, number, colour, 255, count))
-    return places.reshape(pixels.shape), values
-
-
-def _values_of_colours(picture: Image.Image) -> tuple[np.ndarray, list[_Value]]:
-    pixels = np.ascontiguousarray(picture.convert("RGBA")).view("<u4")[..., 0]
-    packed, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
-    red, green, blue, _ = channels = [packed >> shift & 255 for shift in (0, 8, 16, 24)]
-    grey = bool(((red == green) & (green == blue)).all())
-    parts = np.stack([*channels, counts], axis=-1).tolist()
-    values = [
-        _Value(place, r if grey else None, _hex(r, g, b), alpha, count)
-        for place, (r, g, b, alpha, count) in enumerate(parts)
-    ]
-    return places.reshape(pixels.shape), values
-
-
-def _values_in_frame(
-    picture: Image.Image, raw: str, frame: tuple[int, int, int, int]
-) -> tuple[np.ndarray, list[_Value]]:
-    """Return the values in a GIF's frame; what lies outside is a transparent one of its own."""
-    inside, values = _values(picture.crop(frame), raw)
-    left, top, right, bottom = frame
-    outside = _Value(256, None, "#000000", 0, picture.width * picture.height - inside.size, True)
-    places = np.full((picture.height, picture.width), outside.place)
-    places[top:bottom, left:right] = inside
-    return places, [*values, outside]
 
 
 # ---- the labels of values
 
 
-def _count(labels: list[int], values: list[_Value]) -> dict[int, int]:
+def _count(labels: list[int], values: list[Value]) -> dict[int, int]:
     """Count the pixels of each label, from those of the values that have it."""
     pixels = Counter()
     for label, value in zip(labels, values, strict=True):
@@ -295,7 +195,7 @@ def _count(labels: list[int], values: list[_Value]) -> dict[int, int]:
     return dict(pixels)
 
 
-def _look_up(table: Sequence[int], places: np.ndarray, values: list[_Value]) -> np.ndarray:
+def _look_up(table: Sequence[int], places: np.ndarray, values: list[Value]) -> np.ndarray:
     """Turn places of values into what stands for each, (height, width) uint8."""
     whole = np.zeros(max(256, *(value.place + 1 for value in values)), np.uint8)
     whole[[value.place for value in values]] = table
@@ -304,7 +204,7 @@ def _look_up(table: Sequence[int], places: np.ndarray, values: list[_Value]) -> 
     return whole[places]
 
 
-def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
+def _label_two_colours(values: list[Value], settings: Data) -> list[int]:
     """Return the label of each value: 1 for the foreground's colour, 0 for the other."""
     if any(0 < value.alpha < 255 for value in values):
         raise Unsupported(
@@ -343,13 +243,13 @@ def _label_two_colours(values: list[_Value], settings: Data) -> list[int]:
     return [int(value.alpha > 0 and value.colour in car) for value in values]
 
 
-def _explain_other(colour: str, values: list[_Value]) -> str:
+def _explain_other(colour: str, values: list[Value]) -> str:
     """Say that a mask's colour beside black may mean anything."""
     number = next(value.number for value in values if value.colour == colour)
     what, remedy = f"the colour {colour} beside black, not white", f'"{colour}"'
     if not colour.startswith("#"):
         what, remedy = f"the value {colour} beside 0, neither 1 nor white", '"any"'
-    elif number is not None and colour == _hex(*[int(number)] * 3):
+    elif number is not None and colour == hex_of(*[int(number)] * 3):
         what = f"the value {number} ({colour}) beside 0, neither 1 nor white"
     return (
         f"has {what}; if that is the foreground, set data.foreground = {remedy}; several classes "
@@ -357,7 +257,7 @@ def _explain_other(colour: str, values: list[_Value]) -> str:
     )
 
 
-def _explain_more(values: list[_Value], counts: Counter) -> str:
+def _explain_more(values: list[Value], counts: Counter) -> str:
     """Say what a mask of more than two colours may be, and what to do about it."""
     *others, _, _ = sorted(counts.values())
     more = f"{plural(sum(others), 'pixel')} of {plural(len(others), 'more colour')}"
@@ -371,13 +271,13 @@ def _explain_more(values: list[_Value], counts: Counter) -> str:
     )
 
 
-def _is_soft(values: list[_Value], is_lossy: bool) -> bool:
+def _is_soft(values: list[Value], is_lossy: bool) -> bool:
     """Tell whether a mask has more than two colours, or may have."""
     is_smooth = any(0 < value.alpha < 255 for value in values)
     return is_lossy or is_smooth or len({value.colour for value in values if value.alpha}) > 2
 
 
-def _shares(values: list[_Value], settings: Data) -> list[int]:
+def _shares(values: list[Value], settings: Data) -> list[int]:
     """Return how much of each value is the foreground's colour, of 255; the rest is black.
 
     White is the other colour where the foreground is black. A third colour has no share.
@@ -400,7 +300,7 @@ def _shares(values: list[_Value], settings: Data) -> list[int]:
     return np.rint(255 * np.where(aside > 63, 0, shares)).astype(int).tolist()
 
 
-def _rgb_of(values: list[_Value]) -> np.ndarray:
+def _rgb_of(values: list[Value]) -> np.ndarray:
     """Return the colours of values, (values, 3) in [0, 255]; greys of any range are scaled."""
     if all(value.colour.startswith("#") for value in values):
         return np.array([_rgb(value.colour) for value in values], float)
@@ -409,7 +309,7 @@ def _rgb_of(values: list[_Value]) -> np.ndarray:
     return np.clip(greys * 255 / white, 0, 255)
 
 
-def _label_classes(values: list[_Value], settings: Data) -> list[int]:
+def _label_classes(values: list[Value], settings: Data) -> list[int]:
     """Return the label of each value by the recipe's classes; transparent ones are background."""
     labels = {wanted: label for label, wanted in enumerate(settings.classes.values())}
     clear = settings.background
