@@ -206,6 +206,11 @@ def test_soft_masks_as_shares_of_a_pixel(tmp_path):
     Image.fromarray(255 - greys).save(path)
     black = dataclasses.replace(share, foreground="#000000")
     np.testing.assert_array_equal(masks.open_mask(path, black).shares, greys)
+    # A third colour has no share of either.
+    Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255], [0, 0, 0]]], np.uint8)).save(path)
+    assert masks.open_mask(path, blues).shares.tolist() == [[0, 255, 0]]
+    Image.fromarray(np.array([[[255, 0, 255], [0, 0, 255], [0, 0, 0]]], np.uint8)).save(path)
+    assert masks.open_mask(path, blues).shares.tolist() == [[0, 255, 0]]
     # Two colours have no shares between them.
     Image.fromarray(greys[:, ::5]).save(path)
     assert masks.open_mask(path, share).shares is None

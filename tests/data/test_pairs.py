@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import shutil
 import unicodedata
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_photographs_without_a_mask_are_skipped_or_empty(tiny, capsys):
     empty = settings(unmasked="empty")
     first = find_pairs(tiny.root, empty)[0]
     assert first == Pair("car0_01.jpg", without, None)
-    labels = open_truth(first, empty).labels
+    labels = open_truth(first, empty, (100, 150)).labels
     assert labels.shape == (100, 150)
     assert not labels.any()
     for mask in tiny.train_masks.iterdir():
@@ -67,17 +68,23 @@ def test_a_mask_may_be_a_folder_and_photographs_in_many(tmp_path):
             Image.fromarray(mask).save(tmp_path / name / f"masks/{place}.png")
     pairs = find_pairs(tmp_path, nested)
     assert [pair.mask for pair in pairs] == [tmp_path / name / "masks" for name in "ab"]
-    assert open_truth(pairs[0], nested).labels.sum(axis=1).tolist() == [0, 2, 0, 0, 8, 0]
+    assert open_truth(pairs[0], nested, (6, 8)).labels.sum(axis=1).tolist() == [0, 2, 0, 0, 8, 0]
+    spelt = unicodedata.normalize("NFD", "\u00e4")  # as a zip made on a Mac has it
+    for folder in ("images", "masks"):
+        (tmp_path / "mac" / spelt / folder).mkdir(parents=True)
+        Image.new("L", (8, 6)).save(tmp_path / "mac" / spelt / folder / f"{spelt}.png")
+    assert len(find_pairs(tmp_path / "mac", nested)) == 1
+    shutil.rmtree(tmp_path / "mac")
     before = stamp(pairs[0].mask)
     Image.new("L", (8, 6)).save(pairs[0].mask / "4.png")
     assert stamp(pairs[0].mask) != before
     Image.new("L", (6, 8)).save(pairs[0].mask / "5.png")
     with pytest.raises(CarvanaError, match="a/masks: its masks differ in size"):
-        open_truth(pairs[0], nested)
+        open_truth(pairs[0], nested, (6, 8))
     for path in pairs[1].mask.iterdir():
         path.unlink()
     with pytest.raises(CarvanaError, match="b/masks: holds no mask"):
-        open_truth(pairs[1], nested)
+        open_truth(pairs[1], nested, (6, 8))
     (tmp_path / "b/images/a.png").write_bytes((tmp_path / "b/images/b.png").read_bytes())
     with pytest.raises(CarvanaError, match=r"b/images/a\.png: has the name of .*a/images/a\.png"):
         find_pairs(tmp_path, nested)

@@ -280,6 +280,12 @@ def test_a_run_never_lies_among_the_data(tiny):
             train.train(recipe(), tiny.root, folder)
 
 
+def test_a_run_never_lies_among_the_pictures_that_validate(tiny):
+    held_out = recipe('data.validation_folders=["val", "val_masks"]')
+    with pytest.raises(UsageError, match="val: holds the data; choose another folder"):
+        train.train(held_out, tiny.root, tiny.root / "val")
+
+
 def test_a_run_of_another_layout_is_refused_and_left_alone(tiny, tmp_path):
     (tmp_path / "run.json").write_text('{"carvana": "9.0.0", "layout": 9}')
     (tmp_path / "model.keras").write_text("mine")

@@ -68,12 +68,10 @@ def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dic
             f"{root}: {shown}; there is nothing to learn, check how the masks were exported"
         )
     if (foreground := _smoothed(seen, colours)) is not None:
-        soft, reason = "share", f"smoothed masks of two colours ({_shares(colours)})"
+        of = f"masks of two colours ({_shares(colours)})"
+        soft, reason = "share", f"smoothed {of}"
         if any(mask.is_lossy for mask in seen):
-            soft, reason = (
-                "threshold",
-                f"JPEG masks of two colours ({_shares(colours)}), cut half-way",
-            )
+            soft, reason = "threshold", f"JPEG {of}, cut half-way"
         foreground = "" if _distance(foreground, "#ffffff") <= NEAR else foreground
         return {
             "soft": Choice(soft, reason),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from carvana.data.folders import MASKS, list_files
 from carvana.data.images import Unsupported, check_mode, raw_mode, readable, turn_upright
-from carvana.data.values import FORMATS, Value, hex_of, values_in_frame, values_of
+from carvana.data.values import FORMATS, PixelValue, hex_of, values_in_frame, values_of
 from carvana.errors import CarvanaError, plural
 from carvana.recipe import Data
 
@@ -187,7 +187,7 @@ def _rgb(colour: str) -> list[int]:
 # ---- the labels of values
 
 
-def _count(labels: list[int], values: list[Value]) -> dict[int, int]:
+def _count(labels: list[int], values: list[PixelValue]) -> dict[int, int]:
     """Count the pixels of each label, from those of the values that have it."""
     pixels = Counter()
     for label, value in zip(labels, values, strict=True):
@@ -195,7 +195,7 @@ def _count(labels: list[int], values: list[Value]) -> dict[int, int]:
     return dict(pixels)
 
 
-def _look_up(table: Sequence[int], places: np.ndarray, values: list[Value]) -> np.ndarray:
+def _look_up(table: Sequence[int], places: np.ndarray, values: list[PixelValue]) -> np.ndarray:
     """Turn places of values into what stands for each, (height, width) uint8."""
     whole = np.zeros(max(256, *(value.place + 1 for value in values)), np.uint8)
     whole[[value.place for value in values]] = table
@@ -204,7 +204,7 @@ def _look_up(table: Sequence[int], places: np.ndarray, values: list[Value]) -> n
     return whole[places]
 
 
-def _label_two_colours(values: list[Value], settings: Data) -> list[int]:
+def _label_two_colours(values: list[PixelValue], settings: Data) -> list[int]:
     """Return the label of each value: 1 for the foreground's colour, 0 for the other."""
     if any(0 < value.alpha < 255 for value in values):
         raise Unsupported(
@@ -243,7 +243,7 @@ def _label_two_colours(values: list[Value], settings: Data) -> list[int]:
     return [int(value.alpha > 0 and value.colour in car) for value in values]
 
 
-def _explain_other(colour: str, values: list[Value]) -> str:
+def _explain_other(colour: str, values: list[PixelValue]) -> str:
     """Say that a mask's colour beside black may mean anything."""
     number = next(value.number for value in values if value.colour == colour)
     what, remedy = f"the colour {colour} beside black, not white", f'"{colour}"'
@@ -257,7 +257,7 @@ def _explain_other(colour: str, values: list[Value]) -> str:
     )
 
 
-def _explain_more(values: list[Value], counts: Counter) -> str:
+def _explain_more(values: list[PixelValue], counts: Counter) -> str:
     """Say what a mask of more than two colours may be, and what to do about it."""
     *others, _, _ = sorted(counts.values())
     more = f"{plural(sum(others), 'pixel')} of {plural(len(others), 'more colour')}"
@@ -271,13 +271,13 @@ def _explain_more(values: list[Value], counts: Counter) -> str:
     )
 
 
-def _is_soft(values: list[Value], is_lossy: bool) -> bool:
+def _is_soft(values: list[PixelValue], is_lossy: bool) -> bool:
     """Tell whether a mask has more than two colours, or may have."""
     is_smooth = any(0 < value.alpha < 255 for value in values)
     return is_lossy or is_smooth or len({value.colour for value in values if value.alpha}) > 2
 
 
-def _shares(values: list[Value], settings: Data) -> list[int]:
+def _shares(values: list[PixelValue], settings: Data) -> list[int]:
     """Return how much of each value is the foreground's colour, of 255; the rest is black.
 
     White is the other colour where the foreground is black. A third colour has no share.
@@ -300,7 +300,7 @@ def _shares(values: list[Value], settings: Data) -> list[int]:
     return np.rint(255 * np.where(aside > 63, 0, shares)).astype(int).tolist()
 
 
-def _rgb_of(values: list[Value]) -> np.ndarray:
+def _rgb_of(values: list[PixelValue]) -> np.ndarray:
     """Return the colours of values, (values, 3) in [0, 255]; greys of any range are scaled."""
     if all(value.colour.startswith("#") for value in values):
         return np.array([_rgb(value.colour) for value in values], float)
@@ -309,7 +309,7 @@ def _rgb_of(values: list[Value]) -> np.ndarray:
     return np.clip(greys * 255 / white, 0, 255)
 
 
-def _label_classes(values: list[Value], settings: Data) -> list[int]:
+def _label_classes(values: list[PixelValue], settings: Data) -> list[int]:
     """Return the label of each value by the recipe's classes; transparent ones are background."""
     labels = {wanted: label for label, wanted in enumerate(settings.classes.values())}
     clear = settings.background

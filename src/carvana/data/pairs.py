@@ -189,17 +189,18 @@ def _no_folder(folder: Path, key: str) -> CarvanaError:
     )
 
 
-def open_truth(pair: Pair, settings: Data) -> Mask:
+def open_truth(pair: Pair, settings: Data, size: tuple[int, int]) -> Mask:
     """Read a pair's mask; of a photograph without one, nothing but background.
+
+    `size` is the photograph's height and width.
 
     Raises:
         CarvanaError: it cannot be read, or has another size than its photograph.
     """
-    height, width, _ = photograph_size(pair.image)
     if pair.mask is None:
-        return Mask(np.zeros((height, width), np.uint8), {}, {0: height * width})
+        return Mask(np.zeros(size, np.uint8), {}, {0: size[0] * size[1]})
     mask = open_mask(pair.mask, settings)
-    if mask.labels.shape != (height, width):
+    if mask.labels.shape != tuple(size):
         raise CarvanaError(_size_fault(pair, mask.labels.shape))
     return mask
 

@@ -51,8 +51,8 @@ def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
 
 def read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
     """Read a photograph and its mask; raises CarvanaError if the pair cannot be used."""
-    picture, _ = read_photograph(pair.image, recipe.input)
-    return picture, open_truth(pair, recipe.data)
+    picture, size = read_photograph(pair.image, recipe.input)
+    return picture, open_truth(pair, recipe.data, size)
 
 
 def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:

@@ -112,7 +112,7 @@ def predict_pairs(
 
     def finish(path: Path, found: Prediction) -> _Out:
         pair = by_path[path]
-        return compare(pair, found, open_truth(pair, model.recipe.data).labels)
+        return compare(pair, found, open_truth(pair, model.recipe.data, found.size).labels)
 
     return progress(model.map(by_path, finish), what, len(pairs))
 
@@ -170,10 +170,11 @@ def _by_stem(folder: Path, settings: Data) -> dict[str, Path]:
     if not folder.is_dir():
         raise CarvanaError(f"{folder}: no such folder; `carvana predict --masks` writes one")
     names, others = list_files(folder, MASKS)
+    below = settings.mask_names.partition("/")[2]  # "masks" of {name}/masks
     nested = {
         unicodedata.normalize("NFC", each.name): each / below
         for each in ([] if names else sorted(folder.iterdir()))
-        if (each / (below := settings.mask_names.partition("/")[2])).is_dir()
+        if (each / below).is_dir() and not each.name.startswith(".")
     }
     if nested:
         return nested

@@ -108,7 +108,7 @@ def _size(mask: np.ndarray, width: int) -> tuple[int, int]:
 
 def _read(examined: Examined, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     photograph, _ = read_photograph(examined.pair.image, white=recipe.input.white)
-    return photograph, open_truth(examined.pair, recipe.data).labels
+    return photograph, open_truth(examined.pair, recipe.data, photograph.shape[:2]).labels
 
 
 def _decode(examined: Examined) -> np.ndarray:

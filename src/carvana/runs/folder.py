@@ -33,7 +33,7 @@ COLUMNS = [  # of history.csv; empty where an epoch was cut short
 def history_columns(recipe: Recipe) -> list[str]:
     """Return the columns of a recipe's history: of several classes each one's Dice and IoU, too."""
     if not recipe.data.classes:
-        return COLUMNS
+        return [*COLUMNS]
     each = [f"val_{score}_{name}" for score in ("dice", "iou") for name in recipe.data.classes]
     return [*COLUMNS, "val_expected_dice", "val_iou", *each]
 

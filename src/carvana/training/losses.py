@@ -182,7 +182,7 @@ def loss_of(recipe: Recipe) -> "keras.losses.Loss":
 
 
 def metrics_of(recipe: Recipe) -> list:
-    """Return what is watched: dice and accuracy; of several classes, also IoU and each one's."""
+    """Return what is watched: dice and accuracy; of several classes, IoU and each class's, too."""
     names = list(recipe.data.classes)
     if not names:
         # A metric of its own and not the function, whose variables would be made in the first
