@@ -192,6 +192,9 @@ def test_absent_classes_do_not_lift_the_mean(tmp_path, capsys):
         {"background": background, "circle": 2 / 3, "square": 0}
     )
     assert result["mean"] == pytest.approx(1 / 3)
+    iou = {"background": 7 / 12, "circle": 4 / 8, "square": 0}
+    assert result["iou"] == pytest.approx(iou)
+    assert result["mean_iou"] == pytest.approx(sum(iou.values()) / 3)
     assert result["absent"] == ["triangle"]
     assert main(score) == 0
     assert "triangle: in no mask, true or predicted; left out" in capsys.readouterr().out
