@@ -9,12 +9,11 @@ import argparse
 
 import cv2
 import numpy as np
-from PIL import Image
 
 import carvana
 from carvana.competition.facts import HEIGHT, VIEWS, WIDTH
 from carvana.prediction.cutout import estimate_alpha
-from carvana_sandbox.cars.studio import paint, render, stage
+from carvana_sandbox.cars.studio import paint, render, softened, stage
 
 BAND = 8  # pixels
 FIRST = 60  # car
@@ -24,10 +23,10 @@ def draw(car: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a photograph and the alpha with which its car was painted, 0 to 1."""
     view = 1 + 5 * car % VIEWS
     photograph, _ = render(car, view)
-    painted, _, corner = paint(*stage(car).facets(view))
-    alpha = Image.new("L", (WIDTH, HEIGHT))
-    alpha.paste(painted.getchannel("A"), corner)
-    return photograph, np.asarray(alpha) / np.float32(255)
+    painted, place = paint(*stage(car).facets(view))
+    alpha = np.zeros((HEIGHT, WIDTH), np.float32)
+    alpha[place] = softened(cv2.inRange(painted, (1, 1, 1), (255, 255, 255))) / np.float32(255)
+    return photograph, alpha
 
 
 def near_edge(mask: np.ndarray) -> np.ndarray:

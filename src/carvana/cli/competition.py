@@ -66,6 +66,8 @@ def score(options) -> None:
         raise UsageError("give a SUBMISSION with --truth, or --run to score its validation split")
     if options.run and options.truth:
         raise UsageError("--truth goes with a SUBMISSION; --run has its own validation masks")
+    if options.set and not (options.submission and options.submission.is_dir()):
+        raise UsageError("--set goes with folders of masks; a run's recipe is as it was trained")
     result = _score_runs(options) if options.run else _score_files(options)
     print(json.dumps(asdict(result))) if options.json else _print_score(result)
 

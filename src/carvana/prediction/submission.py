@@ -55,7 +55,7 @@ def write_submission(
     Raises:
         UsageError: `out` has another ending, or the model has several classes.
         CarvanaError: the folder is empty, a photograph cannot be read, another prediction
-            writes the same file, the disk is full, or the time is up. Rows already made are
+            writes the same file, the disk is full, or the time is up. Rows already made are kept.
     """
     _check_csv(out)
     info = info_of(model)
