@@ -4,29 +4,22 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from carvana.competition import rle
 
-masks = hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
-
-@given(masks)
+@settings(max_examples=50)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_round_trip(mask):
-    np.testing.assert_array_equal(rle.decode(rle.encode(mask), *mask.shape), mask)
-
-
-@given(masks)
-def test_runs_ascend_and_neither_touch_nor_leave_the_picture(mask):
-    pairs = rle.parse(rle.encode(mask))
-    ends = pairs.sum(axis=1)
-    assert (pairs[:, 1] > 0).all()
-    assert (pairs[1:, 0] > ends[:-1]).all()
-    assert pairs.size == 0 or (pairs[0, 0] >= 1 and ends[-1] <= mask.size + 1)
-    assert pairs[:, 1].sum() == mask.sum()
+    runs = rle.encode(mask)
+    np.testing.assert_array_equal(rle.decode(runs, *mask.shape), mask)
+    starts, lengths = rle.parse(runs).T
+    assert (lengths > 0).all()
+    assert (starts[1:] > (starts + lengths)[:-1]).all()  # they ascend and do not touch
 
 
 @pytest.mark.parametrize(
@@ -61,10 +54,9 @@ def test_runs_outside_the_picture_are_refused(runs):
 
 def test_equals_the_competitions_own_csv(real):
     with zipfile.ZipFile(real / "train_masks.csv.zip") as archive:
-        text = archive.read("train_masks.csv").decode()
-    rows = list(csv.reader(io.StringIO(text)))[1:]
+        rows = list(csv.reader(io.StringIO(archive.read("train_masks.csv").decode())))[1:]
     assert len(rows) == 760
     with zipfile.ZipFile(real / "train_masks.zip") as archive:
-        for name, runs in rows:
+        for name, runs in rows[::19]:
             gif = archive.read(f"train_masks/{name[:-4]}_mask.gif")
             assert rle.encode(np.asarray(Image.open(io.BytesIO(gif)))) == runs, name

@@ -16,19 +16,25 @@ import requests
 
 from carvana.competition.facts import SLUG
 from carvana.errors import UsageError
-from carvana_sandbox.faults import Fault, Faults
+from carvana_sandbox.faults import Fault
 from carvana_sandbox.server import Sandbox
 from conftest import press_ctrl_c
 from kaggle_fixtures import write_submission
 
 
-def kaggle(server: Sandbox, *arguments: str, user: dict | None = None) -> str:
-    """Run the official command line, with a user's variables below the sandbox's."""
-    command = [sys.executable, "-m", "kaggle", "competitions", arguments[0], SLUG, *arguments[1:]]
-    environment = os.environ | (user or {}) | server.environment()
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 0, ended.stderr + ended.stdout
-    return ended.stdout
+@pytest.fixture
+def kaggle(sandbox, monkeypatch, capsys):
+    """Run the official command line within this process, and return what it prints."""
+    from kaggle import api, cli
+
+    def run(*arguments: str) -> str:
+        command = ["kaggle", "competitions", arguments[0], SLUG, *arguments[1:]]
+        monkeypatch.setattr(sys, "argv", command)
+        api.authenticate()
+        cli.main()
+        return capsys.readouterr().out
+
+    return run
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:
@@ -49,74 +55,78 @@ def ask(served):
     return get
 
 
-def test_the_official_command_line(served, tmp_path):
-    with Sandbox(served, pending_seconds=0) as server:
-        listed = {row["name"]: row for row in csv_rows(kaggle(server, "files", "--csv"))}
-        assert int(listed["train.zip"]["size"]) == (served / "train.zip").stat().st_size
-        assert "solution.csv" not in listed
-        kaggle(server, "download", "-f", "train_masks.zip", "-p", str(tmp_path))
-        assert (tmp_path / "train_masks.zip").read_bytes() == (
-            served / "train_masks.zip"
-        ).read_bytes()
-        kaggle(server, "download", "-p", str(tmp_path / "all"))
-        with zipfile.ZipFile(tmp_path / "all" / f"{SLUG}.zip") as archive:
-            assert len(archive.namelist()) == 5
-        submission = write_submission(tmp_path / "mine.csv")
-        packed = tmp_path / "mine.csv.gz"
-        packed.write_bytes(gzip.compress(submission.read_bytes()))
-        said = kaggle(server, "submit", "-f", str(packed), "-m", "a message")
-        assert f"Successfully submitted to {SLUG}" in said
-        row = csv_rows(kaggle(server, "submissions", "--csv"))[0]
-        assert row["description"] == "a message"
-        assert (row["status"], row["publicScore"], row["privateScore"]) == (
-            "SubmissionStatus.COMPLETE",
-            "1.000000",
-            "1.000000",
-        )
-        shown = kaggle(server, "leaderboard", "--show")
-        assert "0.997332" in shown
-        kaggle(server, "leaderboard", "--download", "-p", str(tmp_path / "board"))
-        with zipfile.ZipFile(tmp_path / "board" / f"{SLUG}.zip") as archive:
-            table = archive.read(archive.namelist()[0]).decode()
-        assert len(csv_rows(table)) == 735
-        assert csv_rows(table)[510]["Score"] == "0.988423"
+def test_the_official_command_line(sandbox, kaggle, served, tmp_path):
+    server = sandbox(pending_seconds=0)
+    listed = {row["name"]: row for row in csv_rows(kaggle("files", "--csv"))}
+    assert int(listed["train.zip"]["size"]) == (served / "train.zip").stat().st_size
+    assert "solution.csv" not in listed
+    kaggle("download", "-f", "train_masks.zip", "-p", str(tmp_path))
+    whole = (served / "train_masks.zip").read_bytes()
+    assert (tmp_path / "train_masks.zip").read_bytes() == whole
+    kaggle("download", "-p", str(tmp_path / "all"))
+    with zipfile.ZipFile(tmp_path / "all" / f"{SLUG}.zip") as archive:
+        assert len(archive.namelist()) == 5
+    packed = tmp_path / "mine.csv.gz"
+    packed.write_bytes(gzip.compress(write_submission(tmp_path / "mine.csv").read_bytes()))
+    said = kaggle("submit", "-f", str(packed), "-m", "a message")
+    assert f"Successfully submitted to {SLUG}" in said
+    row = csv_rows(kaggle("submissions", "--csv"))[0]
+    assert (row["description"], row["status"]) == ("a message", "SubmissionStatus.COMPLETE")
+    assert (row["publicScore"], row["privateScore"]) == ("1.000000", "1.000000")
+    assert "0.997332" in kaggle("leaderboard", "--show")
+    kaggle("leaderboard", "--download", "-p", str(tmp_path / "board"))
+    with zipfile.ZipFile(tmp_path / "board" / f"{SLUG}.zip") as archive:
+        table = csv_rows(archive.read(archive.namelist()[0]).decode())
+    assert len(table) == 735
+    assert table[510]["Score"] == "0.988423"
+
+    bad = tmp_path / "bad.csv"
+    bad.write_text("img,rle_mask\nnobody.jpg,1 1\n")
+    server.pending_seconds = 3600
+    kaggle("submit", "-f", str(bad), "-m", "x")
+    assert "PENDING" in kaggle("submissions")
+    server.submissions[0].ready_at = 0.0
+    assert "ERROR" in kaggle("submissions")
+    told = server.submissions[0].message().error_description
+    assert told.startswith("bad.csv: line 2: nobody.jpg is not in the truth")
+    assert str(server.home) not in told
 
 
 def test_the_users_own_proxy_and_credentials_are_untouched(served, tmp_path):
-    home = tmp_path / "home"
-    folder = home / ".kaggle"
+    folder = tmp_path / "home" / ".kaggle"
     folder.mkdir(parents=True)
     (folder / "access_token").write_text("my-own-secret")
     (folder / "kaggle.json").write_text('{"username": "me", "key": "my-own-secret"}')
     (folder / "credentials.json").write_text('{"refresh_token": "my-own-secret"}')
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     seen = []
-    with socket.socket() as proxy, Sandbox(served, pending_seconds=0) as server:
+    # Refused, the client looks for other credentials: it must not come upon the user's.
+    refused = Fault("403", on="IntrospectToken", times=0)
+    with socket.socket() as proxy, Sandbox(served, faults=[refused]) as server:
         proxy.bind(("127.0.0.1", 0))
         proxy.listen()
         proxy.setblocking(False)
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         names = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY")
         user = dict.fromkeys(names, address) | {
-            "HOME": str(home),
+            "HOME": str(folder.parent),
             "NO_PROXY": "localhost",
             "KAGGLE_API_TOKEN": "my-own-secret",
             "KAGGLE_USERNAME": "me",
             "KAGGLE_KEY": "my-own-secret",
         }
         answer = server.answer
-        server.answer = lambda request: (
-            seen.append(f"{request.headers} {request.get_data()}"),
-            answer(request),
-        )[1]
-        environment = dict(os.environ)
-        kaggle(server, "files", user=user)
-        # Refused, the client looks for other credentials: it must not come upon the user's.
-        server.faults = Faults([Fault("403", on="IntrospectToken", times=0)])
-        kaggle(server, "files", user=user)
+
+        def note_and_answer(request):
+            seen.append(f"{request.headers} {request.get_data()}")
+            return answer(request)
+
+        server.answer = note_and_answer
+        command = [sys.executable, "-m", "kaggle", "competitions", "files", SLUG]
+        environment = os.environ | user | server.environment()
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
         with pytest.raises(BlockingIOError):
             proxy.accept()
-        assert dict(os.environ) == environment
         left = server.home
     assert seen
     assert "my-own-secret" not in "".join(seen)
@@ -124,15 +134,22 @@ def test_the_users_own_proxy_and_credentials_are_untouched(served, tmp_path):
     assert not left.exists()
 
 
-def test_nothing_leaves_the_machine(served, ask):
+def test_nothing_leaves_the_machine_and_the_truth_is_not_handed_out(served, ask):
+    method = "/api/v1/competitions.CompetitionApiService/DownloadDataFile"
+    message = {"competitionName": SLUG, "fileName": "solution.csv"}
     with Sandbox(served) as server:
         assert ask(server, "/", host="kaggle.com").status_code == 404
-        environment = server.environment()
-        assert environment["HTTPS_PROXY"] == f"http://127.0.0.1:{server.port}"
+        proxy = server.environment()["HTTPS_PROXY"]
         with pytest.raises(requests.exceptions.ProxyError), requests.Session() as session:
             session.trust_env = False
-            session.proxies = {"https": environment["HTTPS_PROXY"]}
-            session.get("https://kaggle.com", timeout=20)
+            session.get("https://kaggle.com", proxies={"https": proxy}, timeout=20)
+        for path in ("/storage/solution.csv", "/storage/..%2Fsolution.csv", "/storage/.", "/"):
+            assert ask(server, path).status_code == 404
+        mine = {"Authorization": f"Bearer {server.token}"}
+        assert ask(server, method, json=message, headers=mine).status_code == 404
+        assert ask(server, method, json=message).status_code == 401
+        unknown = ask(server, "/api/v1/kernels.KernelsApiService/X", json={}, headers=mine)
+        assert "does not know kernels" in unknown.json()["message"]
 
 
 def test_ranges_and_what_names_a_version(served, ask, tmp_path):
@@ -153,51 +170,14 @@ def test_ranges_and_what_names_a_version(served, ask, tmp_path):
         assert (changed.status_code, changed.content) == (200, whole)
 
 
-def test_the_truth_is_not_handed_out(served, ask):
-    with Sandbox(served) as server:
-        for path in ("/storage/solution.csv", "/storage/..%2Fsolution.csv", "/storage/.", "/"):
-            assert ask(server, path).status_code == 404
-        method = "/api/v1/competitions.CompetitionApiService/DownloadDataFile"
-        message = {"competitionName": SLUG, "fileName": "solution.csv"}
-        mine = {"Authorization": f"Bearer {server.token}"}
-        assert ask(server, method, json=message, headers=mine).status_code == 404
-        assert ask(server, method, json=message).status_code == 401
-        assert ask(server, method + "s", json={}, headers=mine).status_code == 404
-        unknown = ask(server, "/api/v1/kernels.KernelsApiService/X", json={}, headers=mine)
-        assert "does not know kernels" in unknown.json()["message"]
-
-
-def test_a_submission_is_pending_then_scored_or_told_why_not(served, tmp_path):
-    bad = tmp_path / "bad.csv"
-    bad.write_text("img,rle_mask\nnobody.jpg,1 1\n")
-    with Sandbox(served, pending_seconds=3600) as server:
-        kaggle(server, "submit", "-f", str(bad), "-m", "x")
-        assert "PENDING" in kaggle(server, "submissions")
-        server.submissions[0].ready_at = 0.0
-        assert "ERROR" in kaggle(server, "submissions")
-        told = server.submissions[0].message().error_description
-        assert told.startswith("bad.csv: line 2: nobody.jpg is not in the truth")
-        assert str(server.home) not in told
-
-
-def test_a_port_that_is_taken(served):
-    with Sandbox(served) as first, Sandbox(served) as second:
-        assert first.port != second.port
-        with pytest.raises(UsageError, match=f"port {first.port} is taken by another program; ch"):
-            Sandbox(served, first.port).__enter__()
+def test_wrong_ports_folders_and_faults_are_named(served, tmp_path):
+    with Sandbox(served) as first, pytest.raises(UsageError, match="is taken by another program"):
+        Sandbox(served, first.port).__enter__()
     with pytest.raises(UsageError, match="port 70000 cannot be opened"):
         Sandbox(served, 70000).__enter__()
-
-
-def test_a_folder_with_nothing_to_serve(tmp_path):
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(UsageError, match="has no files to serve"):
             Sandbox(folder)
-
-
-def test_faults_in_words():
-    assert Fault.parse("503 times=2 on=train.zip") == Fault("503", "train.zip", 2)
-    assert Fault.parse("400 message='two words' retry_after=1").message == "two words"
     for wrong in ("", "nonsense", "drop after=x", "drop kind=hold", "503 until=noon"):
         with pytest.raises(UsageError, match="^fault "):
             Fault.parse(wrong)
