@@ -31,15 +31,14 @@ def archive(tmp_path):
 def test_checks_and_unpacks_the_folder_it_is_named_after(tmp_path, members):
     archive = write_zip(tmp_path / "train.zip", members)
     target = tmp_path / "data" / "train"
+    left = tmp_path / "data" / ".train.unpacking" / "train"  # by a run that was killed
+    left.mkdir(parents=True)
+    (left / "half.jpg").write_text("half")
     archives.check(archive)
     archives.unpack(archive, target)
     unpacked = {path.name: path.read_bytes() for path in target.iterdir()}
     assert unpacked == {"a.jpg": GOOD["train/a.jpg"], "b.jpg": b"b"}
     assert os.listdir(target.parent) == ["train"]
-
-
-def cut(archive):
-    os.truncate(archive, archive.stat().st_size // 2)
 
 
 def flip_bit(archive):
@@ -76,7 +75,6 @@ def add(name, kind=stat.S_IFREG):
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (cut, "is cut short or damaged"),
         (flip_bit, "is cut short or damaged"),
         (replace, "is cut short or damaged"),
         (add("train/../../escaped"), "climbs out of its folder"),
@@ -102,9 +100,6 @@ def test_a_bad_archive_is_named_and_changes_nothing(archive, tmp_path, damage, l
     assert "\n" not in str(unpacked.value)
     assert os.listdir(target.parent) == ["kept"]
     assert sorted(os.listdir(tmp_path)) == ["data", "train.zip"]
-    if "validation" not in line:
-        with pytest.raises(BrokenArchive):
-            archives.check(archive)
 
 
 def test_a_full_disk_leaves_nothing_behind(archive, tmp_path, monkeypatch):
@@ -116,20 +111,6 @@ def test_a_full_disk_leaves_nothing_behind(archive, tmp_path, monkeypatch):
     with pytest.raises(CarvanaError, match="train: cannot be written .No space left.*free some"):
         archives.unpack(archive, tmp_path / "data" / "train")
     assert os.listdir(tmp_path / "data") == []
-
-
-def test_what_a_killed_run_left_is_cleared(archive, tmp_path):
-    left = tmp_path / "data" / ".train.unpacking" / "train"
-    left.mkdir(parents=True)
-    (left / "half.jpg").write_text("half")
-    archives.unpack(archive, tmp_path / "data" / "train")
-    assert sorted(os.listdir(tmp_path / "data" / "train")) == ["a.jpg", "b.jpg"]
-    assert os.listdir(tmp_path / "data") == ["train"]
-
-
-def test_sizes_as_people_say_them():
-    texts = [archives.size_text(size) for size in (0, 999, 405_000_000, 7_800_000_000)]
-    assert texts == ["0 bytes", "999 bytes", "405 MB", "7.8 GB"]
 
 
 def test_a_folder_is_completed_and_what_else_is_in_it_stays(archive, tmp_path):

@@ -1,13 +1,12 @@
 """Downloads by the real client from the mock server; each trouble a user can meet is a test."""
 
 import os
-import random
 import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
-from test_archives import add, flip_bit
+from test_archives import add
 
 from carvana.competition.facts import SLUG, Paths
 from carvana.errors import CarvanaError, UsageError
@@ -19,7 +18,6 @@ from kaggle_fixtures import (
     assert_train_is_there,
     download_call,
     files_in,
-    run_client,
     start_client,
     wait_until,
     write_zip,
@@ -28,53 +26,47 @@ from kaggle_fixtures import (
 HELD = 30 * CHUNK  # bytes of train.zip that are written when the server holds it there
 
 
-# ---- download
-
-
-def test_download_puts_all_in_place_and_then_does_nothing(sandbox, served, paths, capsys):
+def test_download_fetches_only_what_is_missing(sandbox, served, paths, capsys):
     server = sandbox()
-    ready = download(paths, "train")
-    assert ready == [paths.train, paths.train_masks, paths.train_masks_csv, paths.sample_submission]
+    assert download(paths, "sample") == [paths.sample_submission]
+    assert download(paths) == [paths.train, paths.train_masks, paths.train_masks_csv]
     assert_train_is_there(paths.root, served)
     output = capsys.readouterr()
     assert "train.zip 4 MB" in output.err
     assert "free with what it unpacks to" in output.err
     assert output.out == ""
+    assert download(paths, "all") == [paths.test]
+    stored = [line for line in server.log if "/storage/" in line]
+    names = ("sample_submission.csv", "train", "train_masks", "train_masks.csv", "test")
+    assert stored == [f"GET /storage/{name}.zip 200" for name in names]
     server.log.clear()
     assert download(paths, "train") == []
     assert server.log == []  # not even the credentials were asked for
     assert "everything is in place (train); nothing to fetch" in capsys.readouterr().err
 
 
-def test_download_fetches_only_what_is_missing(sandbox, served, paths):
-    server = sandbox()
-    assert download(paths, "sample") == [paths.sample_submission]
-    assert download(paths, "all")[-1] == paths.test
-    stored = [line for line in server.log if "/storage/" in line]
-    names = ("sample_submission.csv", "train", "train_masks", "train_masks.csv", "test")
-    assert stored == [f"GET /storage/{name}.zip 200" for name in names]
-
-
 def test_an_archive_that_lies_there_is_used_if_it_is_sound(sandbox, served, paths, capsys):
     server = sandbox()
     paths.root.mkdir()
-    whole = (served / "train.zip").read_bytes()
-    (paths.root / "train.zip").write_bytes(whole)
+    # Fetched whole, and stopped before it was checked.
+    shutil.copy(served / "train.zip", paths.root / "train.zip.part")
     masks = bytearray((served / "train_masks.zip").read_bytes())
     masks[20_000] ^= 1  # as new as Kaggle's and of its size: the client alone would keep it
     (paths.root / "train_masks.zip").write_bytes(masks)
     (paths.root / "train_masks.csv.zip").write_bytes(b"too short")
-    download(paths, "train")
+    shutil.copy(served / "sample_submission.csv.zip", paths.root)
+    download(paths)
     assert_train_is_there(paths.root, served)
-    assert not any("/storage/train.zip" in line for line in server.log)
+    stored = [line for line in server.log if "/storage/" in line]
+    assert stored == [f"GET /storage/train_masks{ending}.zip 200" for ending in ("", ".csv")]
     assert "damaged" in capsys.readouterr().err
 
 
-def test_killed_or_interrupted_at_random_bytes_then_rerun(sandbox, served, paths):
+def test_killed_and_interrupted_then_rerun(sandbox, served, paths):
     server = sandbox()
     whole = (served / "train.zip").read_bytes()
     part = paths.root / "train.zip.part"
-    stops = sorted(random.Random(3).sample(range(CHUNK, len(whole)), 5))
+    stops = (1_234_567, 3_210_987)
     sizes = [0]  # of the part before each run
     for stop in stops:
         server.faults = Faults([Fault("hold", "train.zip", 0, after=stop - sizes[-1])])
@@ -93,8 +85,7 @@ def test_killed_or_interrupted_at_random_bytes_then_rerun(sandbox, served, paths
         assert not paths.train.exists()
         sizes.append(expected)
     server.faults = Faults()
-    code, output = run_client(download_call(paths), server.environment())
-    assert code == 0, output
+    download(paths)
     assert_train_is_there(paths.root, served)
     assert ranges_asked(server) == [f"{size}-" for size in sizes[1:]]  # nothing it had already
 
@@ -105,17 +96,6 @@ def size_of(part: Path) -> int:
 
 def ranges_asked(server) -> list[str]:
     return [line.rsplit("=")[1] for line in server.log if "train.zip 206" in line]
-
-
-def test_stopped_between_fetching_and_checking(sandbox, served, paths):
-    server = sandbox()
-    paths.root.mkdir()
-    shutil.copy(served / "train.zip", paths.root / "train.zip.part")
-    broken = os.urandom((served / "train_masks.zip").stat().st_size)
-    (paths.root / "train_masks.zip.part").write_bytes(broken)
-    download(paths)
-    assert_train_is_there(paths.root, served)
-    assert not any("/storage/train.zip" in line for line in server.log)
 
 
 def test_dropped_three_times_in_one_file(sandbox, served, paths, capsys):
@@ -154,13 +134,9 @@ def test_an_error_page_never_ends_up_in_a_file(sandbox, served, paths):
     assert asked == ["200", "200", f"503 bytes={part}-", "503", "200"]
 
 
-@pytest.mark.parametrize("damage", [flip_bit, add("train_masks/../../escaped")])
-def test_a_bad_archive_is_refused_and_the_rest_is_kept(
-    sandbox, served, paths, tmp_path, damage, capsys
-):
+def test_a_bad_archive_is_refused_and_the_rest_is_kept(sandbox, served, paths, tmp_path, capsys):
     folder = shutil.copytree(served, tmp_path / "served")
-    write_zip(folder / "train_masks.zip", {"train_masks/a.gif": os.urandom(50_000)})
-    damage(folder / "train_masks.zip")
+    add("train_masks/../../escaped")(folder / "train_masks.zip")
     sandbox(folder=folder)
     with pytest.raises(CarvanaError, match="train_masks.zip: ") as raised:
         download(paths)
@@ -172,18 +148,15 @@ def test_a_bad_archive_is_refused_and_the_rest_is_kept(
 
 
 def test_an_archive_that_arrives_damaged_is_fetched_once_more(sandbox, served, paths, capsys):
-    sandbox("flip on=train.zip")
-    download(paths)
-    assert_train_is_there(paths.root, served)
-    assert "fetching it once more from the beginning" in capsys.readouterr().err
-
-
-def test_an_archive_that_arrives_damaged_twice_is_told(sandbox, paths):
-    sandbox("flip on=train.zip times=2")
-    says = "fetched twice, and both times it is cut .* in a browser"
-    with pytest.raises(CarvanaError, match=says):
+    sandbox("flip on=train.zip times=3")
+    with pytest.raises(
+        CarvanaError, match="fetched twice, and both times it is cut .* in a browser"
+    ):
         download(paths)
     assert files_in(paths.root) == {}
+    download(paths)  # damaged once
+    assert_train_is_there(paths.root, served)
+    assert "fetching it once more from the beginning" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("from_folder", [True, False])
@@ -227,51 +200,43 @@ def test_two_downloads_into_one_folder(sandbox, served, paths):
     assert_train_is_there(paths.root, served)
 
 
-# ---- from a folder
-
-
-def test_from_a_folder_of_archives(served, paths, monkeypatch):
+@pytest.mark.parametrize("source", ["archives", "unpacked", "archives in the data folder"])
+def test_from_a_folder(served, paths, tmp_path, monkeypatch, source):
     monkeypatch.setattr("carvana.kaggle.download.connect", lambda: pytest.fail("asked Kaggle"))
-    assert len(download(paths, "all", served)) == 5
-    found = files_in(paths.root)
-    assert not any(name.endswith(".zip") for name in found)
-    with zipfile.ZipFile(served / "test.zip") as archive:
-        assert all(found[name] == archive.read(name) for name in archive.namelist())
-
-
-def test_from_a_folder_already_unpacked(served, paths, tmp_path):
-    source = Paths(tmp_path / "unpacked")
-    download(source, "train", served)
-    download(paths, "train", source.root)
-    assert files_in(paths.root) == files_in(source.root)
-    edited = next(paths.train.iterdir())
-    edited.write_bytes(b"edited")  # by the user, whose file stays
-    with pytest.raises(CarvanaError, match="is another file than the one to unpack"):
-        download(paths, "train", source.root)
-    assert edited.read_bytes() == b"edited"
+    folder = served
+    if source == "unpacked":
+        folder = tmp_path / "unpacked"
+        download(Paths(folder), "train", served)
+    elif source == "archives in the data folder":
+        folder = shutil.copytree(served, paths.root)
+        (paths.root / "test.zip").unlink()
+        (paths.root / "solution.csv").unlink()
+    download(paths, "train", None if folder == paths.root else folder)
+    if folder == paths.root:
+        assert_train_is_there(paths.root, served)
+    else:
+        assert len(files_in(paths.root)) == 18  # 8 photographs and masks, 2 CSVs, no archive
+    assert download(paths, "train", folder) == []
 
 
 def test_from_a_folder_that_lacks_something(served, paths, tmp_path):
     source = tmp_path / "input"
     source.mkdir()
-    (source / "train.zip").write_bytes((served / "train.zip").read_bytes())
+    shutil.copy(served / "train.zip", source)
     with pytest.raises(UsageError, match="holds neither train_masks.zip nor train_masks; give"):
         download(paths, "train", source)
-    assert files_in(paths.root) == {}
     os.truncate(source / "train.zip", 1000)
-    for name in ("train_masks.zip", "train_masks.csv.zip", "sample_submission.csv.zip"):
-        (source / name).write_bytes((served / name).read_bytes())
+    for name in FILES["train"][1:]:
+        shutil.copy(served / name, source)
     with pytest.raises(CarvanaError, match="train.zip: is cut short or damaged"):
         download(paths, "train", source)
     assert files_in(paths.root) == {}
 
 
 def test_from_the_single_zip_of_the_whole_competition(served, paths, tmp_path):
-    names = sorted(path.name for path in served.glob("*.zip"))
+    archives = {path.name: path.read_bytes() for path in sorted(served.glob("*.zip"))}
     (tmp_path / "browser").mkdir()
-    whole = write_zip(
-        tmp_path / "browser" / f"{SLUG}.zip", {n: (served / n).read_bytes() for n in names}
-    )
+    whole = write_zip(tmp_path / "browser" / f"{SLUG}.zip", archives)
     for source in (whole, whole.parent):
         root = tmp_path / f"from-{source.name}"
         download(Paths(root), "train", source)
@@ -283,29 +248,23 @@ def test_from_the_single_zip_of_the_whole_competition(served, paths, tmp_path):
     assert paths.train.is_dir()
 
 
-def test_archives_in_the_data_folder_need_no_kaggle(served, paths):
-    paths.root.mkdir()
-    for name in FILES["train"]:
-        shutil.copy(served / name, paths.root / name)
-    download(paths, "train")
-    assert_train_is_there(paths.root, served)
-
-
 def test_an_incomplete_folder_is_completed(sandbox, served, paths):
     sandbox()
     paths.train.mkdir(parents=True)
     with zipfile.ZipFile(served / "train.zip") as archive:
         (paths.train / "0.jpg").write_bytes(archive.read("train/0.jpg"))
     (paths.train / ".DS_Store").touch()
-    download(paths, "train")
+    download(paths)
     (paths.train / ".DS_Store").unlink()
     assert_train_is_there(paths.root, served)
     for name in FILES["train"]:
         (paths.root / name).unlink()
-    assert download(paths, "train") == []  # the archives may be deleted
+    assert download(paths) == []  # the archives may be deleted
     (paths.train / "3.jpg").unlink()
-    assert download(paths, "train") == [paths.train]
-    assert (paths.train / "3.jpg").exists()
+    (paths.train / "4.jpg").write_bytes(b"edited")  # by the user, whose file stays
+    with pytest.raises(CarvanaError, match="is another file than the one to unpack"):
+        download(paths, "train", served)
+    assert (paths.train / "4.jpg").read_bytes() == b"edited"
 
 
 def test_what_is_in_the_way_is_found_before_anything_is_fetched(sandbox, paths):

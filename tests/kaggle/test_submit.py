@@ -5,12 +5,11 @@ import socket
 import pytest
 
 from carvana.errors import CarvanaError, UsageError
-from carvana.kaggle.client import KaggleError, connect
+from carvana.kaggle.client import KaggleError
 from carvana.kaggle.download import download
-from carvana.kaggle.submit import Standing, _leaderboard, _standing, submit
+from carvana.kaggle.submit import submit
 from carvana_sandbox.answers import refusal
-from conftest import press_ctrl_c
-from kaggle_fixtures import TEST_IMAGES, csv_bytes, start_client, wait_until, write_submission
+from kaggle_fixtures import TEST_IMAGES, csv_bytes, write_submission
 
 
 @pytest.fixture
@@ -20,8 +19,18 @@ def ready(sandbox, served, paths):
     return paths
 
 
-def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys):
-    server = sandbox(pending_seconds=0.3)
+@pytest.mark.parametrize(
+    ("faults", "place"),
+    [
+        ([], "584 of 735"),
+        (
+            ["404 on=GetLeaderboard times=0"],
+            "584 of 735 (estimated: the leaderboard could not be fetched)",
+        ),
+    ],
+)
+def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys, faults, place):
+    server = sandbox(*faults, pending_seconds=0.3)
     # Half of the second and third image's pixels are missed, the private part: dice 2/3.
     submission = tmp_path / "mine.csv"
     runs = ["10 20 2000 30", "10 20 2000 5", "10 20 2000 5", "1 1"]
@@ -29,8 +38,10 @@ def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys):
     submission.write_bytes(csv_bytes(rows))
     result = submit(submission, "a message", ready)
     assert (result.ref, result.public, result.private) == (1, 1.0, 0.666667)
-    assert str(result.standing) == "would stand about 584 of 735"
+    assert str(result.standing) == f"would stand about {place}"
     assert server.submissions[0].description == "a message"
+    asked = [line for line in server.log if "GetLeaderboard" in line]
+    assert len(asked) == (1 if faults else 8)  # a page each 100 teams
     output = capsys.readouterr().err
     assert "valid, uploading" in output
     assert "sent; waiting for the score" in output
@@ -112,14 +123,16 @@ def test_what_is_sent_is_not_lost_when_waiting_for_its_score_fails(sandbox, read
         submit(write_submission(tmp_path / "mine.csv"), "message", ready)
 
 
-def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path):
+def test_interrupted_while_waiting_for_the_score(sandbox, ready, tmp_path, monkeypatch, capsys):
     server = sandbox("pending")
-    submission = write_submission(tmp_path / "mine.csv")
-    paths = f"Paths(Path({str(ready.root)!r}))"
-    call = f"submit.submit(Path({str(submission)!r}), 'message', {paths})"
-    with start_client(call, server.environment()) as process:
-        wait_until(lambda: server.submissions and "ListSubmissions" in server.log[-1], process)
-        output, _ = press_ctrl_c(process)
+
+    def press_ctrl_c(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("carvana.kaggle.submit.time.sleep", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        submit(write_submission(tmp_path / "mine.csv"), "message", ready)
+    output = capsys.readouterr().err
     assert "uploaded; do not submit it again: its score will be at" in output
     assert len(server.submissions) == 1
 
@@ -155,27 +168,3 @@ def test_a_submission_not_listed_yet_is_pending(sandbox, ready, tmp_path):
 
     server.answer = hide_twice
     assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
-
-
-# ---- leaderboard
-
-
-def test_leaderboard_comes_in_pages(sandbox):
-    server = sandbox()
-    api = connect()
-    scores = _leaderboard(api)
-    assert len(scores) == 735
-    assert (scores[0], scores[510]) == (0.997332, 0.988423)
-    assert len([line for line in server.log if "GetLeaderboard" in line]) == 8
-    assert _standing(api, 0.988423) == Standing(511, 735, estimated=False)
-    assert _standing(api, -1) == Standing(735, 735, estimated=False)
-
-
-def test_standing_without_the_leaderboard(sandbox, ready, tmp_path):
-    sandbox("404 on=GetLeaderboard times=0")
-    api = connect()
-    assert _standing(api, 0.999) == Standing(1, 735, estimated=True)
-    assert _standing(api, 0.988423) == Standing(511, 735, estimated=True)
-    assert _standing(api, 0.0) == Standing(735, 735, estimated=True)
-    result = submit(write_submission(tmp_path / "mine.csv"), "message", ready)
-    assert "1 of 735 (estimated: the leaderboard could not be fetched)" in str(result.standing)
