@@ -2,6 +2,7 @@ import errno
 import itertools
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from carvana.data.pairs import Pair, find_pairs
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
-from conftest import DATA, TINY, write_competition
+from conftest import DATA, TINY
 
 SMALL = load_recipe("blog", TINY)
 
@@ -67,41 +68,31 @@ def test_prepared_pairs_are_exact_or_a_grey_level_off(method, within, tiny):
 def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
     pair = find_pairs(tiny.root, DATA)[0]
     loaded = prepared.load_pair(pair, load_recipe("blog"))
-    image, mask = loaded[..., :3], loaded[..., 3:]
     # The article's own calls, in its order.
-    read = tf.io.read_file
-    want = tf.image.decode_jpeg(read(str(pair.image)))
-    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
-    np.testing.assert_array_equal(image, want)
-    want = tf.image.decode_gif(read(str(pair.mask)))[0][:, :, :1]
-    want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
-    np.testing.assert_array_equal(mask, want)
+    image = tf.image.decode_jpeg(tf.io.read_file(str(pair.image)))
+    mask = tf.image.decode_gif(tf.io.read_file(str(pair.mask)))[0][:, :, :1]
+    for found, want in ((loaded[..., :3], image), (loaded[..., 3:], mask)):
+        want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
+        np.testing.assert_array_equal(found, want)
     assert loaded.dtype == np.float32
 
 
 def test_all_pairs_that_cannot_be_used_are_named_at_once(tiny):
     good = tiny.image("car0_01.jpg").read_bytes()
     tiny.image("car0_01.jpg").write_bytes(good[: len(good) // 2])
-    tiny.image("car0_02.jpg").write_bytes(b"not an image")
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.open(tiny.image("car0_03.jpg")).save(tiny.image("car0_03.jpg"), exif=turned)
     mask = Image.open(tiny.mask("car1_02.jpg"))
     mask.resize((75, 50)).save(tiny.mask("car1_02.jpg"))
-    shades = Image.fromarray(np.arange(15_000, dtype=np.uint8).reshape(100, 150))
-    shades.save(tiny.mask("car1_03.jpg"))
-    mask.save(tiny.mask("car1_04.jpg"), save_all=True, append_images=[Image.new("P", mask.size, 1)])
     tiny.mask("car2_01.jpg").write_bytes(tiny.mask("car2_01.jpg").read_bytes()[:60])
     with pytest.raises(CarvanaError) as error:
         prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, SMALL)
     for says in (
-        "7 of 20 pairs cannot be used:",
+        "4 of 20 pairs cannot be used:",
         r"car0_01\.jpg: is not a readable photograph \(cut short or broken\); replace",
-        r"car0_02\.jpg: is not a readable photograph",
         r"car0_03_mask\.gif: is 150x100, its photograph 100x150 when upright \(its EXIF orient",
         r"car1_02_mask\.gif: is 75x50, its photograph 150x100; make a mask of",
-        r"car1_03_mask\.gif: has [\d,]+ pixels of 254 more colours than the two of a mask",
-        r"car1_04_mask\.gif: has 2 frames; a mask has one",
         r"car2_01_mask\.gif: is not a readable mask",
     ):
         assert re.search(says, str(error.value)), str(error.value)
@@ -116,47 +107,48 @@ def test_masks_of_one_class_alone_are_counted(tiny, capsys):
     assert f"2 masks with nothing but car (first: {tiny.mask('car0_02.jpg')})" in told
 
 
-def test_shares_of_classes_keep_edges_in_place(tiny):
-    own = ["data.classes={background=0, left=1, right=2}", "data.ignore=9", "input.method=area"]
-    recipe = load_recipe("blog", [*TINY, *own, "input.height=8", "input.width=12"])
+def network_mask(root, picture, *settings):
+    """What a network sees of a mask: its part of a prepared pair."""
+    picture.save(root / "m.png")
+    Image.new("RGB", picture.size).save(root / "p.png")
+    recipe = load_recipe("own", [*settings, "model.filters=[8]"])
+    return prepared.load_pair(Pair("p.png", root / "p.png", root / "m.png"), recipe)[..., 3:]
+
+
+def test_shares_of_classes_keep_edges_in_place(tmp_path):
     labels = np.ones((100, 150), np.uint8)
     labels[:, 70:] = 2  # 5.6 of 12 pixels
     labels[:25] = 9
-    Image.fromarray(labels).save(tiny.mask("car0_01.jpg").with_suffix(".png"))
-    tiny.mask("car0_01.jpg").unlink()
-    pair = find_pairs(tiny.root, DATA)[0]
-    mask = prepared.load_pair(pair, recipe)[..., 3:] / 255
+    own = ["data.classes={background=0, left=1, right=2}", "data.ignore=9"]
+    size = ["input.height=8", "input.width=12"]
+    mask = network_mask(tmp_path, Image.fromarray(labels), *own, *size) / 255
     assert mask.shape == (8, 12, 3)
     assert mask[:2].max() == 0  # ignored pixels are of no class
     np.testing.assert_allclose(mask[2:].sum(-1), 1, atol=1.1 / 255)
     np.testing.assert_allclose(mask[2:, :, 1].sum(1), 5.6, atol=1e-2)
     assert mask[..., 0].max() == 0
+    noise = np.random.default_rng(1).choice([0, 1, 2], (24, 32)).astype(np.uint8)
+    enlarged = network_mask(tmp_path, Image.fromarray(noise), *own) / 255
+    np.testing.assert_allclose(enlarged.sum(axis=-1), 1, atol=0.01)
 
 
-def test_soft_masks_are_trained_on_as_they_are(tiny):
+def test_soft_masks_are_trained_on_as_they_are(tmp_path):
     greys = np.tile(np.arange(0, 240, 10, np.uint8), (16, 1))  # 24 columns, 12 in the network
-    Image.fromarray(greys).save(tiny.mask("car0_01.jpg").with_suffix(".png"))
-    tiny.mask("car0_01.jpg").unlink()
-    Image.new("RGB", (24, 16)).save(tiny.image("car0_01.jpg"))
-    pair = find_pairs(tiny.root, DATA)[0]
-    size = [*TINY, "input.method=area", "input.height=8", "input.width=12"]
-    recipe = load_recipe("blog", [*size, "data.soft=share"])
-    mask = prepared.load_pair(pair, recipe)[..., 3]
-    np.testing.assert_array_equal(mask, np.tile(np.arange(5, 240, 20, np.uint8), (8, 1)))
-    cut = prepared.load_pair(pair, load_recipe("blog", [*size, "data.soft=threshold"]))[..., 3]
+    size = ["input.height=8", "input.width=12"]
+    share, cut = (
+        network_mask(tmp_path, Image.fromarray(greys), *size, f"data.soft={soft}")[..., 0]
+        for soft in ("share", "threshold")
+    )
+    np.testing.assert_array_equal(share, np.tile(np.arange(5, 240, 20, np.uint8), (8, 1)))
     assert np.unique(cut).tolist() == [0, 128, 255]  # 120 and 130 share a pixel
 
 
 def test_names_at_the_limit_of_the_file_system(tiny):
-    stem = "車" * 80 + "abcdef"
-    tiny.image("car0_01.jpg").rename(tiny.train / f"{stem}.jpg")
-    tiny.mask("car0_01.jpg").rename(tiny.train_masks / f"{stem}_m.gif")
-    recipe = load_recipe("blog", [*TINY, "data.mask_names={name}_m"])
-    for path in tiny.train_masks.glob("*_mask.gif"):
-        path.rename(path.with_name(path.name.replace("_mask", "_m")))
-    files = prepared.prepare(find_pairs(tiny.root, recipe.data), tiny.cache, recipe)
-    assert len(set(files)) == 20
-    assert all(file.is_file() for file in files)
+    pair = find_pairs(tiny.root, DATA)[0]
+    long = tiny.train / ("車" * 80 + "abcdef.jpg")
+    pair.image.rename(long)
+    (file,) = prepared.prepare([Pair(long.name, long, pair.mask)], tiny.cache, SMALL)
+    assert file.is_file()
 
 
 def test_a_cache_that_cannot_be_written_is_told(tiny):
@@ -195,28 +187,15 @@ def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
     assert prepared.prepare(pairs, tiny.cache, SMALL) == files  # a whole cache is only read
 
 
-def test_a_cache_of_another_version_is_left_alone(tiny, monkeypatch):
-    (mine,) = prepared.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
+def test_versions_and_data_folders_may_share_a_cache(tiny, tmp_path, monkeypatch):
+    pair = find_pairs(tiny.root, DATA)[0]
+    other = shutil.copy(pair.image, tmp_path / pair.name)
+    mine, theirs = (
+        prepared.prepare([each], tiny.cache, SMALL)[0]
+        for each in (pair, Pair(pair.name, Path(other), pair.mask))
+    )
+    assert mine != theirs
     monkeypatch.setattr(tf, "__version__", "2.0.0")
-    (other,) = prepared.prepare(find_pairs(tiny.root, DATA)[:1], tiny.cache, SMALL)
-    assert mine.parent != other.parent
-    assert mine.read_bytes() == other.read_bytes()
-
-
-def test_two_data_folders_share_a_cache(tiny, tmp_path):
-    other = write_competition(tmp_path / "other")
-    Image.new("RGB", (150, 100)).save(other.image("car0_01.jpg"))
-    mine = prepared.prepare(find_pairs(tiny.root, DATA), tmp_path / "cache", SMALL)
-    theirs = prepared.prepare(find_pairs(other.root, DATA), tmp_path / "cache", SMALL)
-    assert not set(mine) & set(theirs)
-    assert all(file.exists() for file in mine + theirs)
-
-
-def test_shares_of_a_pixel_add_up_to_one_in_enlarged_pictures(tmp_path):
-    recipe = load_recipe("own", ["data.classes={background=0, a=1, b=2}"])
-    labels = np.random.default_rng(1).integers(0, 3, (24, 32), np.uint8)
-    Image.fromarray(labels).save(tmp_path / "m.png")
-    Image.new("RGB", (32, 24)).save(tmp_path / "p.png")
-    pair = Pair("p.png", tmp_path / "p.png", tmp_path / "m.png")
-    masks = prepared.load_pair(pair, recipe)[..., 3:] / 255
-    np.testing.assert_allclose(masks.sum(axis=-1), 1, atol=0.01)
+    (later,) = prepared.prepare([pair], tiny.cache, SMALL)
+    assert mine.parent != later.parent
+    assert mine.read_bytes() == theirs.read_bytes() == later.read_bytes()
