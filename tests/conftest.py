@@ -7,7 +7,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -101,11 +100,6 @@ def prepare_and_read(
     files = prepare(pairs, paths.cache, recipe)
     pictures = np.stack([read_prepared(file, recipe) for file in files])
     return pictures[..., :3], pictures[..., 3:]
-
-
-def run_out_of_memory(*_) -> None:
-    """Ask OpenCV for more memory than there is."""
-    cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
 
 
 def press_ctrl_c(process: subprocess.Popen) -> tuple:

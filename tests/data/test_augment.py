@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from carvana.data import augment as places
 from carvana.data.augment import apply, draw
 from carvana.recipe import load_recipe
 
@@ -29,27 +28,20 @@ def random_image(height=8, width=9):
     return np.random.default_rng(0).random((height, width, 3), np.float32)
 
 
-@pytest.mark.parametrize("number", range(20))
-def test_augmentation_is_brightness_contrast_saturation_then_clip(number):
-    image = random_image()
-    settings = dataclasses.replace(BLOG, contrast=[0.6, 0.6], saturation=[0.7, 0.7])
-    out, _ = augmented(image, (1, number), settings)
-    plain = dataclasses.replace(settings, contrast=[1.0, 1.0], saturation=[1.0, 1.0])
-    gray = np.full_like(image, 0.5)
-    delta = (augmented(gray, (1, number), plain)[0] - gray).mean()
-    # The article's own calls, in its order.
-    want = tf.image.adjust_brightness(image, delta)
-    want = tf.image.adjust_saturation(tf.image.adjust_contrast(want, 0.6), 0.7)
-    np.testing.assert_allclose(out, np.clip(want, 0, 1), atol=1e-6)
-
-
-@pytest.mark.parametrize("factor", [0.0, 0.5, 1.5, 4.0])
-def test_saturation_is_tensorflows_where_colours_reach_its_limits(factor):
+@pytest.mark.parametrize("saturation", [0.0, 0.7, 1.5, 4.0])
+def test_augmentation_is_brightness_contrast_saturation_then_clip(saturation):
     image = random_image()
     image[0] = [[0.0], [0.5], [1.0]] * 3  # greys, black and white among them
-    settings = dataclasses.replace(STILL, saturation=[factor, factor])
-    want = tf.image.adjust_saturation(image, factor)
-    np.testing.assert_allclose(augmented(image, 3, settings)[0], want, atol=1e-5)
+    settings = dataclasses.replace(BLOG, contrast=[0.6, 0.6], saturation=[saturation] * 2)
+    plain = dataclasses.replace(settings, contrast=[1.0, 1.0], saturation=[1.0, 1.0])
+    gray = np.full_like(image, 0.5)
+    for number in range(5):
+        out, _ = augmented(image, (1, number), settings)
+        delta = (augmented(gray, (1, number), plain)[0] - gray).mean()
+        # The article's own calls, in its order.
+        want = tf.image.adjust_brightness(image, delta)
+        want = tf.image.adjust_saturation(tf.image.adjust_contrast(want, 0.6), saturation)
+        np.testing.assert_allclose(out, np.clip(want, 0, 1), atol=1e-5)
 
 
 def test_augmentation_draws_over_the_published_ranges():
@@ -70,7 +62,7 @@ def test_augmentation_draws_over_the_published_ranges():
 def test_eight_bits_give_what_exact_pairs_give_to_a_few_grey_levels(name):
     pair = np.random.default_rng(2).integers(0, 256, (40, 60, 4), np.uint8)
     settings = load_recipe(name).augment
-    for number in range(30):
+    for number in range(10):
         image, mask = augment(pair, (2, number), settings)
         assert image.dtype == mask.dtype == np.uint8
         assert (image.shape, mask.shape) == ((40, 60, 3), (40, 60, 1))
@@ -78,13 +70,6 @@ def test_eight_bits_give_what_exact_pairs_give_to_a_few_grey_levels(name):
         # Positions are rounded to 1/32 of a pixel: on noise, that alone is some grey levels.
         assert np.abs(image / 255 - exact).mean() < 0.01
         assert np.abs(mask / 255 - exact_mask).mean() < 0.01
-
-
-def test_each_change_has_places_of_its_own_in_the_stream():
-    numbers = np.arange(places.DRAWS)
-    names = "FLIP REPAINTED ZOOM STRETCH ROTATE SHIFT PAINT BRIGHTNESS CONTRAST SATURATION WARP"
-    taken = [numbers[getattr(places, name)] for name in (*names.split(), "GAMMA")]
-    np.testing.assert_array_equal(np.sort(np.hstack(taken)), numbers)
 
 
 def test_changes_that_are_turned_on_leave_the_draws_of_the_others():
@@ -125,34 +110,23 @@ def test_moves_take_image_and_mask_along_and_stay_in_range():
         centres.append((np.indices((60, 90)) * weights).sum((1, 2)))
     assert 1 / 1.2**2 - 0.03 < min(areas) < 0.8
     assert 1.25 < max(areas) < 1.2**2 + 0.03
-    low, high = np.min(centres, axis=0), np.max(centres, axis=0)
-    assert (low > np.array([29.5, 44.5]) - 1.2 * np.array([6, 9]) - 3).all()
-    assert (low < np.array([29.5, 44.5]) - 0.5 * np.array([6, 9])).all()
-    assert (high > np.array([29.5, 44.5]) + 0.5 * np.array([6, 9])).all()
-    moves = dataclasses.replace(moves, shift=0.0, rotate=0.0, zoom=1e-9)
-    nothing, _ = augmented(image, (3, 1), moves, SPOT)
-    np.testing.assert_allclose(nothing, image, atol=1e-5)
+    furthest = np.abs(np.array(centres) - (29.5, 44.5)).max(axis=0) / (6, 9)  # of the shift
+    assert (furthest > 0.5).all() and (furthest < 1.7).all()
 
 
 def test_warps_bend_image_and_mask_alike_by_no_more_than_their_share():
     rows, columns = np.indices((60, 90), np.float32)
     image = np.stack((columns / 90, rows / 60, columns * 0), axis=-1)  # says where it is from
     settings = dataclasses.replace(STILL, warp=0.05)
-    inside = np.s_[6:-6, 9:-9]
     bends = []
     for number in range(20):
         out, moved = augmented(image, (6, number), settings, image[..., :1])
         np.testing.assert_allclose(out[..., :1], moved, atol=1e-5)
-        bend = (out - image)[inside][..., :2]
-        assert np.abs(bend).max() < 0.05 * 1.5  # a cubic's overshoot between the points
+        bend = (out - image)[6:-6, 9:-9, :2]
         assert np.ptp(bend, axis=(0, 1)).min() > 0.005  # here one way, there another
         bends.append(bend)
-    assert np.abs(bends).max() > 0.025
+    assert 0.025 < np.abs(bends).max() < 0.05 * 1.5  # a cubic's overshoot between the points
     assert np.abs(np.mean(bends)) < 0.01
-    with_moves = dataclasses.replace(MOVING, warp=1e-9)
-    np.testing.assert_allclose(
-        augmented(image, (6, 1), with_moves)[0], augmented(image, (6, 1), MOVING)[0], atol=2e-3
-    )
 
 
 def test_gamma_changes_greys_and_leaves_black_and_white():
@@ -168,11 +142,10 @@ def test_gamma_changes_greys_and_leaves_black_and_white():
 
 
 def test_stretch_changes_the_sides_ratio_and_not_the_area():
-    image = np.repeat(SPOT, 3, axis=2)
     settings = dataclasses.replace(STILL, stretch=0.21)
     ratios = []
     for number in range(60):
-        _, moved = augmented(image, (3, number), settings, SPOT)
+        _, moved = augmented(np.repeat(SPOT, 3, axis=2), (3, number), settings, SPOT)
         assert moved.sum() == pytest.approx(600, rel=0.02)
         ratios.append(moved[30].sum() / moved[:, 45].sum() / 1.5)
     assert 1 / 1.21 - 0.03 < min(ratios) < 0.88
@@ -180,13 +153,10 @@ def test_stretch_changes_the_sides_ratio_and_not_the_area():
 
 
 def test_repainting_changes_half_of_the_cars_and_nothing_else():
-    image = random_image()
-    mask = np.zeros((8, 9, 1), np.float32)
-    mask[2:6, 2:6] = 1
-    changed = 0
+    image, changed = random_image(60, 90), 0
     for number in range(60):
-        out, same = augmented(image, (5, number), dataclasses.replace(STILL, repaint=0.5), mask)
-        np.testing.assert_array_equal(same, mask)
-        np.testing.assert_allclose(out * (1 - mask), image * (1 - mask), atol=1e-6)
+        out, same = augmented(image, (5, number), dataclasses.replace(STILL, repaint=0.5), SPOT)
+        np.testing.assert_array_equal(same, SPOT)
+        np.testing.assert_allclose(out * (1 - SPOT), image * (1 - SPOT), atol=1e-6)
         changed += not np.allclose(out, image, atol=1e-3)
     assert 18 < changed < 42

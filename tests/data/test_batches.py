@@ -1,12 +1,10 @@
 import numpy as np
-import pytest
-import tensorflow as tf
 
 from carvana.data import batches, prepared
 from carvana.data.augment import apply, draw
 from carvana.data.pairs import find_pairs
 from carvana.recipe import load_recipe
-from conftest import DATA, TINY, TINY_PYRAMID, prepare_and_read, run_out_of_memory
+from conftest import DATA, TINY, TINY_PYRAMID, prepare_and_read
 
 
 def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
@@ -17,34 +15,6 @@ def test_each_pass_has_every_image_once_and_no_two_passes_are_alike():
     assert passes[0].tolist() != passes[1].tolist()
     seeds = np.concatenate([s for _, s in drawn])
     assert len(np.unique(seeds, axis=0)) == 20
-
-
-@pytest.mark.parametrize(("steps", "count"), [(1, 4), (2, 8), (3, 10), (7, 10)])
-def test_a_training_shorter_than_a_pass_comes_to_the_images_of_its_batches(steps, count):
-    want = np.concatenate([batches.training_batch(n, 10, 4, seed=5)[0] for n in range(steps)])
-    assert batches.reached(10, 4, 5, steps) == sorted(set(want.tolist()))
-    assert len(batches.reached(10, 4, 5, steps)) == count
-
-
-def test_what_is_read_ahead_of_the_end_needs_no_other_images(tiny):
-    recipe = load_recipe("blog", TINY)  # 20 photographs, 8 a batch
-    files = prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
-    wanted = batches.reached(20, 8, recipe.training.seed, 1)
-    some = [file if index in wanted else None for index, file in enumerate(files)]
-    first, *ahead = batches.training_dataset(some, recipe, end=1).take(4)
-    for batch in ahead:
-        np.testing.assert_array_equal(batch[0], first[0])
-
-
-@pytest.mark.parametrize("first", [1, 2, 3, 5])
-def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(first, tiny):
-    recipe = load_recipe("blog", TINY)  # 20 photographs, 8 a batch
-    files = prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
-    whole = list(batches.training_dataset(files, recipe).take(6))
-    rest = list(batches.training_dataset(files, recipe, first).take(6 - first))
-    for got, want in zip(rest, whole[first:], strict=True):
-        for got_part, want_part in zip(got, want, strict=True):
-            np.testing.assert_array_equal(got_part, want_part)
 
 
 def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
@@ -62,14 +32,6 @@ def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
     plain = list(batches.validation_dataset(files, recipe))
     assert [len(batch) for batch, _ in plain] == [8, 8, 4]
     np.testing.assert_array_equal(np.concatenate([b for b, _ in plain]), images)
-
-
-def test_out_of_memory_is_not_taken_for_a_broken_file(tiny, monkeypatch):
-    recipe = load_recipe("blog", TINY)
-    files = prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
-    monkeypatch.setattr(batches, "apply", run_out_of_memory)
-    with pytest.raises(tf.errors.ResourceExhaustedError):
-        next(iter(batches.training_dataset(files, recipe)))
 
 
 def test_shrunk_pictures_are_means_of_their_pixels(tiny):

@@ -5,6 +5,10 @@ import pytest
 from carvana.data.class_names import read_class_names
 from carvana.errors import CarvanaError
 
+CSV = "name,r,g,b\nsky,128,128,128\ntree,0,255,9"
+CATEGORIES = '{"categories": [{"id": 4, "name": "cat", "color": "#000001"}]}'
+COLOURS = '{"cat": [1, 2, 3], "dog": "#FF0000"}'
+
 
 @pytest.mark.parametrize(
     ("name", "text", "names"),
@@ -12,23 +16,11 @@ from carvana.errors import CarvanaError
         ("classes.txt", "cat\n\ndog, wild\n", {0: "cat", 1: "dog, wild"}),
         ("classes.txt", "0 cat\n3 wild dog\n", {0: "cat", 3: "wild dog"}),
         ("classes.txt", "\ufeff1: cat\n2: dog", {1: "cat", 2: "dog"}),
-        (
-            "class_dict.csv",
-            "name,r,g,b\nsky,128,128,128\ntree,0,255,9",
-            {"#808080": "sky", "#00ff09": "tree"},
-        ),
+        ("class_dict.csv", CSV, {"#808080": "sky", "#00ff09": "tree"}),
         ("labelmap.json", '{"0": "cat", "2": "dog"}', {0: "cat", 2: "dog"}),
         ("labelmap.json", '{"cat": 1, "dog": 2}', {1: "cat", 2: "dog"}),
-        (
-            "labelmap.json",
-            '{"cat": [1, 2, 3], "dog": "#FF0000"}',
-            {"#010203": "cat", "#ff0000": "dog"},
-        ),
-        (
-            "labelmap.json",
-            '{"categories": [{"id": 4, "name": "cat", "color": "#000001"}]}',
-            {4: "cat"},
-        ),
+        ("labelmap.json", COLOURS, {"#010203": "cat", "#ff0000": "dog"}),
+        ("labelmap.json", CATEGORIES, {4: "cat"}),
         ("labelmap.json", '["cat", "dog"]', {0: "cat", 1: "dog"}),
     ],
 )

@@ -1,6 +1,5 @@
 import dataclasses
 import struct
-import zipfile
 import zlib
 
 import cv2
@@ -10,7 +9,6 @@ from PIL import Image
 
 from carvana.data import masks
 from carvana.errors import CarvanaError
-from carvana.recipe import load_recipe
 from conftest import DATA
 
 BLACK, WHITE, RED, BLUE, GREY = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (90, 90, 90)
@@ -285,12 +283,3 @@ def test_label_maps_are_read_back(changes, labels, read):
         drawn = rng.choice(labels, shape).astype(np.uint8)
         drawn[0, 0] = 0  # a map of white alone would be all car, whatever the palette says
         np.testing.assert_array_equal(read(masks.to_picture(drawn, settings), changes), drawn)
-
-
-def test_real_masks_are_read_as_pillow_reads_them(real, tmp_path):
-    with zipfile.ZipFile(real / "train_masks.zip") as archive:
-        name = sorted(n for n in archive.namelist() if n.endswith(".gif"))[0]
-        (tmp_path / "m.gif").write_bytes(archive.read(name))
-    labels = masks.read_mask(tmp_path / "m.gif", load_recipe("blog").data)
-    assert labels.shape == (1280, 1918)
-    np.testing.assert_array_equal(labels, np.asarray(Image.open(tmp_path / "m.gif")) > 0)

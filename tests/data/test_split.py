@@ -51,11 +51,17 @@ def test_the_shipped_weights_cars_are_those_that_their_recipes_split_draws(name)
         assert drawn == set(known.index[known == part])
 
 
-def test_split_of_too_few_is_refused():
-    with pytest.raises(CarvanaError, match=r"2 subjects cannot be split"):
-        draw_split(PAIRS[:32], settings("car"))
-    with pytest.raises(CarvanaError, match=r"2 photographs cannot be split"):
-        draw_split(PAIRS[:2], settings("image"))
+@pytest.mark.parametrize(
+    ("count", "changes", "says"),
+    [
+        (32, {"split": "car"}, "2 subjects cannot be split"),
+        (2, {"split": "image"}, "2 photographs cannot be split"),
+        (320, {"split": "car", "group": r"(dog\d)"}, "320 names do not match data.group"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(count, changes, says):
+    with pytest.raises(CarvanaError, match=says):
+        draw_split(PAIRS[:count], settings(**changes))
 
 
 def test_names_that_tell_no_cars_apart_are_split_one_by_one(capsys):
@@ -66,8 +72,7 @@ def test_names_that_tell_no_cars_apart_are_split_one_by_one(capsys):
     pairs = [named(name) for name in ("cow_1.jpg", "cow_2.jpg")]  # the others have no view
     pairs += [named(f"sheep{number}.jpg") for number in range(8)]
     split = draw_split(pairs, settings("car"))
-    sides = [{pair.name for pair in side} for side in (split.train, split.validation)]
-    assert sorted(len(side & {"cow_1.jpg", "cow_2.jpg"}) for side in sides) == [0, 2]
+    assert sum(pair.name.startswith("cow") for pair in split.train) in (0, 2)
 
 
 def test_a_pattern_says_what_belongs_together():
@@ -76,8 +81,6 @@ def test_a_pattern_says_what_belongs_together():
     cats = [{pair.name[2:6] for pair in side} for side in (split.train, split.validation)]
     assert not cats[0] & cats[1]
     assert (len(cats[0]), len(cats[1])) == (8, 2)
-    with pytest.raises(CarvanaError, match="40 names do not match data.group"):
-        draw_split(pairs, settings("car", group=r"(dog\d)"))
 
 
 def test_split_is_read_back_and_checked_against_the_data(tmp_path):
