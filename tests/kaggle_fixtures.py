@@ -8,29 +8,18 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
-from carvana.competition.facts import Paths
 from carvana.kaggle.download import FILES
 from carvana.kaggle.local import NOTE
+from carvana_sandbox.server import Sandbox
 
 TEST_IMAGES = [f"car{car}_{view:02}.jpg" for car in (8, 9) for view in (1, 2)]
 TRUE_RUNS = "10 20 2000 30"
-RUN = """
-import sys
-from pathlib import Path
-from carvana.competition.facts import Paths
-from carvana.errors import CarvanaError
-from carvana.kaggle import client, download, submit
-client.FIRST_DELAY = submit.POLL_SECONDS = 0.05
-try:
-    {call}
-except CarvanaError as error:
-    sys.exit(f"{{error}}")
-"""
 
 
 def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
@@ -69,11 +58,23 @@ def write_submission(path: Path, runs: str = TRUE_RUNS, last: str = TRUE_RUNS) -
     return path
 
 
+def instead(server: Sandbox, ending: str, answer: Callable[[Request], Response | None]) -> None:
+    """Let `answer` reply to requests whose path ends so; where it returns None, the server does."""
+    usual = server.answer
+
+    def reply(request: Request) -> Response:
+        return (request.path.endswith(ending) and answer(request)) or usual(request)
+
+    server.answer = reply
+
+
 @contextlib.contextmanager
-def start_client(call: str, environment: dict) -> Iterator[subprocess.Popen]:
-    """Start a fresh interpreter on a call of the client, as a user's command would."""
+def start_download(
+    root: Path, environment: dict, only: str = "train"
+) -> Iterator[subprocess.Popen]:
+    """Start the command in a process of its own."""
     with subprocess.Popen(
-        [sys.executable, "-c", RUN.format(call=call)],
+        [sys.executable, "-m", "carvana", "download", "--data", str(root), "--only", only],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -83,16 +84,6 @@ def start_client(call: str, environment: dict) -> Iterator[subprocess.Popen]:
             yield process
         finally:
             process.kill()  # one that is held never ends by itself
-
-
-def run_client(call: str, environment: dict) -> tuple[int, str]:
-    with start_client(call, environment) as process:
-        output, _ = process.communicate(timeout=60)
-    return process.returncode, output
-
-
-def download_call(paths: Paths, only: str = "train") -> str:
-    return f"download.download(Paths(Path({str(paths.root)!r})), {only!r})"
 
 
 def files_in(root: Path) -> dict[str, bytes]:

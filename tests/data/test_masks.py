@@ -130,6 +130,7 @@ def test_masks_are_read_as_the_recipe_says(picture, changes, want, read):
         (image(CELLS, np.float32), {}, r"values 0 to 300.*data\.foreground = .any"),
         (image(CAR * 300, np.uint16), {}, r"the value 300 beside 0.*foreground = .any"),
         (image(SOFT, np.float32), {}, r"values 0 to 1.*data\.soft = .thresh"),
+        (palette((BLACK, BLUE)), THRESHOLD, "no pixel near #ffffff, and some of #0000ff; name"),
         (image(CAR * -1, np.int32), {}, "the value -1 beside 0"),
         (image(CAR * -1, np.int32), ANY, "has values below 0"),
         (Image.new("LAB", (30, 20)), {}, "pixels of the kind LAB, which is not read"),
@@ -207,12 +208,9 @@ def test_files_that_are_no_masks_are_named(read, tmp_path):
         masks.read_mask(tmp_path / "gone.png", DATA)
 
 
-def test_transparent_pixels_of_a_gif_are_background(read):
+def test_transparent_pixels_and_the_outside_of_a_gifs_frame_are_background(read, tmp_path):
     white = palette((WHITE, WHITE))
     np.testing.assert_array_equal(read(white, kind="GIF", transparency=0), CAR)
-
-
-def test_outside_of_a_gifs_frame_is_background(tmp_path):
     path = tmp_path / "m.gif"
     frame = palette((WHITE, BLACK), ~CAR[4:13, 6:22])  # within it, 0 is the car, 1 the background
     frame.save(path)
@@ -241,36 +239,28 @@ def test_soft_masks_are_cut_at_half_grey(colour, changes, read):
     assert not read(Image.new("RGB", (9, 9)), changes, "JPEG").any()
 
 
-def test_soft_masks_of_another_colour_than_named(read):
-    with pytest.raises(CarvanaError, match=r"no pixel near #ffffff, and some of #....ff; name"):
-        read(palette((BLACK, BLUE)).convert("RGB"), THRESHOLD, "JPEG", quality=95)
+GREYS = np.array([[0, 64, 127, 128, 200, 255]], np.uint8)
+FAINT_BLUE = np.stack((GREYS * 0, GREYS * 0, GREYS | 255, GREYS), axis=-1)  # transparent
 
 
-def test_soft_masks_as_shares_of_a_pixel(tmp_path):
-    share = dataclasses.replace(DATA, soft="share")
-    greys = np.array([[0, 64, 127, 128, 200, 255]], np.uint8)
-    path = tmp_path / "m.png"
-    Image.fromarray(greys).save(path)
-    mask = masks.open_mask(path, share)
-    np.testing.assert_array_equal(mask.shares, greys)
-    np.testing.assert_array_equal(mask.labels, greys > 127)
-    # Of the way from black to a colour, or from white to black; transparent pixels have none.
-    blue = np.zeros((1, 6, 4), np.uint8)
-    blue[..., 2], blue[..., 3] = 255, greys
-    Image.fromarray(blue).save(path)
-    blues = dataclasses.replace(share, foreground="#0000ff")
-    np.testing.assert_array_equal(masks.open_mask(path, blues).shares, greys)
-    Image.fromarray(255 - greys).save(path)
-    black = dataclasses.replace(share, foreground="#000000")
-    np.testing.assert_array_equal(masks.open_mask(path, black).shares, greys)
-    # A third colour has no share of either.
-    Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255], [0, 0, 0]]], np.uint8)).save(path)
-    assert masks.open_mask(path, blues).shares.tolist() == [[0, 255, 0]]
-    Image.fromarray(np.array([[[255, 0, 255], [0, 0, 255], [0, 0, 0]]], np.uint8)).save(path)
-    assert masks.open_mask(path, blues).shares.tolist() == [[0, 255, 0]]
-    # Two colours have no shares between them.
-    Image.fromarray(greys[:, ::5]).save(path)
-    assert masks.open_mask(path, share).shares is None
+@pytest.mark.parametrize(
+    ("pixels", "foreground", "want"),
+    [
+        (GREYS, "", GREYS),
+        (255 - GREYS, "#000000", GREYS),
+        (FAINT_BLUE, "#0000ff", GREYS),
+        ([[RED, BLUE, BLACK]], "#0000ff", [[0, 255, 0]]),  # a third colour has no share of either
+        ([[(255, 0, 255), BLUE, BLACK]], "#0000ff", [[0, 255, 0]]),
+        (GREYS[:, ::5], "", None),  # two colours have no shares between them
+    ],
+)
+def test_soft_masks_as_shares_of_a_pixel(pixels, foreground, want, tmp_path):
+    Image.fromarray(np.array(pixels, np.uint8)).save(tmp_path / "m.png")
+    share = dataclasses.replace(DATA, soft="share", foreground=foreground)
+    mask = masks.open_mask(tmp_path / "m.png", share)
+    np.testing.assert_array_equal(mask.shares, want)
+    if want is GREYS:
+        np.testing.assert_array_equal(mask.labels, GREYS > 127)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import socket
 import time
 
 import pytest
-import requests
+from requests import exceptions as errors
 from werkzeug.wrappers import Response
 
 from carvana.cli import main
@@ -12,7 +12,7 @@ from carvana.competition.facts import SLUG
 from carvana.errors import CarvanaError
 from carvana.kaggle.client import KaggleError, with_retries
 from carvana.kaggle.download import download
-from kaggle_fixtures import assert_train_is_there, download_call, files_in, run_client
+from kaggle_fixtures import assert_train_is_there, files_in, instead, start_download
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,15 @@ def test_network_gone(sandbox, paths, monkeypatch, capsys):
     assert capsys.readouterr().err.count("the connection was lost; trying again in") == 4
 
 
-def lost(kind, cause):
-    return getattr(requests.exceptions, kind)(f"HTTPSConnectionPool(...): (Caused by {cause})")
-
-
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (lost("SSLError", "SSLError('[SSL: CERTIFICATE_VERIFY_FAILED]')"), "REQUESTS_CA_BUNDLE"),
+        (errors.SSLError("Caused by '[SSL: CERTIFICATE_VERIFY_FAILED]'"), "REQUESTS_CA_BUNDLE"),
         (OSError("Could not find a suitable TLS CA certificate bundle: /x.pem"), "names no file"),
-        (lost("ProxyError", "OSError('Tunnel connection failed: 407 P')"), "NAME:PASSWORD@HOST"),
-        (lost("ProxyError", "OSError('Tunnel connection failed: 403 F')"), "let you through"),
-        (requests.exceptions.InvalidProxyURL("Please check proxy URL."), "http://HOST:PORT"),
-        (requests.exceptions.JSONDecodeError("Expecting value", "<html>", 0), "web page, not Kag"),
+        (errors.ProxyError("Tunnel connection failed: 407 P"), "NAME:PASSWORD@HOST"),
+        (errors.ProxyError("Tunnel connection failed: 403 F"), "let you through"),
+        (errors.InvalidProxyURL("Please check proxy URL."), "http://HOST:PORT"),
+        (errors.JSONDecodeError("Expecting value", "<html>", 0), "web page, not Kaggle's"),
     ],
 )
 def test_a_proxy_that_stands_in_between_is_named_and_not_asked_again(error, says):
@@ -112,16 +108,13 @@ PAGE = b"<!DOCTYPE html><html><title>Sign in to the network</title></html>"
     [("ListDataFiles", 200), ("ListDataFiles", 403), ("/storage/train.zip", 200)],
 )
 def test_a_web_page_in_place_of_an_answer(sandbox, paths, on, status):
-    server = sandbox()
-    answer, asked = server.answer, []
+    asked = []
 
-    def page_instead(request):
-        if not request.path.endswith(on):
-            return answer(request)
+    def answer_with_a_page(request):
         asked.append(request.path)
         return Response(PAGE, status=status, mimetype="text/html")
 
-    server.answer = page_instead
+    instead(sandbox(), on, answer_with_a_page)
     with pytest.raises(CarvanaError, match="the answer is a web page, not Kaggle's; a proxy"):
         download(paths)
     assert len(asked) == 1
@@ -154,8 +147,9 @@ def test_each_way_to_give_credentials(server, paths, monkeypatch, capsys):
     folder.mkdir(exist_ok=True)
     (folder / "kaggle.json").write_text(f'{{"username": "sandbox", "key": "{server.token}"}}')
     environment = {"KAGGLE_CONFIG_DIR": str(folder), "VERBOSE": "1"}  # read at the client's import
-    code, output = run_client(download_call(paths, "sample"), environment)
-    assert code == 0, output
+    with start_download(paths.root, environment, "sample") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
     assert server.token not in output
     (folder / "kaggle.json").unlink()
     (folder / "access_token").write_text(server.token + "\n")
@@ -191,7 +185,7 @@ def test_a_token_with_a_stray_character_is_told_and_never_shown(
 
 
 def test_a_folder_the_client_cannot_make(server, paths):
-    environment = {"KAGGLE_CONFIG_DIR": "/dev/null/kaggle"}
-    code, output = run_client(download_call(paths), environment)
-    assert code == 1
-    assert output.startswith("/dev/null/kaggle: the Kaggle client cannot make its folder")
+    with start_download(paths.root, {"KAGGLE_CONFIG_DIR": "/dev/null/kaggle"}) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "/dev/null/kaggle: the Kaggle client cannot make its folder" in output

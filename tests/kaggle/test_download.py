@@ -16,9 +16,9 @@ from carvana_sandbox.faults import Fault, Faults
 from conftest import press_ctrl_c
 from kaggle_fixtures import (
     assert_train_is_there,
-    download_call,
     files_in,
-    start_client,
+    instead,
+    start_download,
     wait_until,
     write_zip,
 )
@@ -72,7 +72,7 @@ def test_killed_and_interrupted_then_rerun(sandbox, served, paths):
         server.faults = Faults([Fault("hold", "train.zip", 0, after=stop - sizes[-1])])
         # The client writes chunk by chunk, so a kill loses less than one.
         expected = sizes[-1] + (stop - sizes[-1]) // CHUNK * CHUNK
-        with start_client(download_call(paths), server.environment()) as process:
+        with start_download(paths.root, server.environment()) as process:
             asked = len(ranges_asked(server)) + bool(sizes[-1])
             wait_until(
                 lambda asked=asked, expected=expected: (
@@ -118,14 +118,12 @@ def test_a_stalled_transfer_is_ended_and_resumed(sandbox, served, paths, monkeyp
 def test_an_error_page_never_ends_up_in_a_file(sandbox, served, paths):
     """The client, going on with a part, writes what it is answered into it, whatever it is."""
     server = sandbox("drop on=train.zip after=1000000")
-    answer = server.answer
 
     def refuse_ranges(request):
-        if request.path.endswith("/train.zip") and "Range" in request.headers:
+        if "Range" in request.headers:
             server.faults.append(Fault.parse("503 on=/storage/train.zip times=2"))
-        return answer(request)
 
-    server.answer = refuse_ranges
+    instead(server, "/train.zip", refuse_ranges)
     download(paths)
     assert_train_is_there(paths.root, served)
     asked = [line.split(" ", 2)[2] for line in server.log if "/storage/train.zip" in line]
@@ -188,7 +186,7 @@ def test_disk_full_while_fetching(sandbox, served, paths):
 def test_two_downloads_into_one_folder(sandbox, served, paths):
     server = sandbox(f"hold on=train.zip times=0 after={HELD + 1000}")
     part = paths.root / "train.zip.part"
-    with start_client(download_call(paths), server.environment()) as first:
+    with start_download(paths.root, server.environment()) as first:
         wait_until(lambda: size_of(part) == HELD, first)
         with pytest.raises(CarvanaError, match="another download is writing it; wait"):
             download(paths)
@@ -200,23 +198,21 @@ def test_two_downloads_into_one_folder(sandbox, served, paths):
     assert_train_is_there(paths.root, served)
 
 
-@pytest.mark.parametrize("source", ["archives", "unpacked", "archives in the data folder"])
-def test_from_a_folder(served, paths, tmp_path, monkeypatch, source):
+@pytest.mark.parametrize("is_unpacked", [False, True])
+def test_from_a_folder(served, paths, tmp_path, monkeypatch, is_unpacked):
     monkeypatch.setattr("carvana.kaggle.download.connect", lambda: pytest.fail("asked Kaggle"))
     folder = served
-    if source == "unpacked":
+    if is_unpacked:
         folder = tmp_path / "unpacked"
         download(Paths(folder), "train", served)
-    elif source == "archives in the data folder":
-        folder = shutil.copytree(served, paths.root)
-        (paths.root / "test.zip").unlink()
-        (paths.root / "solution.csv").unlink()
-    download(paths, "train", None if folder == paths.root else folder)
-    if folder == paths.root:
-        assert_train_is_there(paths.root, served)
-    else:
-        assert len(files_in(paths.root)) == 18  # 8 photographs and masks, 2 CSVs, no archive
-    assert download(paths, "train", folder) == []
+    download(paths, "train", folder)
+    assert len(files_in(paths.root)) == 18  # 8 photographs and masks, 2 CSVs, no archive
+
+
+def test_archives_in_the_data_folder_need_no_kaggle(served, paths):
+    shutil.copytree(served, paths.root, ignore=shutil.ignore_patterns("test.zip", "*.csv"))
+    download(paths, "train")
+    assert_train_is_there(paths.root, served)
 
 
 def test_from_a_folder_that_lacks_something(served, paths, tmp_path):
@@ -252,7 +248,9 @@ def test_an_incomplete_folder_is_completed(sandbox, served, paths):
     sandbox()
     paths.train.mkdir(parents=True)
     with zipfile.ZipFile(served / "train.zip") as archive:
-        (paths.train / "0.jpg").write_bytes(archive.read("train/0.jpg"))
+        whole = archive.read("train/0.jpg")
+    (paths.train / "0.jpg").write_bytes(whole)
+    (paths.train / "1.jpg").write_bytes(b"")  # a partial unzip
     (paths.train / ".DS_Store").touch()
     download(paths)
     (paths.train / ".DS_Store").unlink()
@@ -260,11 +258,13 @@ def test_an_incomplete_folder_is_completed(sandbox, served, paths):
     for name in FILES["train"]:
         (paths.root / name).unlink()
     assert download(paths) == []  # the archives may be deleted
-    (paths.train / "3.jpg").unlink()
-    (paths.train / "4.jpg").write_bytes(b"edited")  # by the user, whose file stays
-    with pytest.raises(CarvanaError, match="is another file than the one to unpack"):
+    (paths.train / "0.jpg").unlink()
+    edited = paths.train / "4.jpg"
+    edited.write_bytes(b"x" * len(whole))  # by the user, whose file stays
+    with pytest.raises(CarvanaError, match="is another file than the one to unpack .*move"):
         download(paths, "train", served)
-    assert (paths.train / "4.jpg").read_bytes() == b"edited"
+    assert edited.read_bytes() == b"x" * len(whole)
+    assert not (paths.train / "0.jpg").exists()  # it was found before anything was unpacked
 
 
 def test_what_is_in_the_way_is_found_before_anything_is_fetched(sandbox, paths):

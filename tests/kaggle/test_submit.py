@@ -3,13 +3,14 @@
 import socket
 
 import pytest
+from werkzeug.wrappers import Response
 
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle.client import KaggleError
 from carvana.kaggle.download import download
 from carvana.kaggle.submit import submit
 from carvana_sandbox.answers import refusal
-from kaggle_fixtures import TEST_IMAGES, csv_bytes, write_submission
+from kaggle_fixtures import TEST_IMAGES, csv_bytes, instead, write_submission
 
 
 @pytest.fixture
@@ -86,25 +87,22 @@ def test_trouble_with_a_submission(sandbox, ready, tmp_path, fault):
 def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path, trouble, listed):
     """Kaggle accepts it, and the answer says otherwise or never comes."""
     server = sandbox(pending_seconds=0)
-    answer = server.answer
     mine = write_submission(tmp_path / "mine.csv")
     assert submit(mine, "message", ready).ref == 1  # an earlier one, of the same name and message
+    usual = server.answer
 
     def accept_and_fail(request):
-        if not listed and request.path.endswith("ListSubmissions") and len(server.submissions) > 1:
-            return refusal(503)
-        response = answer(request)
-        if not request.path.endswith("CreateSubmission"):
-            return response
+        usual(request)
         if trouble == "lost":
             request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return refusal(504)
 
-    server.answer = accept_and_fail
+    instead(server, "CreateSubmission", accept_and_fail)
     if listed:
         result = submit(mine, "message", ready)
         assert (result.ref, result.public) == (2, 1.0)
     else:
+        instead(server, "ListSubmissions", lambda _: server.submissions[1:] and refusal(503))
         with pytest.raises(KaggleError, match="not known whether it was submitted; check at"):
             submit(mine, "message", ready)
     assert len(server.submissions) == 2
@@ -112,13 +110,7 @@ def test_a_submission_is_never_sent_twice_by_itself(sandbox, ready, tmp_path, tr
 
 def test_what_is_sent_is_not_lost_when_waiting_for_its_score_fails(sandbox, ready, tmp_path):
     server = sandbox()
-    answer = server.answer
-
-    def fail_later(request):
-        sent = server.submissions and request.path.endswith("ListSubmissions")
-        return refusal(503) if sent else answer(request)
-
-    server.answer = fail_later
+    instead(server, "ListSubmissions", lambda _: server.submissions and refusal(503))
     with pytest.raises(KaggleError, match="sent; do not submit it again: its score will be at"):
         submit(write_submission(tmp_path / "mine.csv"), "message", ready)
 
@@ -153,18 +145,8 @@ def test_passing_trouble_is_waited_out(sandbox, paths, tmp_path, faults):
 
 def test_a_submission_not_listed_yet_is_pending(sandbox, ready, tmp_path):
     server = sandbox(pending_seconds=0)
-    looks = iter([server.submissions.copy()] * 2)
-    answer = server.answer
-
-    def hide_twice(request):
-        hidden = next(looks, None) if request.path.endswith("ListSubmissions") else None
-        if hidden is None:
-            return answer(request)
-        server.submissions, kept = hidden, server.submissions
-        try:
-            return answer(request)
-        finally:
-            server.submissions = kept
-
-    server.answer = hide_twice
+    nothing = Response('{"submissions": []}', mimetype="application/json")
+    answers = iter([None, nothing, nothing])  # before it is sent, and twice after that
+    instead(server, "ListSubmissions", lambda _: next(answers, None))
     assert submit(write_submission(tmp_path / "mine.csv"), "message", ready).public == 1.0
+    assert next(answers, None) is None

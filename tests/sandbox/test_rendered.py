@@ -5,7 +5,6 @@ import json
 import re
 import zipfile
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,9 +71,6 @@ def table(path):
     return list(csv.DictReader(io.StringIO(text.decode())))
 
 
-# --------------------------------------------------------------------------------------- pictures
-
-
 @pytest.fixture(scope="module")
 def cars(folder):
     """The photographs and masks of both cars, as arrays, view after view."""
@@ -116,25 +112,6 @@ def test_brightness_alone_does_not_find_the_car(cars):
         return max(2 * (f & mask).sum() / (f.sum() + mask.sum()) for f in found)
 
     assert np.mean([best_dice(photos[-1], masks[-1]) for photos, masks in cars]) < 0.85
-
-
-def test_outside_the_mask_stands_the_empty_studio(monkeypatch):
-    photo, mask = studio.render(3, 5)
-    clear = np.zeros((2, 2, 3), np.uint8), np.s_[:1, :1]
-    monkeypatch.setattr(studio, "paint", lambda *_: clear)
-    empty, nothing = studio.render(3, 5)
-    assert not nothing.any()
-    changed = (photo != empty).any(axis=2)
-    # Beside the car lie pixels that it covers by less than half, and the lens's blur.
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
-    assert not (changed & ~near).any()
-    assert changed[mask].mean() > 0.97
-    # The shadow darkens the floor, yet is not in the mask.
-    backdrop = studio.stage(3).backdrop.astype(int)
-    assert ((backdrop - empty > 40).all(axis=2) & ~mask).sum() > 5_000
-
-
-# ------------------------------------------------------------------------------ write_competition
 
 
 def test_archives_hold_the_competitions_names_and_kinds(folder):
