@@ -69,12 +69,10 @@ def instead(server: Sandbox, ending: str, answer: Callable[[Request], Response |
 
 
 @contextlib.contextmanager
-def start_download(
-    root: Path, environment: dict, only: str = "train"
-) -> Iterator[subprocess.Popen]:
+def start_download(root: Path, environment: dict) -> Iterator[subprocess.Popen]:
     """Start the command in a process of its own."""
     with subprocess.Popen(
-        [sys.executable, "-m", "carvana", "download", "--data", str(root), "--only", only],
+        [sys.executable, "-m", "carvana", "download", "--data", str(root)],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

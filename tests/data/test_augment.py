@@ -72,19 +72,6 @@ def test_eight_bits_give_what_exact_pairs_give_to_a_few_grey_levels(name):
         assert np.abs(mask / 255 - exact_mask).mean() < 0.01
 
 
-def test_changes_that_are_turned_on_leave_the_draws_of_the_others():
-    image = random_image(60, 90)
-    light = {"brightness": 0.3, "contrast": [0.5, 1.5], "gamma": 0.5, "repaint": 0.5}
-    for number in range(10):
-        _, moved = augmented(image, (8, number), MOVING, SPOT)
-        _, also_moved = augmented(image, (8, number), dataclasses.replace(MOVING, **light), SPOT)
-        np.testing.assert_array_equal(moved, also_moved)
-        gray = np.full_like(image, 0.5)
-        still, _ = augmented(gray, (8, number), dataclasses.replace(STILL, brightness=0.3))
-        moving, _ = augmented(gray, (8, number), dataclasses.replace(MOVING, brightness=0.3))
-        np.testing.assert_allclose(still, moving, atol=1e-5)
-
-
 def test_flip_mirrors_half_of_the_pairs_image_and_mask_alike():
     image = np.linspace(0, 1, 4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
     settings = dataclasses.replace(STILL, flip=True)

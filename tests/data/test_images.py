@@ -147,9 +147,6 @@ def test_what_is_no_photograph_is_named(tmp_path, monkeypatch):
     picture().save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     refuse(path, "is too large .*9600 pixels.*make it small")
-    for bug in (ZeroDivisionError, KeyError, TypeError, AttributeError):
-        with pytest.raises(bug), images.readable(path):
-            raise bug
 
 
 def test_heic_needs_its_package(tmp_path, monkeypatch):

@@ -21,30 +21,27 @@ from conftest import DATA, TINY
 SMALL = load_recipe("blog", TINY)
 
 
-def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
+def dates(files):
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def test_pairs_are_decoded_once_and_again_where_they_changed(tiny):
     pairs = find_pairs(tiny.root, DATA)
-    decoded = []
-    read = prepared.read_pair
-
-    def read_and_note(pair, recipe):
-        decoded.append(pair.image)
-        return read(pair, recipe)
-
-    monkeypatch.setattr(prepared, "read_pair", read_and_note)
     first = prepared.prepare(pairs, tiny.cache, SMALL)
-    assert len(decoded) == 20
+    before = dates(first)
     assert prepared.prepare(pairs[:5], tiny.cache, SMALL) == first[:5]
-    assert len(decoded) == 20
+    assert dates(first) == before
 
     # Another photograph under the same name, a mask drawn anew, a cache file cut short.
     Image.open(pairs[1].image).save(pairs[0].image)
     os.utime(pairs[2].mask, (1, 1))
     whole = first[4].read_bytes()
     first[4].write_bytes(whole[:-1])
-    decoded.clear()
     again = prepared.prepare(pairs, tiny.cache, SMALL)
-    assert sorted(decoded) == [pairs[i].image for i in (0, 2, 4)]
     assert [index for index in range(20) if again[index] != first[index]] == [0, 2]
+    assert [file for file, date in dates(again).items() if date != before.get(file)] == [
+        again[index] for index in (0, 2, 4)
+    ]
     assert again[4].read_bytes() == whole
     assert sorted(first[0].parent.glob("car*")) == sorted(again)  # nothing is left of the old ones
     # Other settings have files of their own.
@@ -53,28 +50,28 @@ def test_pairs_are_decoded_once_and_again_where_they_changed(tiny, monkeypatch):
         assert other[0].parent != first[0].parent
 
 
-@pytest.mark.parametrize(("method", "within"), [("bilinear", 0), ("area", 0.5 / 255 + 1e-6)])
-def test_prepared_pairs_are_exact_or_a_grey_level_off(method, within, tiny):
-    recipe = load_recipe("blog", [*TINY, f"input.method={method}"])
+def test_prepared_pairs_are_the_published_preprocessing_bit_for_bit(tiny):
+    recipe = load_recipe("blog")
     pair = find_pairs(tiny.root, DATA)[0]
     (file,) = prepared.prepare([pair], tiny.cache, recipe)
     found = prepared.read_prepared(file, recipe)
-    np.testing.assert_array_equal(found, prepared.load_pair(pair, recipe))
-    exact = resize(read_photograph(pair.image, recipe.input)[0], recipe.input)
-    scale = 255 if found.dtype == np.uint8 else 1
-    assert np.abs(found[..., :3] / np.float32(scale) - exact).max() <= within
-
-
-def test_load_pair_is_the_published_preprocessing_bit_for_bit(tiny):
-    pair = find_pairs(tiny.root, DATA)[0]
-    loaded = prepared.load_pair(pair, load_recipe("blog"))
     # The article's own calls, in its order.
     image = tf.image.decode_jpeg(tf.io.read_file(str(pair.image)))
     mask = tf.image.decode_gif(tf.io.read_file(str(pair.mask)))[0][:, :, :1]
-    for found, want in ((loaded[..., :3], image), (loaded[..., 3:], mask)):
+    for part, want in ((found[..., :3], image), (found[..., 3:], mask)):
         want = tf.image.resize(tf.image.convert_image_dtype(want, tf.float32), (128, 128))
-        np.testing.assert_array_equal(found, want)
-    assert loaded.dtype == np.float32
+        np.testing.assert_array_equal(part, want)
+    assert found.dtype == np.float32
+
+
+def test_areas_are_kept_to_half_a_grey_level(tiny):
+    recipe = load_recipe("blog", [*TINY, "input.method=area"])
+    pair = find_pairs(tiny.root, DATA)[0]
+    (file,) = prepared.prepare([pair], tiny.cache, recipe)
+    found = prepared.read_prepared(file, recipe)
+    assert found.dtype == np.uint8
+    exact = resize(read_photograph(pair.image, recipe.input)[0], recipe.input)
+    assert np.abs(found[..., :3] / np.float32(255) - exact).max() <= 0.5 / 255 + 1e-6
 
 
 def test_all_pairs_that_cannot_be_used_are_named_at_once(tiny):
@@ -175,10 +172,10 @@ def test_pairs_made_before_the_disk_was_full_are_kept(fault, tiny, monkeypatch):
     assert f"({os.strerror(fault)}); name a cache folder elsewhere" in str(told.value)
     assert "\n" not in str(told.value)
     assert not list(tiny.cache.glob("*/.car*"))
-    kept = {file: file.stat().st_mtime_ns for file in tiny.cache.glob("*/car*")}
+    kept = dates(tiny.cache.glob("*/car*"))
     assert len(kept) == 5
     files = prepared.prepare(pairs, tiny.cache, SMALL)
-    assert {file: file.stat().st_mtime_ns for file in files if file in kept} == kept
+    assert dates(kept) == kept
 
     def read_only(folder):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

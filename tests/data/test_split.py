@@ -13,8 +13,8 @@ from carvana.runs.weights import SHIPPED
 from conftest import DATA
 
 
-def settings(split="image", seed=3, **changes):
-    return dataclasses.replace(DATA, split=split, seed=seed, **changes)
+def settings(**changes):
+    return dataclasses.replace(DATA, **changes)
 
 
 def named(name):
@@ -25,15 +25,15 @@ PAIRS = [named(f"car{car}_{view:02}.jpg") for car in range(20) for view in range
 
 
 def test_split_by_image_is_seeded_and_whole():
-    split = draw_split(PAIRS, settings("image", 3))
+    split = draw_split(PAIRS, settings(split="image"))
     assert (len(split.train), len(split.validation)) == (256, 64)
     assert sorted(split.train + split.validation) == sorted(PAIRS)
-    assert draw_split(PAIRS[::-1], settings("image", 3)) == split
-    assert draw_split(PAIRS, settings("image", 4)) != split
+    assert draw_split(PAIRS[::-1], settings(split="image")) == split
+    assert draw_split(PAIRS, settings(split="image", seed=99)) != split
 
 
 def test_split_by_car_keeps_a_car_on_one_side():
-    split = draw_split(PAIRS, settings("car", 3))
+    split = draw_split(PAIRS, settings(split="car"))
     cars = [{car_of(pair.name) for pair in side} for side in (split.train, split.validation)]
     assert not cars[0] & cars[1]
     assert (len(cars[0]), len(cars[1])) == (16, 4)
@@ -66,18 +66,18 @@ def test_what_cannot_be_split_is_refused(count, changes, says):
 
 def test_names_that_tell_no_cars_apart_are_split_one_by_one(capsys):
     pairs = [named(f"IMG_{number:04}.jpg") for number in range(10)]
-    split = draw_split(pairs, settings("car"))
+    split = draw_split(pairs, settings(split="car"))
     assert (len(split.train), len(split.validation)) == (8, 2)
     assert "do not tell subjects apart" in capsys.readouterr().out
     pairs = [named(name) for name in ("cow_1.jpg", "cow_2.jpg")]  # the others have no view
     pairs += [named(f"sheep{number}.jpg") for number in range(8)]
-    split = draw_split(pairs, settings("car"))
+    split = draw_split(pairs, settings(split="car"))
     assert sum(pair.name.startswith("cow") for pair in split.train) in (0, 2)
 
 
 def test_a_pattern_says_what_belongs_together():
     pairs = [named(f"{day}-cat{cat}.jpg") for day in range(4) for cat in range(10)]
-    split = draw_split(pairs, settings("car", group=r"-(cat\d+)"))
+    split = draw_split(pairs, settings(split="car", group=r"-(cat\d+)"))
     cats = [{pair.name[2:6] for pair in side} for side in (split.train, split.validation)]
     assert not cats[0] & cats[1]
     assert (len(cats[0]), len(cats[1])) == (8, 2)
@@ -85,7 +85,7 @@ def test_a_pattern_says_what_belongs_together():
 
 def test_split_is_read_back_and_checked_against_the_data(tmp_path):
     path = tmp_path / "split.csv"
-    split = draw_split(PAIRS, settings("image", 3))
+    split = draw_split(PAIRS, settings(split="image"))
     write_split(path, split)
     assert path.read_text().splitlines()[0] == "img,subset"
     assert read_split(path, PAIRS) == split

@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_archives import add
 
 from carvana.competition.facts import SLUG, Paths
 from carvana.errors import CarvanaError, UsageError
@@ -66,24 +65,16 @@ def test_killed_and_interrupted_then_rerun(sandbox, served, paths):
     server = sandbox()
     whole = (served / "train.zip").read_bytes()
     part = paths.root / "train.zip.part"
-    stops = (1_234_567, 3_210_987)
     sizes = [0]  # of the part before each run
-    for stop in stops:
+    for stop in (1_234_567, 3_210_987):
         server.faults = Faults([Fault("hold", "train.zip", 0, after=stop - sizes[-1])])
         # The client writes chunk by chunk, so a kill loses less than one.
-        expected = sizes[-1] + (stop - sizes[-1]) // CHUNK * CHUNK
+        sizes.append(sizes[-1] + (stop - sizes[-1]) // CHUNK * CHUNK)
         with start_download(paths.root, server.environment()) as process:
-            asked = len(ranges_asked(server)) + bool(sizes[-1])
-            wait_until(
-                lambda asked=asked, expected=expected: (
-                    len(ranges_asked(server)) == asked and size_of(part) == expected
-                ),
-                process,
-            )
-            process.kill() if stop != stops[-1] else press_ctrl_c(process)
-        assert part.read_bytes() == whole[:expected]
+            wait_until(lambda: size_of(part) == sizes[-1], process)
+            process.kill() if stop < 2_000_000 else press_ctrl_c(process)
+        assert part.read_bytes() == whole[: sizes[-1]]
         assert not paths.train.exists()
-        sizes.append(expected)
     server.faults = Faults()
     download(paths)
     assert_train_is_there(paths.root, served)
@@ -132,26 +123,14 @@ def test_an_error_page_never_ends_up_in_a_file(sandbox, served, paths):
     assert asked == ["200", "200", f"503 bytes={part}-", "503", "200"]
 
 
-def test_a_bad_archive_is_refused_and_the_rest_is_kept(sandbox, served, paths, tmp_path, capsys):
-    folder = shutil.copytree(served, tmp_path / "served")
-    add("train_masks/../../escaped")(folder / "train_masks.zip")
-    sandbox(folder=folder)
-    with pytest.raises(CarvanaError, match="train_masks.zip: ") as raised:
-        download(paths)
-    assert "\n" not in str(raised.value)
-    assert paths.train.is_dir()
-    assert not paths.train_masks.exists()
-    assert not (tmp_path / "escaped").exists()
-    assert "data/train: ready" in capsys.readouterr().err
-
-
 def test_an_archive_that_arrives_damaged_is_fetched_once_more(sandbox, served, paths, capsys):
-    sandbox("flip on=train.zip times=3")
+    sandbox("flip on=train_masks.zip times=3")
     with pytest.raises(
         CarvanaError, match="fetched twice, and both times it is cut .* in a browser"
     ):
         download(paths)
-    assert files_in(paths.root) == {}
+    assert "data/train: ready" in capsys.readouterr().err
+    assert not paths.train_masks.exists()
     download(paths)  # damaged once
     assert_train_is_there(paths.root, served)
     assert "fetching it once more from the beginning" in capsys.readouterr().err
@@ -248,9 +227,8 @@ def test_an_incomplete_folder_is_completed(sandbox, served, paths):
     sandbox()
     paths.train.mkdir(parents=True)
     with zipfile.ZipFile(served / "train.zip") as archive:
-        whole = archive.read("train/0.jpg")
-    (paths.train / "0.jpg").write_bytes(whole)
-    (paths.train / "1.jpg").write_bytes(b"")  # a partial unzip
+        (paths.train / "0.jpg").write_bytes(archive.read("train/0.jpg"))
+        (paths.train / "1.jpg").write_bytes(archive.read("train/1.jpg")[:-1])  # a partial unzip
     (paths.train / ".DS_Store").touch()
     download(paths)
     (paths.train / ".DS_Store").unlink()
@@ -260,10 +238,10 @@ def test_an_incomplete_folder_is_completed(sandbox, served, paths):
     assert download(paths) == []  # the archives may be deleted
     (paths.train / "0.jpg").unlink()
     edited = paths.train / "4.jpg"
-    edited.write_bytes(b"x" * len(whole))  # by the user, whose file stays
+    edited.write_bytes(b"edited")  # by the user, whose file stays
     with pytest.raises(CarvanaError, match="is another file than the one to unpack .*move"):
         download(paths, "train", served)
-    assert edited.read_bytes() == b"x" * len(whole)
+    assert edited.read_bytes() == b"edited"
     assert not (paths.train / "0.jpg").exists()  # it was found before anything was unpacked
 
 

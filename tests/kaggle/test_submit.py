@@ -62,7 +62,6 @@ SUBMIT_FAULTS = {
         r'Kaggle refuses \(400\); Kaggle says: "Daily limit reached"; see .*/rules if you have not'
     ),
     "403 on=StartSubmissionUpload": r"accept the competition's rules in a browser at .*/rules",
-    "403 on=CreateSubmission message='Phone verification needed'": "must be verified by phone",
     "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
     "pending": "sent, but not scored after 1 s; it is not lost: its score will be at .*/subm",
     "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",

@@ -44,5 +44,4 @@ def test_a_submission_of_the_users_is_not_replaced(run_demo, tmp_path):
     (tmp_path / "submissions" / "demo.csv.gz").write_text("mine")
     with pytest.raises(UsageError, match="is not of a demo, which would replace it"):
         run_demo()
-    run = tmp_path / "runs" / "demo"
-    assert not run.exists()
+    assert not (tmp_path / "runs" / "demo").exists()

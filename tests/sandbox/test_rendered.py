@@ -81,37 +81,21 @@ def cars(folder):
     return list(zip(shown, (masks, test), strict=True))
 
 
-def test_masks_cover_what_cars_cover_in_the_real_data(cars):
-    for mask in (mask for _, masks in cars for mask in masks):
-        assert 0.09 < mask.mean() < 0.42  # 0.12 to 0.37 in the real masks
-        rows = np.flatnonzero(mask.any(axis=1))
-        assert rows[0] > 0 and rows[-1] < HEIGHT - 1
-        # One solid body: from its first to its last pixel few rows are broken more than a few
-        # times (wheels, mirrors and what is seen between them), and nothing is speckled.
-        assert len(rle.parse(rle.encode(mask))) < 4 * len(rows)
-
-
-def test_views_differ_but_show_one_car_and_cars_differ(cars):
+def test_cars_look_like_the_real_ones(cars):
     for photographs, masks in cars:
-        nose, side = masks[0], masks[-1]
-        assert np.mean(nose ^ side) > 0.03
-        assert side.mean() > 1.1 * nose.mean()
-        tops = [np.flatnonzero(mask.any(axis=1))[0] for mask in masks]
-        assert np.ptp(tops) < 0.08 * HEIGHT
+        for mask in masks:
+            assert 0.09 < mask.mean() < 0.42  # 0.12 to 0.37 in the real masks
+            rows = np.flatnonzero(mask.any(axis=1))
+            assert rows[0] > 0 and rows[-1] < HEIGHT - 1
+            # One solid body: few rows are broken more than a few times (wheels, mirrors and what
+            # is seen between them), and nothing is speckled.
+            assert len(rle.parse(rle.encode(mask))) < 4 * len(rows)
+        assert masks[-1].mean() > 1.1 * masks[0].mean()  # the side, the nose
         colours = [np.median(p[m], axis=0) for p, m in zip(photographs, masks, strict=True)]
-        assert np.ptp(colours, axis=0).max() < 80
+        assert np.ptp(colours, axis=0).max() < 80  # from everywhere the same paint
     (photographs, masks), (other_photographs, other_masks) = cars
     assert np.mean(masks[-1] ^ other_masks[-1]) > 0.005
     assert np.abs(photographs[-1] - other_photographs[-1]).mean() > 3
-
-
-def test_brightness_alone_does_not_find_the_car(cars):
-    def best_dice(photo, mask):
-        grey = photo.mean(axis=2)
-        found = (grey < level for level in range(40, 240, 20))
-        return max(2 * (f & mask).sum() / (f.sum() + mask.sum()) for f in found)
-
-    assert np.mean([best_dice(photos[-1], masks[-1]) for photos, masks in cars]) < 0.85
 
 
 def test_archives_hold_the_competitions_names_and_kinds(folder):
@@ -181,12 +165,9 @@ def test_archives_that_were_not_rendered_are_not_replaced(tmp_path, no_rendering
     assert (tmp_path / "train.zip").read_text() == "Kaggle's"
 
 
-@pytest.mark.parametrize("photographs", [5, 20])  # amid those to train and amid those to test
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_trouble_leaves_nothing_half_written(
-    tmp_path, no_rendering, monkeypatch, photographs, trouble
-):
-    add, left = rendered._add, iter(range(photographs))
+def test_trouble_leaves_nothing_half_written(tmp_path, no_rendering, monkeypatch, trouble):
+    add, left = rendered._add, iter(range(VIEWS + 4))
 
     def add_or_stop(archive, name, *data):
         if name.endswith(".jpg") and next(left, None) is None:
@@ -196,11 +177,9 @@ def test_trouble_leaves_nothing_half_written(
     monkeypatch.setattr(rendered, "_add", add_or_stop)
     with pytest.raises((KeyboardInterrupt, CarvanaError), match="^$|No space left"):
         rendered.write_competition(tmp_path, 1, 1, 1)
-    whole = (
-        {"train.zip", "train_masks.zip", "train_masks.csv.zip"} if photographs > VIEWS else set()
-    )
+    whole = {"train.zip", "train_masks.zip", "train_masks.csv.zip"}
     assert {path.name for path in tmp_path.iterdir()} == {rendered.MARKER, *whole}
-    assert all(names(tmp_path / name) for name in whole)
+    assert len(names(tmp_path / "train.zip")) == VIEWS
 
 
 @pytest.mark.parametrize("arguments", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
