@@ -70,35 +70,29 @@ def test_runs_to_the_very_edges_are_good(runs):
     assert run_faults(runs, 100) == []
 
 
+def wrong_header(text):
+    return f"1 x wrong header, first at line 1: {text!r}, not 'img,rle_mask'"
+
+
+MIXED = [NAMES[0], NAMES[0], "other.jpg", NAMES[1] + ",2 2", NAMES[2]]
+MIXED_FAULTS = [
+    wrong_header("img,rle"),
+    f"1 x duplicate row, first at line 3: {NAMES[0]}, as in line 2",
+    "1 x unknown image, first at line 4: other.jpg",
+    f"1 x row without exactly two cells, first at line 5: {NAMES[1]} (3)",
+    f"1 x missing image, first: {NAMES[3]}",
+]
+CUT_SHORT = f"1 x last row without an end of line (cut short?), first at line 5: {NAMES[3]}"
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
         (rows(runs="1 0"), [f"4 x zero length, first at line 2: {NAMES[0]}"]),
-        (
-            "img,rle\n" + rows([NAMES[0], NAMES[0], "other.jpg", NAMES[1] + ",2 2", NAMES[2]])[13:],
-            [
-                "1 x wrong header, first at line 1: 'img,rle', not 'img,rle_mask'",
-                f"1 x duplicate row, first at line 3: {NAMES[0]}, as in line 2",
-                "1 x unknown image, first at line 4: other.jpg",
-                f"1 x row without exactly two cells, first at line 5: {NAMES[1]} (3)",
-                f"1 x missing image, first: {NAMES[3]}",
-            ],
-        ),
-        (
-            good()[:-1],  # cut short
-            [f"1 x last row without an end of line (cut short?), first at line 5: {NAMES[3]}"],
-        ),
-        (
-            "",
-            [
-                "1 x wrong header, first at line 1: '', not 'img,rle_mask'",
-                f"4 x missing image, first: {NAMES[0]}",
-            ],
-        ),
-        (
-            "\ufeff" + rows(),
-            ["1 x wrong header, first at line 1: '\\ufeffimg,rle_mask', not 'img,rle_mask'"],
-        ),
+        (rows(MIXED).replace("rle_mask", "rle"), MIXED_FAULTS),
+        (good()[:-1], [CUT_SHORT]),
+        ("", [wrong_header(""), f"4 x missing image, first: {NAMES[0]}"]),
+        ("\ufeff" + rows(), [wrong_header("\ufeffimg,rle_mask")]),
     ],
 )
 def test_faults_of_rows(check, text, lines):

@@ -20,9 +20,10 @@ CELLS = np.zeros((20, 30), int)  # as Cellpose, StarDist and ImageJ write them: 
 CELLS[5:15] = np.arange(1, 301).reshape(10, 30)
 
 THRESHOLD, ANY = {"soft": "threshold"}, {"foreground": "any"}
+NEITHER = {"foreground": "#123456"}
 CLASSES = {"classes": {"background": 0, "circle": 1, "square": 7}, "ignore": 255}
 COLOURED = {"classes": {"background": "#000000", "circle": "#ff0000", "square": "#0000ff"}}
-SKY_AND_CAR = {"sky": "#00ff00", "car": "#ff0000"}
+SKY = {"classes": {"sky": "#00ff00", "car": "#ff0000"}}  # no background
 
 
 def image(values, dtype=np.uint8):
@@ -44,7 +45,9 @@ def on_nothing(colour):
     return Image.fromarray(rgba)
 
 
-SMOOTH_BLUE = palette((BLACK, BLUE)).convert("RGB").resize((47, 33), Image.Resampling.BILINEAR)
+BLUE_CAR = palette((BLACK, BLUE))
+THREE = palette((BLACK, RED, BLUE), CAR + 2 * LINE)
+SMOOTH_BLUE = BLUE_CAR.convert("RGB").resize((47, 33), Image.Resampling.BILINEAR)
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_black_and_white_or_one(picture, kind, read):
         # Which of two colours is the car.
         (palette((GREY, BLUE)), {"foreground": "#0000ff"}, CAR),
         (palette((GREY, BLUE)), {"foreground": "#5a5a5a"}, ~CAR),
-        (palette((BLACK, BLUE)), ANY, CAR),
+        (BLUE_CAR, ANY, CAR),
         (palette((BLACK, BLUE, GREY), CAR + 2 * LINE), ANY, CAR | LINE),
         # One bit and sixteen have the colours people see.
         (Image.fromarray(CAR), {"foreground": "#ffffff"}, CAR),
@@ -100,7 +103,7 @@ def test_black_and_white_or_one(picture, kind, read):
         (on_nothing(BLACK), {"foreground": "#000000"}, CAR),
         (on_nothing(BLACK), {"foreground": "#ffffff"}, CAR & ~CAR),
         (on_nothing(RED), COLOURED, CAR),
-        (on_nothing(RED), {"classes": SKY_AND_CAR, "ignore": "#0000ff"}, np.where(CAR, 1, 255)),
+        (on_nothing(RED), SKY | {"ignore": "#0000ff"}, np.where(CAR, 1, 255)),
         # Soft masks; 0 and 1 are not cut at 128.
         (image(SOFT, np.float32), THRESHOLD, CAR),
         (image(CAR * 65535 + LINE * 9, np.uint16), THRESHOLD, CAR),
@@ -116,9 +119,9 @@ def test_black_and_white_or_one(picture, kind, read):
         (image(CAR * 255), CLASSES, CAR * masks.IGNORED),
         (palette([GREY] * 256, CAR + 7 * LINE), CLASSES, CAR + 2 * LINE),
         (image(CAR + 7 * LINE).convert("RGB"), CLASSES, CAR + 2 * LINE),
-        (palette((BLACK, RED, BLUE), CAR + 2 * LINE), COLOURED, CAR + 2 * LINE),
-        (palette((BLACK, RED, BLUE), CAR + 2 * LINE).convert("RGB"), COLOURED, CAR + 2 * LINE),
-        (palette((BLACK, RED, BLUE), CAR + 2 * LINE).convert("RGBA"), COLOURED, CAR + 2 * LINE),
+        (THREE, COLOURED, CAR + 2 * LINE),
+        (THREE.convert("RGB"), COLOURED, CAR + 2 * LINE),
+        (THREE.convert("RGBA"), COLOURED, CAR + 2 * LINE),
     ],
 )
 def test_masks_are_read_as_the_recipe_says(picture, changes, want, read):
@@ -138,31 +141,19 @@ def test_masks_are_read_as_the_recipe_says(picture, changes, want, read):
         (image(CAR * -1, np.int32), ANY, "has values below 0"),
         (Image.new("LAB", (30, 20)), {}, "pixels of the kind LAB, which is not read"),
         (on_nothing(BLACK), {}, r"black and transparent pixels alone.*data\.foreground"),
-        (
-            on_nothing(RED),
-            {"classes": SKY_AND_CAR},
-            'transparent pixels, and no class is called "b',
-        ),
+        (on_nothing(RED), SKY, 'transparent pixels, and no class is called "b'),
         (Image.new("RGBA", (4, 4), (100,) * 4), {}, "has half-transparent pixels"),
         # One class a file, `classes` left out: three kinds must not become one.
         (image(CAR * 2), {}, r"value 2 .#020202. beside 0.*data\.foreground = .*data\.classes"),
         (image(CAR * 200), {}, r"value 200 .#c8c8c8..*data\.foreground = .*data\.classes"),
         # Palettes that differ give number 1 any colour.
-        (palette((BLACK, BLUE)), {}, "the colour #0000ff beside black, not white"),
+        (BLUE_CAR, {}, "the colour #0000ff beside black, not white"),
         (palette((GREY, BLUE)), {}, "has the colours #5a5a5a and #0000ff, and neither is"),
-        (
-            palette((GREY, BLUE)),
-            {"foreground": "#123456"},
-            r"data\.foreground = #123456 is neither",
-        ),
+        (palette((GREY, BLUE)), NEITHER, r"data\.foreground = #123456 is neither"),
         (SMOOTH_BLUE, {}, r"[\d,]+ pixels of \d+ more colours than the two of a mask"),
         (palette((BLACK, WHITE, BLUE), CAR + 2 * LINE), {}, "pixels of 1 more colour than the two"),
         (image(CAR * 3), CLASSES, r"has 84 pixels of values that data\.classes .*\(3\)"),
-        (
-            palette((BLACK, BLUE)).convert("RGB"),
-            CLASSES,
-            "is in colours, but data.classes",
-        ),
+        (BLUE_CAR.convert("RGB"), CLASSES, "is in colours, but data.classes"),
         (palette((BLACK, GREY)), COLOURED, r"that data\.classes does not name \(#5a5a5a\)"),
     ],
 )
