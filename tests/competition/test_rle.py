@@ -12,7 +12,7 @@ from PIL import Image
 from carvana.competition import rle
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_round_trip(mask):
     runs = rle.encode(mask)

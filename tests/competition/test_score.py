@@ -16,7 +16,7 @@ from carvana.errors import CarvanaError
 SHAPE = (9, 13)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(hnp.arrays(bool, SHAPE), hnp.arrays(bool, SHAPE))
 def test_dice_from_run_lengths_is_that_of_the_pixels(a, b):
     total = a.sum() + b.sum()
