@@ -59,7 +59,7 @@ def encrypt(archive):
 
 
 def bomb(archive):
-    write_zip(archive, {"train/a.jpg": bytes(40 * 2**20)}, zipfile.ZIP_DEFLATED)
+    write_zip(archive, {"train/a.jpg": bytes(17 * 2**20)}, zipfile.ZIP_DEFLATED)
 
 
 def add(name, kind=stat.S_IFREG):
