@@ -1,6 +1,7 @@
 """Cores and memory as a container grants them, and turns at memory."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,10 +61,7 @@ def test_turns_wait_for_memory_and_let_one_work_at_least():
             threading.Event().wait(0.01)
             working.remove(needed)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in (60, 60, 30, 500, 30, 60)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, (60, 60, 30, 500, 30, 60)))
     assert len(most) == 6
     assert all(sum(each) <= 100 or each == [500] for each in most)
