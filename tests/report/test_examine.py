@@ -38,16 +38,14 @@ def square(low, high, side=100):
 
 
 def test_dice_at_each_threshold_is_that_of_the_mask_there():
-    rng = np.random.default_rng(1)
     truth = square(20, 70)
-    probability = np.clip(truth * 0.4 + rng.uniform(0, 0.6, truth.shape), 0, 1).astype(np.float32)
+    noise = np.random.default_rng(1).uniform(0, 0.6, truth.shape)
+    probability = (truth * 0.4 + noise).astype(np.float32)
     probability[:3] = [[0.0], [0.5], [1.0]]
     result = examine(DATA, PAIR, found(probability), truth)
-    wanted = [
-        dice_by_class(count_overlap(probability > threshold, truth, DATA))[0]
-        for threshold in THRESHOLDS.astype(np.float32)
-    ]
-    assert result.at_thresholds == pytest.approx(wanted)
+    for threshold, dice in zip(THRESHOLDS, result.at_thresholds, strict=True):
+        overlap = count_overlap(probability > np.float32(threshold), truth, DATA)
+        assert dice == pytest.approx(dice_by_class(overlap)[0])
     assert result.dice == mean_dice(result.overlap, DATA)
     empty = examine(DATA, PAIR, found(np.zeros_like(probability)), truth * 0)
     assert (empty.at_thresholds == 1).all()

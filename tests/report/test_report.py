@@ -70,19 +70,14 @@ def test_a_report_without_the_data_says_so(trained, tmp_path, capsys):
     page = (run / "report.html").read_text()
     assert "gone was not found, so only the training figures are shown" in page
     assert "gone: no such folder, so only the training figures are shown" in capsys.readouterr().err
-    assert "data-picture=" not in page
     assert "2 epochs are too few: the curves" in page
     assert "<svg" not in page
 
-
-def test_what_cannot_be_reported_on_is_named(trained, tmp_path):
-    paths, folder = trained
-    with pytest.raises(CarvanaError, match="training is not finished; run `carvana train`"):
-        write_report(tmp_path, paths)
-    run = shutil.copytree(folder, tmp_path / "run")
     (run / "history.csv").write_text("epoch,steps\n")
     with pytest.raises(CarvanaError, match=r"history\.csv: is not a training history"):
-        write_report(run, paths)
+        write_report(run, trained[0])
+    with pytest.raises(CarvanaError, match="training is not finished; run `carvana train`"):
+        write_report(tmp_path, trained[0])
 
 
 def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
@@ -105,41 +100,30 @@ def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
     assert "<code>prediction.threshold</code></th><td>0.5</td><td>0.95</td>" in page
     assert '<tr class="same"><th scope="row">network</th>' in page
     assert '<tr><th scope="row">mean Dice</th>' in page
-    better, worse = map(
-        int, re.search(r"better on (\d) photographs? and worse on (\d)", page).groups()
-    )
-    assert 1 <= better + worse <= 4
-    assert page.count("<h3>two is better</h3>") == (better > 0)
-    assert page.count("<h3>one is better</h3>") == (worse > 0)
+    better, worse = re.search(r"better on (\d) photographs? and worse on (\d)", page).groups()
+    assert page.count("<h3>two is better</h3>") == (better > "0")
+    assert page.count("<h3>one is better</h3>") == (worse > "0")
     assert "data-picture=" in page
     assert not (one / "report.html").exists()
 
-    (two / "split.csv").write_text(
-        (two / "split.csv").read_text().replace("validation", "x").replace("train", "validation")
-    )
+    split = (two / "split.csv").read_text().replace("validation", "x")
+    (two / "split.csv").write_text(split.replace("train", "validation"))
     with pytest.raises(UsageError, match="no photograph is in the validation split of all"):
         compare_runs([one, two], paths)
-    (two / "recipe.toml").write_text(
-        recipe.replace("[data.classes]", "[data.classes]\nbackground = 0\ncat = 1\n")
-    )
+    classes = recipe.replace("[data.classes]", "[data.classes]\nbackground = 0\ncat = 1\n")
+    (two / "recipe.toml").write_text(classes)
     with pytest.raises(UsageError, match="two: has other classes than"):
         compare_runs([one, two], paths)
 
 
 def test_certainty_is_ranked_against_the_true_dice_by_hand():
-    true = np.linspace(0.9, 0.999, 40)
-    assert charts.ranking(true, true) == (pytest.approx(1), 2, 2, 4)
+    true = np.linspace(0.9, 0.999, 40)  # of which the worst 2 and the least certain 4 count
     assert charts.ranking(true[::-1], true) == (pytest.approx(-1), 0, 2, 4)
     expected = true.copy()
     expected[[0, 39]] = true[[39, 0]]  # of the two worst, one is told to be the best
     correlation, found, *_ = charts.ranking(expected, true)
     assert correlation == pytest.approx(1 - 6 * 2 * 39**2 / (40 * (40**2 - 1)))  # Spearman's
     assert found == 1
-    expected = true.copy()
-    expected[:6] = true[[3, 4, 0, 1, 2, 5]]  # of 40, the worst 2 and the least certain 4 count
-    assert charts.ranking(expected, true)[1] == 1
-    expected[:2] = true[20:22]
-    assert charts.ranking(expected, true)[1] == 0
 
 
 def test_charts_that_few_photographs_cannot_fill_are_left_out_by_name():
@@ -148,15 +132,12 @@ def test_charts_that_few_photographs_cannot_fill_are_left_out_by_name():
     assert [chart.title for chart in drawn] == ["Mean Dice by threshold"]
     assert left_out == ["the distribution of Dice", "Dice by certainty"]
     drawn, left_out = sections._charts(many, BLOG)
-    assert [chart.title for chart in drawn] == [
-        *("Distribution of Dice", "Mean Dice by threshold", "Dice by certainty")
-    ]
-    assert left_out == []
+    assert (len(drawn), left_out) == (3, [])
     assert "The rank correlation is 1.00: the 2 photographs" in drawn[-1].caption
     classes = replace(BLOG, data=replace(BLOG.data, classes={"background": 0, "cat": 1}))
     assert len(sections._charts(many, classes)[0]) == 1
     alike = [examined(f"{n}.jpg", 1.0) for n in range(20)]
-    assert "Dice by certainty" not in [chart.title for chart in sections._charts(alike, BLOG)[0]]
+    assert len(sections._charts(alike, BLOG)[0]) == 2  # nothing to rank
 
 
 def history(loss):
@@ -170,20 +151,15 @@ def test_the_articles_values_are_drawn_for_its_recipe_alone():
     blog = load_recipe("blog", ["training.epochs=3", "training.seed=7", "data.seed=8"])
     assert is_the_articles(blog)
     assert not is_the_articles(load_recipe("blog", ["training.learning_rate=1e-4"]))
-    assert not is_the_articles(load_recipe("sharp"))
     for reported in (True, False):
-        said = [
-            " ".join(texts(chart)) for chart in charts.curves(history([3, 2, 1]), blog, reported)
-        ]
-        assert ["the article: 0.87" in said[0], "the article: 0.95" in said[1]] == [reported] * 2
-        assert "the article" not in said[2]
+        drawn = charts.curves(history([3, 2, 1]), blog, reported)
+        said = [[text for text in texts(chart) if "the article" in text] for chart in drawn]
+        assert said == [["the article: 0.87"], ["the article: 0.95"], []] if reported else [[]] * 3
 
 
 def test_loss_is_drawn_by_powers_of_ten():
     loss = charts.curves(history([1108.0, 0.3, 0.02]), BLOG, False)[2]
     assert {"1,000", "10", "0.1"} <= set(texts(loss))
-    narrow = charts.curves(history([0.39, 0.35, 0.31]), BLOG, False)[2]
-    assert "0.34" in texts(narrow)
 
 
 def test_a_recipe_is_named_and_its_changes_are_listed():
@@ -196,46 +172,24 @@ def test_a_recipe_is_named_and_its_changes_are_listed():
     assert [duration(s) for s in (48, 2222, 7500)] == ["48 s", "37 min", "2 h 5 min"]
 
 
-def test_a_fair_sample_is_spread_evenly_over_the_ranks():
-    ranked = [examined(f"{number}.jpg", number / 100) for number in range(100)]
-    dices = [one.dice for one in sections.evenly(ranked, 10)]
-    assert dices[0] == 0
-    assert dices[-1] == 0.99
-    assert np.ptp(np.diff(dices)) < 0.011
-    assert len(sections.evenly(ranked[:3], 10)) == 3
-
-
 def test_views_and_cars_are_shown_where_the_names_tell_them():
     cars = [examined(f"{car}_{view:02}.jpg", 0.9) for car in "abc" for view in range(1, 17)]
     assert list(sections.by_view(cars)) == [f"{view:02}" for view in range(1, 17)]
     assert list(sections.by_subject(cars, BLOG.data)) == ["a", "b", "c"]
     own = [examined(f"holiday {number}.jpg", 0.9) for number in range(20)]
-    assert sections.by_view(own) == {}
-    assert sections.by_subject(own, BLOG.data) == {}
-    groups = {f"car{number}": [0.9, 0.95] for number in range(20)}
-    chart = charts.spread("Dice by car", groups, "")
+    assert sections.by_view(own) == sections.by_subject(own, BLOG.data) == {}
+    chart = charts.spread("Dice by car", {f"car{n}": [0.9, 0.95] for n in range(20)}, "")
     assert "car15   0.9250" in texts(chart)
     assert "car16   0.9250" not in texts(chart)
     assert chart.caption == " The 16 worst of 20."
 
 
-def test_a_histogram_holds_every_value_and_counts_in_whole_numbers(monkeypatch):
-    drawn = []
-    stairs = charts.Axes.stairs
-
-    def counted(self, counts, *rest, **options):
-        drawn.append(counts)
-        return stairs(self, counts, *rest, **options)
-
-    monkeypatch.setattr(charts.Axes, "stairs", counted)
+def test_a_histogram_counts_in_whole_numbers_what_is_below_in_its_first_bar():
     chart = charts.histogram({"": [0.2, *np.linspace(0.98, 1, 299)]})
-    assert drawn[0].sum() == 300  # the low one is in the first bar
     assert re.fullmatch(r"Photographs below 0\.9\d+ are in the first bar\.", chart.caption)
     few = charts.histogram({"a$b$": [0.9, 0.95], "_c": [0.97]})
     assert {"mean 0.9250, a$b$", "mean 0.9700, _c"} <= set(texts(few))
     assert not {"0.5", "1.5"} & set(texts(few))
-    assert "var(--run-2)" in few.svg
-    assert "#7a4fbf" not in few.svg
 
 
 def test_the_bands_of_wrong_pixels_are_said_as_they_are():
@@ -248,7 +202,7 @@ def test_the_bands_of_wrong_pixels_are_said_as_they_are():
 
 
 def test_photographs_fit_the_page():
-    noise = np.random.default_rng(1).integers(0, 256, (2400, 3000, 3), np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, (1200, 1800, 3), np.uint8)
     data = base64.b64decode(pictures._jpeg(noise).partition(",")[2])
     assert len(data) <= 400_000
     assert Image.open(io.BytesIO(data)).width in (1024, 512)

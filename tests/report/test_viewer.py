@@ -9,17 +9,12 @@ import pytest
 from PIL import Image
 
 from carvana.report.report import write_report
-from carvana.runs.folder import read_metrics
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed"),
     pytest.mark.slow,
-]
-OPTIONS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 
 
@@ -34,7 +29,7 @@ def report(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield opened
         opened.close()
 
@@ -61,9 +56,8 @@ def pixels(page):
     """Return the canvas: (height, width, 3) uint8."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     url = page.evaluate("document.querySelector('canvas').toDataURL()")
-    return np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    )
+    data = io.BytesIO(base64.b64decode(url.partition(",")[2]))
+    return np.asarray(Image.open(data).convert("RGB"))
 
 
 def scale(page):
@@ -106,21 +100,18 @@ def test_the_divider_shows_on_each_side_what_its_name_says(page):
     middle = half.shape[1] // 2
     np.testing.assert_array_equal(half[:, : middle - 2], truth[:, : middle - 2])
     np.testing.assert_array_equal(half[:, middle + 2 :], prediction[:, middle + 2 :])
-    for end, whole in ((2000, truth), (-100, prediction)):  # right: all of the left view
-        page.locator(".divider").hover()
-        box = page.locator(".divider").bounding_box()
-        y = box["y"] + 100
-        drag(page, (box["x"] + box["width"] / 2, y), (end, y))
-        np.testing.assert_array_equal(pixels(page), whole)
+    page.locator(".divider").hover()
+    box = page.locator(".divider").bounding_box()
+    drag(page, (box["x"] + box["width"] / 2, box["y"] + 100), (-100, box["y"] + 100))
+    np.testing.assert_array_equal(pixels(page), prediction)
     page.locator(".divider").focus()
     page.keyboard.press("End")
     np.testing.assert_array_equal(pixels(page), truth)
 
 
 def test_next_error_fits_each_region_the_largest_first(page):
-    pictures = page.evaluate("JSON.parse(document.querySelector('.pictures').textContent)")
-    regions = pictures[0]["regions"]
-    areas = []
+    found = page.evaluate("JSON.parse(document.querySelector('.pictures').textContent)")
+    regions = found[0]["regions"]
     for number, (_, _, width, height, area) in enumerate(regions, 1):
         page.locator("[data-do=next]").click()
         shown = pixels(page)
@@ -128,7 +119,7 @@ def test_next_error_fits_each_region_the_largest_first(page):
         assert f" {number} of {len(regions)}: {area} pixels." in said
         assert max(width, height) * scale(page) < max(shown.shape) or width > 75
         assert (np.ptp(shown.astype(int), axis=-1) > 60).any()  # errors are shown, in colour
-        areas.append(area)
+    areas = [area for *_, area in regions]
     assert areas == sorted(areas, reverse=True)
 
 
@@ -173,27 +164,20 @@ def test_photographs_are_chosen_and_dragged(page):
     assert slack < 1  # the photograph moved with the mouse
 
 
-def test_a_link_into_the_report_lands_on_its_section(page, report):
-    page.goto(f"{report.as_uri()}#errors")
-    page.wait_for_timeout(1500)  # scrolling is smooth
-    top = page.evaluate("document.querySelector('#errors').getBoundingClientRect().top")
-    assert abs(top) < 2
-
-
-def test_it_fits_a_phone_and_prints(page):
+def test_it_fits_a_phone_prints_and_is_dark_where_the_system_is(page):
     page.set_viewport_size({"width": 360, "height": 780})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    colours = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(colours) == 2
     page.emulate_media(media="print")
     assert not page.locator(".controls").is_visible()
     assert page.locator("canvas").is_visible()
-    assert page.pdf().startswith(b"%PDF")
 
 
-def test_dark_and_light_differ(page, report):
-    colours = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert colours[0] != colours[1]
-    dice = read_metrics(report.parent)["full_resolution_dice"]
-    assert f"{dice:.4f}" in page.locator(".facts").text_content()
+def test_a_link_into_the_report_lands_on_its_section(page, report):
+    page.goto(f"{report.as_uri()}#errors")
+    top = "Math.abs(document.querySelector('#errors').getBoundingClientRect().top)"
+    page.wait_for_function(f"{top} < 2")  # scrolling is smooth
