@@ -1,11 +1,10 @@
 import json
-from pathlib import Path
+import shutil
 
 import pytest
 from PIL import Image
 
 from carvana.cli import main
-from conftest import TINY
 
 
 def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
@@ -18,15 +17,22 @@ def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
     assert "1 x unknown image, first at line 2: x.jpg" in capsys.readouterr().out
     assert main(["validate", "gone.csv", "--sample", sample]) == 1
     assert capsys.readouterr().err == "carvana validate: gone.csv: no such file\n"
-    assert main(["score"]) == 2
-    assert main(["train", "--recipe", "nope", "--run", str(tmp_path / "r")]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
+    with pytest.raises(Exception, match="no such file"):
+        main(["validate", "gone.csv", "--debug"])
+    for wrong in (
+        "score",
+        "train --recipe nope --run r",
+        "cutout a.jpg --weights nope",
+        "weights --run r --out w.zip",
+    ):
+        assert main(wrong.split()) == 2
+        assert capsys.readouterr().err.count("\n") == 1
     absurdities = "--threshold 1.5,--workers 0,--workers 100000,--minutes 0,--minutes x"
-    absurdities += ",--part 0/4,--part 5/4,--part x/y,--part 3"
+    absurdities += ",--part 0/4,--part 5/4,--part x/y,--part 3,--weights sharp"
     for absurd in map(str.split, absurdities.split(",")):
-        with pytest.raises(SystemExit) as wrong:
+        with pytest.raises(SystemExit) as error:
             main(["predict", *absurd, "--run", "r", "--out", "o.csv"])
-        assert wrong.value.code == 2
+        assert error.value.code == 2
 
 
 def test_score_as_json(capsys, tiny):
@@ -39,38 +45,19 @@ def test_score_as_json(capsys, tiny):
     assert (result["mean"], result["count"], result["parts"]) == (1.0, 8, {"Public": 1.0})
 
 
-def test_debug_shows_the_traceback(tiny):
-    with pytest.raises(Exception, match="no such file"):
-        main(["validate", "gone.csv", "--debug"])
-
-
-def test_from_training_to_a_cutout_without_the_run(tmp_path, tiny, capsys):
-    run, weights = tmp_path / "run", str(tmp_path / "w.npz")
-    settings = [part for setting in TINY for part in ("--set", setting)]
-    assert main(["train", "--data", str(tiny.root), "--run", str(run), *settings]) == 0
+def test_from_training_to_a_cutout_without_the_run(trained, tmp_path, capsys):
+    paths, run = trained[0], shutil.copytree(trained[1], tmp_path / "run")
+    recipe = ["--recipe", str(run / "recipe.toml")]
+    assert main(["train", *recipe, "--data", str(paths.root), "--run", str(run)]) == 0
     *_, figures, last = capsys.readouterr().out.splitlines()
-    assert figures.startswith(f"{run}: 2 epochs, 4 steps, validation dice 0.")
+    assert figures.startswith(f"{run}: 40 epochs, 80 steps, validation dice 0.")
     assert last == f"next: `carvana predict` or `carvana report`, with --run {run}"
-    assert Image.open(run / "history.png").width > 500
+    weights, out, csv = (str(tmp_path / name) for name in ("w.npz", "cut", "s.csv"))
     assert main(["weights", "--run", str(run), "--out", weights]) == 0
-    photos = [str(path) for path in sorted(tiny.test.iterdir())]
-    out = str(tmp_path / "cut")
+    photos = [str(path) for path in sorted(paths.test.iterdir())]
     assert main(["cutout", *photos, "--weights", weights, "--out", out]) == 0
     assert f"{out}: 8 written" in capsys.readouterr().out
     assert Image.open(tmp_path / "cut" / "car5_01.png").mode == "RGBA"
-    csv = tmp_path / "s.csv"
-    images = ["--images", str(tiny.test)]
-    assert main(["predict", "--weights", weights, *images, "--out", str(csv)]) == 0
-    assert csv.read_text().count("\n") == 9
-    capsys.readouterr()
-    assert main(["weights", "--run", str(run), "--out", str(tmp_path / "w.zip")]) == 2
-    assert main(["cutout", *photos, "--weights", "nope", "--out", out]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
-    with pytest.raises(SystemExit) as wrong:
-        main(["cutout", *photos, "--weights", weights, "--run", str(run), "--out", out])
-    assert wrong.value.code == 2
-
-
-def test_the_readme_has_no_blanks_left():
-    readme = Path(__file__).parents[1] / "README.md"
-    assert "@@" not in readme.read_text()
+    images = ["--images", str(paths.test)]
+    assert main(["predict", "--weights", weights, *images, "--out", csv]) == 0
+    assert (tmp_path / "s.csv").read_text().count("\n") == 9
