@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from PIL import Image, ImageDraw
 import carvana
 from carvana.cli import main
 from carvana.errors import UsageError
+from carvana.networks.build import build_network
+from carvana.prediction.submission import write_submission
+from carvana.recipe import load_recipe
+from carvana.runs.trained import Run
 
 CLASSES = {"background": 0, "circle": 1, "square": 2}
 SETTINGS = [
@@ -22,10 +27,13 @@ SETTINGS = [
 FOLDERS = ["data.images=images", "data.masks=masks", "data.mask_names={name}"]
 NETWORKS = {  # of each recipe a network that trains in seconds
     "own": ["model.filters=[20, 24]"],
-    "blog": [*FOLDERS, "model.filters=4", "model.num_layers=2", "training.batch_size=8"],
+    "blog": [
+        *(*FOLDERS, "model.filters=4", "model.num_layers=2", "training.batch_size=8"),
+        "training.learning_rate=0.01",
+    ],
     "sharp": [
-        *(*FOLDERS, "data.validation=0.2", "input.width=64", "model.filters=[20, 24]"),
-        *("model.fine_filters=[18]", "training.stages=[0.5]"),
+        *(*FOLDERS, "data.validation=0.2", "training.batch_size=8", "model.filters=[20, 24]"),
+        *("model.fine_filters=[18]", "model.encoder_levels=0", "training.stages=[0.5]"),
     ],
 }
 
@@ -70,8 +78,7 @@ def test_inspect_says_what_a_folder_holds(own, capsys, tmp_path):
     command = ["inspect", str(own / "data"), "--recipe", "own", *arguments(*NETWORKS["own"])]
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["pairs"] == 24
-    assert result["faults"] == []
+    assert (result["pairs"], result["faults"]) == (24, [])
     assert set(result["classes"]) == {*CLASSES, "ignored"}
     assert sum(result["classes"].values()) == pytest.approx(1)
     assert result["classes"]["background"] > 0.5 > result["classes"]["circle"] > 0.05
@@ -84,55 +91,47 @@ def test_inspect_says_what_a_folder_holds(own, capsys, tmp_path):
 
 
 def test_inspect_lists_all_faults_at_once(own, capsys, tmp_path):
-    data = tmp_path / "data"
-    for folder in ("images", "masks"):
-        (data / folder).mkdir(parents=True)
-    for seed in range(4):
-        image, mask = draw(seed)
-        image.save(data / "images" / f"{seed}.jpg")
-        mask.save(data / "masks" / f"{seed}.png")
-    (data / "masks" / "0.png").unlink()
-    Image.open(data / "masks" / "1.png").resize((9, 9)).save(data / "masks" / "1.png")
-    Image.new("L", Image.open(data / "images" / "2.jpg").size, 77).save(data / "masks" / "2.png")
+    data = shutil.copytree(own / "test", tmp_path / "data")
+    masks = sorted((data / "masks").iterdir())
+    masks[0].unlink()
+    Image.open(masks[1]).resize((9, 9)).save(masks[1])
+    Image.new("L", Image.open(masks[2]).size, 77).save(masks[2])
     command = ["inspect", str(data), "--recipe", "own", *arguments(*NETWORKS["own"])]
     assert main([*command, "--json"]) == 1
     faults = json.loads(capsys.readouterr().out)["faults"]
     assert len(faults) == 3
-    for says in ("0.jpg: no mask 0.png", "1.png: is 9x9, its photograph", "does not name (77)"):
+    for says in ("100.jpg: no mask drawn 100.png", "101.png: is 9x9", "does not name (77)"):
         assert any(says in fault for fault in faults)
 
 
-@pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", NETWORKS)
-def test_training_watches_every_class(name, own, tmp_path, capsys):
-    run, data = str(tmp_path / "run"), str(own / "data")
-    settings = arguments(*NETWORKS[name], "training.epochs=2")
-    assert main(["train", "--recipe", name, "--data", data, "--run", run, *settings]) == 0
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def run(own, tmp_path_factory):
+    """A run that has learnt them a little."""
+    run, data = tmp_path_factory.mktemp("run") / "own", str(own / "data")
+    long = arguments(*NETWORKS["own"], "training.epochs=20")
+    assert main(["train", "--recipe", "own", "--data", data, "--run", str(run), *long]) == 0
+    return run
+
+
+def test_training_and_its_score_watch_every_class(run, own, tmp_path, capsys):
+    metrics = json.loads((run / "metrics.json").read_text())
     by_class = metrics["val_dice_by_class"]
     assert list(by_class) == list(CLASSES)
     mean = (by_class["circle"] + by_class["square"]) / 2
     assert metrics["val_dice"] == pytest.approx(mean, abs=1e-5)
     iou = metrics["val_iou_by_class"].values()  # the background's, too
     assert metrics["val_iou"] == pytest.approx(sum(iou) / 3, abs=1e-5)
-    header = (tmp_path / "run" / "history.csv").read_text().splitlines()[0]
+    header = (run / "history.csv").read_text().splitlines()[0]
     assert header.endswith(",val_iou_background,val_iou_circle,val_iou_square")
-    assert main(["score", "--run", run, "--data", data]) == 0
-    assert re.search(
-        r"mean IoU  0\.\d{6}\n.*\n  circle Dice 0\..*, IoU 0\.", capsys.readouterr().out
-    )
-    assert main(["report", "--run", run, "--data", data]) == 0
+    assert main(["score", "--run", str(run), "--data", str(own / "data")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"mean IoU  0\.\d{6}\n.*\n  circle Dice 0\..*, IoU 0\.", said)
     with pytest.raises(UsageError, match="has 3 classes; write label maps with --masks"):
-        from carvana.prediction.submission import write_submission
-
         write_submission(carvana.load(run), own / "test" / "images", tmp_path / "s.csv")
 
 
-def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
-    run, maps = tmp_path / "run", tmp_path / "maps"
-    data, test = str(own / "data"), own / "test"
-    long = arguments(*NETWORKS["own"], "training.epochs=40")
-    assert main(["train", "--recipe", "own", "--data", data, "--run", str(run), *long]) == 0
+def test_label_maps_and_their_score(run, own, tmp_path, capsys):
+    test, maps = own / "test", tmp_path / "maps"
     predict = ["predict", "--run", str(run), "--images", str(test / "images"), "--masks", str(maps)]
     assert main(predict) == 0
     truth = sorted((test / "masks").iterdir())
@@ -154,21 +153,29 @@ def test_from_a_folder_to_label_maps_and_their_score(own, tmp_path, capsys):
             counts[name] = counts[name] + (2 * (a & b).sum(), a.sum() + b.sum())
     means = {name: shared / total for name, (shared, total) in counts.items()}
     assert result["classes"] == pytest.approx(means)
-    assert result["absent"] == []
     assert result["mean"] == pytest.approx((means["circle"] + means["square"]) / 2)
-    assert result["mean"] > 0.8  # it has learnt something
-    model = carvana.load(run)
-    mask = model.mask(truth[0].parent.parent / "images" / f"{truth[0].stem}.jpg")
+    assert result["mean"] > 0.5  # it has learnt something
+    mask = carvana.load(run).mask(test / "images" / f"{truth[0].stem}.jpg")
     np.testing.assert_array_equal(mask, np.asarray(Image.open(maps / truth[0].name)))
 
-    # A deleted map is made again, the others are kept.
-    dates = {path: path.stat().st_mtime_ns for path in maps.glob("*.png")}
+    # A deleted map is made again.
     (maps / truth[1].name).unlink()
     assert main(score) == 1
     assert "1 of" in capsys.readouterr().err
     assert main(predict) == 0
     assert main(score) == 0
-    assert len(dates) == len(list(maps.glob("*.png")))
+
+
+def test_runs_whose_outputs_mean_something_else_are_not_mixed(run, own, tmp_path):
+    swapped = "data.classes={background = 0, square = 2, circle = 1}"
+    recipe = load_recipe(run / "recipe.toml", [swapped])
+    other = Run(recipe=recipe, networks=(build_network(recipe, "float32"),))
+    other.save_weights(tmp_path / "swapped.npz")
+    says = r"swapped\.npz: has other classes, or in another order, than"
+    with pytest.raises(UsageError, match=says):
+        carvana.load([run, tmp_path / "swapped.npz"])
+    with pytest.raises(UsageError, match=r"holds a run of another recipe: data\.classes"):
+        carvana.train(recipe, own / "data", run)
 
 
 def maps(folder, labels):
@@ -200,42 +207,32 @@ def test_absent_classes_do_not_lift_the_mean(tmp_path, capsys):
     assert "triangle: in no mask, true or predicted; left out" in capsys.readouterr().out
 
 
-def test_one_dice_for_training_and_score(tmp_path, capsys):
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", ["blog", "sharp"])
+def test_one_dice_for_training_and_score(name, tmp_path, capsys):
     """At the size of the pictures, training watches what `score` and the report compute."""
+    run, data = tmp_path / "run", tmp_path / "data"
     for folder in ("images", "masks"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
+        (data / folder).mkdir(parents=True)
     rng = np.random.default_rng(1)
     for number in range(12):
-        mask = np.zeros((32, 48), np.uint8)
+        mask = np.zeros((32, 64), np.uint8)
         mask[4:20, 5:30] = 1
+        mask[4:20, 30:32] = 255
         if number % 3 == 0:
             mask[22:30, 30:40] = 2
-        image = rng.integers(90, 120, (32, 48, 3)) + 60 * (mask[..., None] == (1, 2, 3))
-        Image.fromarray(image.astype(np.uint8)).save(tmp_path / "data" / "images" / f"{number}.png")
-        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{number}.png")
+        image = rng.integers(90, 120, (32, 64, 3)) + 60 * (mask[..., None] == (1, 2, 3))
+        Image.fromarray(image.astype(np.uint8)).save(data / "images" / f"{number}.png")
+        Image.fromarray(mask).save(data / "masks" / f"{number}.png")
+    settings = [*NETWORKS[name], "input.width=64", "training.epochs=4", "prediction.flip=false"]
     classes = "data.classes={background=0, circle=1, square=2, triangle=3}"
-    settings = [*NETWORKS["own"], classes, "training.epochs=8", "prediction.flip=false"]
-    run, data = str(tmp_path / "run"), str(tmp_path / "data")
-    command = ["train", "--recipe", "own", "--data", data, "--run", run]
-    assert main([*command, *arguments(*settings)]) == 0
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    command = ["train", "--recipe", name, "--data", str(data), "--run", str(run)]
+    assert main([*command, *arguments(*settings, classes)]) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
     capsys.readouterr()
-    assert main(["score", "--run", run, "--data", data, "--json"]) == 0
+    assert main(["score", "--run", str(run), "--data", str(data), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert metrics["val_dice"] == pytest.approx(result["mean"], abs=1e-5)
     assert metrics["val_dice_by_class"] == pytest.approx(result["classes"], abs=1e-5)
-
-
-def test_runs_whose_outputs_mean_something_else_are_not_averaged(own, tmp_path):
-    data, runs = str(own / "data"), []
-    swapped = {"background": 0, "square": 2, "circle": 1}
-    for number, classes in enumerate((CLASSES, swapped)):
-        table = ", ".join(f"{name} = {value}" for name, value in classes.items())
-        settings = arguments(*NETWORKS["own"], f"data.classes={{{table}}}", "training.epochs=1")
-        runs.append(str(tmp_path / f"run{number}"))
-        command = ["train", "--recipe", "own", "--data", data, "--run", runs[-1], *settings]
-        assert main(command) == 0
-    with pytest.raises(UsageError, match=r"run1: has other classes, or in another order, than"):
-        carvana.load(runs)
-    with pytest.raises(UsageError, match=r"holds a run of another recipe: data\.classes"):
-        carvana.train(carvana.recipe.load_recipe(f"{runs[0]}/recipe.toml"), data, runs[1])
+    assert metrics["val_iou_by_class"] == pytest.approx(result["iou"], abs=1e-5)
+    assert main(["report", "--run", str(run), "--data", str(data)]) == 0
