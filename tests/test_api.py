@@ -95,7 +95,7 @@ def test_a_model_takes_paths_pictures_and_arrays_and_changes_nothing(weights, ph
     for wrong in (None, array / 255, array[..., 0], array[..., [0, 0, 0, 0]], array[:0]):
         with pytest.raises(CarvanaError, match=r"is not a photograph; give [^\n]*$"):
             model.mask(wrong)
-    with pytest.raises(CarvanaError, match=r"gone\.jpg: no such photograph$"):
+    with pytest.raises(CarvanaError, match=r"gone\.jpg: no such photograph"):
         model.mask("gone.jpg")
     assert process_settings() == before
 
@@ -128,6 +128,6 @@ def test_threads_may_load_and_predict_at_once(trained, model, photograph):
         return mine.probability(photograph)
 
     with ThreadPoolExecutor(4) as pool:
-        for probability in pool.map(use, range(8)):
+        for probability in pool.map(use, range(4)):
             np.testing.assert_array_equal(probability, want)
     assert process_settings() == before
