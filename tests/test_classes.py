@@ -29,11 +29,12 @@ NETWORKS = {  # of each recipe a network that trains in seconds
     "own": ["model.filters=[20, 24]"],
     "blog": [
         *(*FOLDERS, "model.filters=4", "model.num_layers=2", "training.batch_size=8"),
-        "training.learning_rate=0.01",
+        *("training.learning_rate=0.01", "training.epochs=4"),
     ],
     "sharp": [
         *(*FOLDERS, "data.validation=0.2", "training.batch_size=8", "model.filters=[20, 24]"),
         *("model.fine_filters=[18]", "model.encoder_levels=0", "training.stages=[0.5]"),
+        "training.epochs=2",
     ],
 }
 
@@ -225,7 +226,7 @@ def test_one_dice_for_training_and_score(name, tmp_path, capsys):
         image = rng.integers(90, 120, (32, 64, 3)) + 60 * (mask[..., None] == (1, 2, 3))
         Image.fromarray(image.astype(np.uint8)).save(data / "images" / f"{number}.png")
         Image.fromarray(mask).save(data / "masks" / f"{number}.png")
-    settings = [*NETWORKS[name], "input.width=64", "training.epochs=4", "prediction.flip=false"]
+    settings = [*NETWORKS[name], "input.width=64", "prediction.flip=false"]
     classes = "data.classes={background=0, circle=1, square=2, triangle=3}"
     command = ["train", "--recipe", name, "--data", str(data), "--run", str(run)]
     assert main([*command, *arguments(*settings, classes)]) == 0
