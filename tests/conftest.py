@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -145,7 +146,8 @@ def trained(tmp_path_factory) -> tuple[Paths, Path]:
         root = root.parent
     paths, run = Paths(root / "trained" / "data"), root / "trained" / "run"
     with FileLock(root / "trained.lock"):
-        if not run.exists():
+        if not (run / "metrics.json").exists():
+            shutil.rmtree(root / "trained", ignore_errors=True)  # of a worker that was killed
             write_competition(paths.root)
             changes = ["training.epochs=40", "training.learning_rate=0.004"]
             train(load_recipe("blog", [*TINY, *changes]), paths.root, run)
