@@ -164,7 +164,7 @@ def dask_client():
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model(trained) -> Model:
     """The model of that run."""
     return load(trained[1])
