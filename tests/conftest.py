@@ -171,6 +171,16 @@ def model(trained) -> Model:
 
 
 @pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory) -> tuple[Path, list]:
+    """That run as LiteRT, and the rows of its check. Tests change copies of the folder."""
+    from carvana.export.check import export
+
+    paths, run = trained
+    out = tmp_path_factory.mktemp("exported") / "out"
+    return out, export(run, out, "litert", photographs=sorted(paths.test.iterdir())[:4])
+
+
+@pytest.fixture(scope="session")
 def real() -> Path:
     """The folder of the competition's own photographs."""
     if not REAL.is_dir():

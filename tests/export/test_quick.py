@@ -12,21 +12,16 @@ from PIL import Image
 
 from carvana.cli import main
 from carvana.errors import CarvanaError, UsageError
-from carvana.export import quick
-from carvana.prediction.model import Model
-from carvana.runs.trained import Run
+from carvana.export import check, quick
 
 
-@pytest.fixture(scope="module")
-def kept(trained, tmp_path_factory):
-    """A cache that holds the run's graph."""
-    home = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(home))
-        photographs = sorted(trained[0].test.iterdir())
-        folder = quick.keep(trained[1], photographs)
-    assert folder.parent == home / "carvana"
-    return home, folder
+@pytest.fixture
+def cache(trained, exported, tmp_path, monkeypatch):
+    """The run's graph in a cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = quick.cache_folder(trained[1])
+    assert folder.parent == tmp_path / "cache" / "carvana"
+    return shutil.copytree(exported[0], folder)
 
 
 @pytest.fixture
@@ -35,33 +30,19 @@ def installed(monkeypatch):
     monkeypatch.setattr(quick, "NEEDS", {"json": "json"})
 
 
-@pytest.fixture
-def cache(kept, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kept[0]))
-    return kept[1]
-
-
-def test_its_masks_are_the_kits(trained, cache, tmp_path):
+def test_its_masks_are_the_kits_and_a_broken_photograph_is_named(trained, model, cache, tmp_path):
     pytest.importorskip("simplejpeg")
-    paths = sorted(trained[0].test.iterdir())
-    other = tmp_path / "large.png"
-    Image.open(paths[0]).resize((331, 277)).save(other)
-    model = Model(Run.load(trained[1]))
-    found = list(quick.GraphModel(cache).map([*paths, other], lambda *both: both))
-    assert [path for path, _ in found] == [*paths, other]
-    for (_, prediction), (_, want) in zip(found, model.predict([*paths, other]), strict=True):
+    paths = sorted(trained[0].test.iterdir())[:3]
+    large, broken = tmp_path / "large.png", tmp_path / "broken.jpg"
+    Image.open(paths[0]).resize((331, 277)).save(large)
+    broken.write_bytes(paths[0].read_bytes()[:1500])
+    results = quick.GraphModel(cache).map([*paths, large, broken], lambda *both: both)
+    for path, want in model.predict([*paths, large]):
+        found, prediction = next(results)
+        assert found == path
         probability = prediction.probability()
         assert probability.shape == want.shape
         np.testing.assert_allclose(probability, want, atol=1e-4)
-
-
-def test_a_broken_photograph_is_named_after_those_before_it(trained, cache, tmp_path):
-    pytest.importorskip("simplejpeg")
-    path = sorted(trained[0].test.iterdir())[0]
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(path.read_bytes()[:1500])
-    results = quick.GraphModel(cache).map([path, broken], lambda *both: both)
-    assert next(results)[0] == path
     with pytest.raises(CarvanaError, match=r"broken\.jpg: is not a readable photograph"):
         next(results)
 
@@ -103,22 +84,25 @@ def test_a_graph_is_found_by_the_content_of_its_run(trained, cache, tmp_path):
         quick.open_kept(tmp_path / "gone")
 
 
-def test_a_broken_graph_is_not_used_and_written_again(trained, cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    copy = shutil.copytree(cache, tmp_path / "carvana" / cache.name)
-    assert quick.open_kept(trained[1])
-    (copy / "model.tflite").write_bytes((cache / "model.tflite").read_bytes()[:-9])
+def test_a_broken_graph_is_not_used_and_written_again(trained, cache, exported, monkeypatch):
+    whole = (cache / "model.tflite").read_bytes()
+    (cache / "model.tflite").write_bytes(whole[:-9])
     assert quick.open_kept(trained[1]) is None
-    (copy / "model.json").write_text(json.dumps({"file": "model.tflite"}))
+    (cache / "model.json").write_text(json.dumps({"file": "model.tflite"}))
     with pytest.raises(CarvanaError, match="is not a readable export; delete it"):
-        quick.GraphModel(copy)
+        quick.GraphModel(cache)
     monkeypatch.setattr(quick, "MOST", 2)
     for number in range(3):  # of other runs, longer ago
-        (tmp_path / "carvana" / str(number)).mkdir()
-        os.utime(tmp_path / "carvana" / str(number), (number, number))
-    assert quick.keep(trained[1], [next(trained[0].test.iterdir())]) == copy
+        (cache.parent / str(number)).mkdir()
+        os.utime(cache.parent / str(number), (number, number))
+
+    def export(source, out, format, photographs):
+        shutil.copytree(exported[0], out)
+
+    monkeypatch.setattr(check, "export", export)
+    assert quick.keep(trained[1], [next(trained[0].test.iterdir())]) == cache
     assert quick.open_kept(trained[1])
-    assert {each.name for each in copy.parent.iterdir()} == {copy.name, "2"}
+    assert {each.name for each in cache.parent.iterdir()} == {cache.name, "2"}
 
 
 def test_the_command_keeps_the_graph_and_uses_it(trained, installed, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from carvana.recipe import load_recipe
 from conftest import DATA
 
 
-def test_validation_split_is_scored_at_full_resolution(trained, tmp_path):
+def test_validation_split_is_scored_at_full_resolution(trained, tmp_path, monkeypatch, capsys):
     paths, folder = trained
     run = shutil.copytree(folder, tmp_path / "run")
     before = json.loads((run / "metrics.json").read_text())
@@ -28,34 +28,15 @@ def test_validation_split_is_scored_at_full_resolution(trained, tmp_path):
     assert metrics == before | {"full_resolution_dice": result.mean}
     assert "val_dice" in metrics
 
-
-def test_only_the_worst_are_returned(trained, tmp_path):
-    run = shutil.copytree(trained[1], tmp_path / "run")
-    whole = score_runs([run], trained[0])
-    assert score_runs([run], trained[0], worst=2).worst == whole.worst[:2]
-
-
-def test_a_run_whose_training_is_not_finished_is_not_scored(trained, tmp_path):
-    run = shutil.copytree(trained[1], tmp_path / "run")
-    (run / "metrics.json").unlink()
-    with pytest.raises(CarvanaError, match="metrics.json: cannot be read, or training is not"):
-        score_runs([run], trained[0])
-    assert not (run / "metrics.json").exists()
-
-
-def test_a_score_that_cannot_be_recorded_is_still_returned(trained, monkeypatch, capsys):
-    paths, folder = trained
-
     def read_only(path, text):
         raise CarvanaError(f"{path}: cannot be written (Read-only file system)")
 
     monkeypatch.setattr(evaluate, "write_text", read_only)
-    result = evaluate.score_runs([folder], paths)
-    assert result.count == 4
+    assert score_runs([run], paths, worst=2).worst == result.worst[:2]
     assert "(the score was not recorded)" in capsys.readouterr().err
 
 
-def test_a_mask_replaced_by_one_of_another_size_is_named(trained, tmp_path):
+def test_what_cannot_be_scored_is_named(trained, tmp_path):
     paths, run = (
         shutil.copytree(path, tmp_path / path.name) for path in (trained[0].root, trained[1])
     )
@@ -63,6 +44,10 @@ def test_a_mask_replaced_by_one_of_another_size_is_named(trained, tmp_path):
         Image.new("1", (30, 20)).save(mask, "GIF")
     with pytest.raises(CarvanaError, match=r"is 30x20, its photograph 150x100"):
         score_runs([run], Paths(paths))
+    (run / "metrics.json").unlink()
+    with pytest.raises(CarvanaError, match="metrics.json: cannot be read, or training is not"):
+        score_runs([run], trained[0])
+    assert not (run / "metrics.json").exists()
 
 
 def test_folders_of_masks_are_compared_by_name(tmp_path, capsys):
