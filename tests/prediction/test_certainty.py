@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 import carvana
 from carvana.prediction.certainty import expected_dice, is_unsure, review_of, write_review
 from carvana.prediction.cutout import cut_out
+from carvana.prediction.model import Model
 from carvana.prediction.submission import write_submission
 from carvana_sandbox.cars.studio import render
 
@@ -36,14 +38,6 @@ def test_an_object_the_model_is_blind_in_makes_a_mask_unsure():
     assert not is_unsure(0.1, usual=None)
 
 
-def test_expected_dice_is_what_calibrated_probabilities_score():
-    rng = np.random.default_rng(1)
-    probability = rng.beta(0.3, 0.3, (400, 500)).astype(np.float32)
-    truth = rng.random(probability.shape) < probability
-    soft = 2 * probability[truth].sum() / (probability.sum() + truth.sum())
-    assert expected_dice(probability) == pytest.approx(soft, abs=0.005)
-
-
 def test_the_review_names_the_least_sure_first(tmp_path, capsys):
     path = review_of(tmp_path / "s.csv.gz")
     write_review(path, [("a.jpg", 0.99), ("b.jpg", 0.5), ("c.jpg", 0.98)], usual=0.99)
@@ -56,20 +50,14 @@ def test_the_review_names_the_least_sure_first(tmp_path, capsys):
     assert "1 of 3 masks look unreliable" in capsys.readouterr().err
 
 
-def test_pictures_unlike_the_studio_are_named(tmp_path, capsys):
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
-    car, _ = render(52, 4)
-    Image.fromarray(car).resize((480, 320)).save(photographs / "car.png")
-    blocks = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(blocks).resize((480, 320), Image.Resampling.NEAREST).save(
-        photographs / "blocks.png"
-    )
-    model = carvana.load("quick")
-    cut_out(model, sorted(photographs.iterdir()), tmp_path / "cutouts")
+def test_pictures_unlike_the_studio_are_named(trained, model, tmp_path, capsys):
+    car, blocks = tmp_path / "car.png", tmp_path / "blocks.png"
+    Image.fromarray(render(52, 4)[0]).resize((480, 320)).save(car)
+    colours = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(colours).resize((480, 320), Image.Resampling.NEAREST).save(blocks)
+    cut_out(carvana.load("quick"), [blocks, car], tmp_path / "cutouts")
     said = [line for line in capsys.readouterr().err.splitlines() if "unreliable" in line]
-    assert [line.split(":")[0] for line in said] == [str(photographs / "blocks.png")]
-    out = tmp_path / "s.csv"
-    write_submission(model, photographs, out)
-    assert "1 of 2 masks look unreliable" in capsys.readouterr().err
-    assert review_of(out).read_text().splitlines()[1].startswith("blocks.png,")
+    assert [line.split(":")[0] for line in said] == [str(blocks)]
+    usually_sure = Model(dataclasses.replace(model.run, usual=1.0))
+    write_submission(usually_sure, trained[0].test, tmp_path / "s.csv")
+    assert "8 of 8 masks look unreliable" in capsys.readouterr().err
