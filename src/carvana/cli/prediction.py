@@ -136,8 +136,9 @@ def cutout(options) -> None:
 
 
 def export(options) -> None:
-    from carvana.export.check import export, photographs_of, table
+    from carvana.export.check import check_request, export, photographs_of, table
 
+    check_request(options.out, options.format)  # before photographs are rendered
     overrides = []
     if options.flip is not None:
         overrides.append(f"prediction.flip={str(options.flip).lower()}")

@@ -68,7 +68,9 @@ def export(
     from carvana.export.graph import build_graph  # here: it imports Keras
 
     out = Path(out)
-    _check_request(out, format, photographs)
+    check_request(out, format)
+    if not len(photographs):
+        raise UsageError("no photographs to check the export on; give some")
     run = Run.load(source, overrides=overrides)
     check = Check(run, photographs)
     with replacing_folder(out) as folder:
@@ -160,12 +162,11 @@ def photographs_of(source: Source, data: Path, count: int) -> list[Path]:
     return evenly([*list_photographs(data, settings.images).values()], count)
 
 
-def _check_request(out: Path, format: str, photographs: Sequence) -> None:
+def check_request(out: Path, format: str) -> None:
+    """Raise UsageError unless a format can be written here, into this folder."""
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; use {', '.join(FORMATS)}")
     check_installed(format)
-    if not len(photographs):
-        raise UsageError("no photographs to check the export on; give some")
     if not out.exists():
         return
     if not out.is_dir():
