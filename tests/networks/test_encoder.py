@@ -6,33 +6,22 @@ import pytest
 
 from carvana.errors import CarvanaError
 from carvana.networks import encoder
-from carvana.networks.build import build_network, load_network
 from carvana.networks.encoder import imagenet_encoder, read_weights
-from carvana.recipe import load_recipe
-from carvana.training.train import train
-from conftest import TINY_PYRAMID
-
-PRETRAINED = load_recipe(
-    "sharper", [*TINY_PYRAMID, "input.width=64", "augment.repaint=0.0", "model.encoder_levels=2"]
-)
 
 
-def test_features_are_at_four_strides_and_frozen():
+def test_features_are_those_of_the_original_weights_at_four_strides_and_frozen():
     model = imagenet_encoder((64, 96, 3))
-    shapes = [(16, 24, 24), (8, 12, 48), (4, 6, 120), (2, 3, 352)]
-    assert [feature.shape[1:] for feature in model.outputs] == shapes
     assert not model.trainable_variables
-    shallow = imagenet_encoder((64, 96, 3), levels=2)
-    picture = np.random.default_rng(1).random((1, 64, 96, 3), np.float32)
-    for few, all_ in zip(shallow(picture), model(picture)[:2], strict=True):
-        np.testing.assert_allclose(few, all_, atol=1e-4)
-
-
-def test_features_are_those_of_the_original_weights():
     picture = np.arange(64 * 96 * 3, dtype=np.float32).reshape(1, 64, 96, 3) * 0.37 % 1
-    means = [np.abs(feature).mean() for feature in imagenet_encoder((64, 96, 3))(picture)]
+    features = [feature.numpy() for feature in model(picture)]
+    shapes = [(16, 24, 24), (8, 12, 48), (4, 6, 120), (2, 3, 352)]
+    assert [feature.shape[1:] for feature in features] == shapes
     # As computed from the authors' file, before its batch norm was folded in.
+    means = [np.abs(feature).mean() for feature in features]
     np.testing.assert_allclose(means, [9.6730, 7.4866, 4.3778, 1.7186], rtol=1e-4)
+    shallow = imagenet_encoder((64, 96, 3), levels=2)(picture)
+    for few, all_ in zip(shallow, features[:2], strict=True):
+        np.testing.assert_allclose(few, all_, atol=1e-4)
 
 
 def test_the_card_names_the_file():
@@ -40,21 +29,6 @@ def test_the_card_names_the_file():
     card = encoder.WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
     assert f"| sha256 of `{encoder.WEIGHTS.name}` | `{digest}` |" in card
     assert f"{sum(array.size for array in read_weights().values()):,} numbers" in card
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("eagerly")
-def test_training_leaves_the_encoders_as_they_were(tiny, tmp_path):
-    train(PRETRAINED, tiny.root, tmp_path)
-    trained = load_network(tmp_path / "model.keras")
-    fresh = build_network(PRETRAINED, "float32")
-    assert len(trained.trainable_variables) == len(fresh.trainable_variables)
-    for part in (lambda model: model, lambda model: model.get_layer("coarse")):
-        ours, imagenets = (part(model).get_layer(encoder.ENCODER) for model in (trained, fresh))
-        for a, b in zip(ours.get_weights(), imagenets.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
-    changed = zip(trained.trainable_variables, fresh.trainable_variables, strict=True)
-    assert all(not np.array_equal(a, b) for a, b in changed)
 
 
 def test_weights_that_are_absent_or_broken_are_named(tmp_path, monkeypatch):
@@ -68,4 +42,4 @@ def test_weights_that_are_absent_or_broken_are_named(tmp_path, monkeypatch):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(CarvanaError, match=r"w\.npz: cannot be read.* install the kit again"):
-            build_network(PRETRAINED, "float32")
+            imagenet_encoder((64, 96, 3))

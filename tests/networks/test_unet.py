@@ -1,47 +1,8 @@
-import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from carvana.backend import keras_settings
 from carvana.networks.unet import unet
-
-# The reference's layer table: kind, output side, filters, parameters.
-PUBLISHED = [
-    ("InputLayer", 128, 3, 0),
-    ("Conv2D", 128, 64, 1_792),
-    ("Conv2D", 128, 64, 36_928),
-    ("MaxPooling2D", 64, 64, 0),
-    ("Conv2D", 64, 128, 73_856),
-    ("Conv2D", 64, 128, 147_584),
-    ("MaxPooling2D", 32, 128, 0),
-    ("Conv2D", 32, 256, 295_168),
-    ("Conv2D", 32, 256, 590_080),
-    ("MaxPooling2D", 16, 256, 0),
-    ("Conv2D", 16, 512, 1_180_160),
-    ("Conv2D", 16, 512, 2_359_808),
-    ("MaxPooling2D", 8, 512, 0),
-    ("Dropout", 8, 512, 0),
-    ("Conv2D", 8, 1024, 4_719_616),
-    ("Conv2D", 8, 1024, 9_438_208),
-    ("Conv2DTranspose", 16, 512, 2_097_664),
-    ("Concatenate", 16, 1024, 0),
-    ("Conv2D", 16, 512, 4_719_104),
-    ("Conv2D", 16, 512, 2_359_808),
-    ("Conv2DTranspose", 32, 256, 524_544),
-    ("Concatenate", 32, 512, 0),
-    ("Conv2D", 32, 256, 1_179_904),
-    ("Conv2D", 32, 256, 590_080),
-    ("Conv2DTranspose", 64, 128, 131_200),
-    ("Concatenate", 64, 256, 0),
-    ("Conv2D", 64, 128, 295_040),
-    ("Conv2D", 64, 128, 147_584),
-    ("Conv2DTranspose", 128, 64, 32_832),
-    ("Concatenate", 128, 128, 0),
-    ("Conv2D", 128, 64, 73_792),
-    ("Conv2D", 128, 64, 36_928),
-    ("Conv2D", 128, 1, 65),
-]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +10,14 @@ def published():
     return unet((128, 128, 3))
 
 
-def test_layer_table_is_the_published_one(published):
-    table = [
-        (type(layer).__name__, layer.output.shape[1], layer.output.shape[3], layer.count_params())
-        for layer in published.layers
-    ]
-    assert table == PUBLISHED
+def test_layers_and_parameters_are_the_published_ones(published):
+    kinds = [type(layer).__name__ for layer in published.layers]
+    block = ["Conv2D", "Conv2D"]
+    down, up = [*block, "MaxPooling2D"] * 4, ["Conv2DTranspose", "Concatenate", *block] * 4
+    assert kinds == ["InputLayer", *down, "Dropout", *block, *up, "Conv2D"]
+    assert published.output_shape == (None, 128, 128, 1)
+    filters = [layer.filters for layer in published.layers if type(layer) is layers.Conv2D]
+    assert filters[:10:2] == [64, 128, 256, 512, 1024]
     assert published.count_params() == 31_031_745
     assert sum(int(np.prod(w.shape)) for w in published.trainable_weights) == 31_031_745
 
@@ -79,28 +42,6 @@ def test_skip_comes_first_in_the_concatenation(published):
         if type(layer) is layers.Concatenate:
             makers = [tensor._keras_history.operation for tensor in layer.input]
             assert [type(maker) for maker in makers] == [layers.Conv2D, layers.Conv2DTranspose]
-
-
-def test_softmax_over_several_classes():
-    model = unet((16, 32, 3), 4, filters=2, num_layers=2, output_activation="softmax")
-    out = model(np.random.default_rng(0).random((2, 16, 32, 3), np.float32)).numpy()
-    assert out.shape == (2, 16, 32, 4)
-    np.testing.assert_allclose(out.sum(axis=-1), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_gives_float32_probabilities_close_to_float32s(precision):
-    keras.utils.set_random_seed(0)
-    whole = unet((32, 48, 3), filters=8, num_layers=2)
-    with keras_settings(precision):
-        mixed = unet((32, 48, 3), filters=8, num_layers=2)
-    mixed.set_weights(whole.get_weights())
-    picture = np.random.default_rng(0).random((2, 32, 48, 3), np.float32)
-    got, want = (model(picture, training=False).numpy() for model in (mixed, whole))
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, want, atol=0.02)
-    short = keras.ops.convert_to_numpy(keras.ops.cast(got, precision.removeprefix("mixed_")))
-    assert np.any(short.astype(np.float32) != got)  # they are not 16-bit ones made longer
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ def test_dice_by_hand():
     assert float(dice(TRUTH * 0, TRUTH * 0)) == 1
     # Soft masks count by their shares.
     assert float(dice(TRUTH * 0.5, TRUTH)) == pytest.approx((2 * 1 + 1) / (1 + 2 + 1))
-
-
-def test_dice_is_over_the_whole_batch_not_by_image():
-    truth = np.concatenate([TRUTH, TRUTH * 0])
-    probability = np.concatenate([PROBABILITY, TRUTH * 0])
+    # It is over the whole batch, not by image.
+    truth, probability = (
+        np.concatenate([TRUTH, TRUTH * 0]),
+        np.concatenate([PROBABILITY, TRUTH * 0]),
+    )
     assert float(dice(truth, probability)) == pytest.approx(3.6 / 4.5)
 
 
@@ -37,15 +37,6 @@ def test_bce_dice_by_hand():
     crossentropy = -np.mean(np.log([0.9, 0.4, 0.8, 1.0]))
     expected = crossentropy + 1 - 3.6 / 4.5
     assert float(BinaryCrossentropyDice()(TRUTH, PROBABILITY)) == pytest.approx(expected, rel=1e-4)
-
-
-def test_saved_model_loads_with_no_extra_arguments(tmp_path):
-    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Conv2D(1, 1)])
-    model.compile(loss=BinaryCrossentropyDice(), metrics=[dice])
-    model.fit(TRUTH, TRUTH, verbose=0)
-    model.save(tmp_path / "m.keras")
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
-    assert loaded.evaluate(TRUTH, TRUTH, verbose=0) == model.evaluate(TRUTH, TRUTH, verbose=0)
 
 
 # Four pixels of three classes: a whole one of each of two, a shared one, an ignored one.
@@ -109,11 +100,8 @@ def test_expected_dice_is_that_of_certainty():
     assert found == pytest.approx(want, rel=1e-5)
 
 
-def test_accuracy_does_not_count_ignored_pixels():
+def test_crossentropy_and_accuracy_of_classes_by_hand():
     assert float(measure(CountedAccuracy(), (SHARES, CLASSES))) == pytest.approx(2 / 3)
-
-
-def test_crossentropy_of_classes_by_hand():
     pixels = [-np.log(0.8), -np.log(0.6), -0.25 * np.log(0.5) - 0.75 * np.log(0.4)]  # one ignored
     assert float(CountedCrossentropy()(SHARES, CLASSES)) == pytest.approx(np.mean(pixels), rel=1e-4)
     dices = np.mean(dice_by_class(SHARES, CLASSES))
