@@ -113,10 +113,10 @@ def test_the_figures_printed_and_returned_are_those_of_the_saved_model(
     assert metrics["val_accuracy"] == pytest.approx(np.concatenate(right).mean(), abs=1e-5)
 
 
-SHORT = ["training.epochs=2", "training.stages=[0.5]"]
+SMALLER = ["training.epochs=2", "training.stages=[0.5]", "model.filters=[20]"]
 RESUMED = {  # with dropout; with stages, batch normalisation and Muon
     "unet": recipe(),
-    "pyramid": load_recipe("sharper", [*TINY_PYRAMID, *SHORT]),
+    "pyramid": load_recipe("sharper", [*TINY_PYRAMID, *SMALLER]),
 }
 
 
@@ -319,6 +319,7 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 from carvana.training import train
 assert train._strategy([8, 0, 4]).num_replicas_in_sync == 2
 assert train._strategy([8, 3, 4]).num_replicas_in_sync == 1  # would share unevenly
+train.draw_history = print
 train.train("blog", {str(tiny.root)!r}, {str(tmp_path / "two")!r}, {settings!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
