@@ -225,6 +225,56 @@ def test_masks_named_otherwise(tmp_path):
             assert layout["mask_names"].value == f"{{name}}{ending}"
 
 
+def camvid(root):
+    for part in ("train", "val", "test"):
+        names = [f"{part}_{name}" for name in NAMES]
+        write(root, part + "/{}.png", part + "annot/{}.png", names=names)
+
+
+def parts_inside(root):
+    for part in ("train", "val", "test"):
+        write(root, f"images/{part}/{{}}.jpg", f"labels/{part}/{{}}.png")
+
+
+def membrane(root):
+    """As zhixuhao/unet."""
+    write(root / "membrane/train", "image/{}.png", "label/{}.png", names=range(5))
+    for number in range(3):
+        save_photograph(root / f"membrane/test/{number}.png", number)
+
+
+def a_folder_of_masks_each(root):
+    for number, name in enumerate(NAMES):
+        save_photograph(root / f"images/{name}.jpg", number)
+        for part in range(number + 1):
+            save_mask(root / f"masks/{name}/{part}.png", labels(part))
+
+
+def objects_beside_classes(root):
+    write(root)
+    for name in NAMES:
+        for part in range(3):
+            save_mask(root / f"instances/{name}/{part}.png", labels(part))
+
+
+FOLDERS = {
+    camvid: ("train", "trainannot", "{name}", ("test", "testannot")),
+    parts_inside: ("images/train", "labels/train", "{name}", ("images/test", "labels/test")),
+    membrane: ("membrane/train/image", "membrane/train/label", "{name}", None),
+    a_folder_of_masks_each: ("images", "masks", "{name}", None),
+    objects_beside_classes: ("images", "masks", "{name}", None),
+}
+
+
+@pytest.mark.parametrize("layout", FOLDERS, ids=lambda layout: layout.__name__)
+def test_folders_are_found(layout, tmp_path):
+    layout(tmp_path)
+    *wanted, test = FOLDERS[layout]
+    found, to_test_on = find_layout(tmp_path, {})
+    assert [found[key].value for key in ("images", "masks", "mask_names")] == wanted
+    assert to_test_on == test
+
+
 def photographs_alone(root):
     for number in range(12):
         save_photograph(root / f"{number}.jpg", number)
