@@ -26,7 +26,6 @@ def test_each_car_is_in_the_validation_of_one_fold(tiny):
         draw_split(pairs, DATA, (1, 21))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_folds_are_trained_resumed_and_scored_together(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("carvana.training.train.draw_history", lambda run: None)
@@ -94,7 +93,6 @@ def test_a_fold_that_fails_does_not_end_the_others(error, says, tmp_path, monkey
     assert trained == ["fold-1", "fold-3"]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_folds_over_a_cluster(tiny, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")

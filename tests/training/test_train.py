@@ -120,7 +120,6 @@ RESUMED = {  # with dropout; with stages, batch normalisation and Muon
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last_step", "stop", "code"),
     [
@@ -219,7 +218,6 @@ def test_a_run_never_lies_among_the_data(tiny):
             train.train(held_out, tiny.root, folder)
 
 
-@pytest.mark.slow
 def test_a_second_training_is_refused_and_a_killed_one_resumed(tiny, tmp_path):
     run, history = tmp_path / "run", tmp_path / "run" / "history.csv"
     command = [sys.executable, "-m", "carvana", "train", "--data", tiny.root, "--run", run]
@@ -307,7 +305,6 @@ def test_disk_full_keeps_what_stood_before(after, tiny, tmp_path, monkeypatch):
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.keras")} == before
 
 
-@pytest.mark.slow
 def test_two_devices_share_each_batch(tiny, tmp_path):
     # With no dropout and no batch normalisation the gradient is the same.
     settings = [*TINY, "model.dropout=0", "model.num_layers=1", "training.epochs=1"]
