@@ -1,4 +1,4 @@
-"""Settings from outside: KERAS_BACKEND, keras.json, no home, and a TensorFlow that dies."""
+"""Settings from outside: KERAS_BACKEND, keras.json, no home."""
 
 import json
 import os
@@ -11,15 +11,6 @@ import pytest
 from carvana.backend import keras_settings
 from carvana.prediction.submission import write_submission
 
-ABORTING = """
-import os, sys
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "tensorflow":
-            os.write(2, b"F cpu_feature_guard.cc] compiled to use AVX, not available here\\n")
-            os.abort()
-sys.meta_path.insert(0, Finder())
-"""
 NO_HOME = """
 import os, pwd, sys
 del os.environ["HOME"]
@@ -79,13 +70,6 @@ def test_keras_on_another_backend_is_refused_in_one_line():
         "carvana.errors.UsageError: Keras runs on torch in this process; set "
         "KERAS_BACKEND=tensorflow before anything imports keras"
     )
-
-
-def test_last_words_of_a_tensorflow_that_dies_are_shown(predict, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(ABORTING)
-    done, _ = predict(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    assert done.returncode < 0
-    assert "compiled to use AVX, not available here" in done.stderr
 
 
 def test_settings_are_restored_after_an_error():

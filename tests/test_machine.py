@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from carvana import machine
+from carvana.errors import CarvanaError
 from carvana.machine import Turns, cores, free_memory
 
 
@@ -65,3 +66,15 @@ def test_turns_wait_for_memory_and_let_one_work_at_least():
         list(pool.map(work, (60, 60, 30, 500, 30, 60)))
     assert len(most) == 6
     assert all(sum(each) <= 100 or each == [500] for each in most)
+
+
+def test_a_processor_on_which_tensorflow_would_abort_is_named(tmp_path, monkeypatch):
+    described = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "_CPUINFO", described)
+    described.write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2\n")
+    machine.check_processor()
+    described.write_text("processor\t: 0\nflags\t\t: fpu sse4_2\n")
+    with pytest.raises(CarvanaError, match="has no AVX, which TensorFlow needs"):
+        machine.check_processor()
+    described.write_text("processor\t: 0\nFeatures\t: fp asimd\n")  # of ARM
+    machine.check_processor()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from carvana.errors import UsageError
 from carvana.files import some_home
+from carvana.machine import check_processor
 
 if TYPE_CHECKING:
     import keras
@@ -153,14 +154,15 @@ def layer_seeds(seed: int | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stderr_to(descriptor: int) -> Iterator[None]:
-    """Send what libraries in C++ write to standard error elsewhere; do nothing if it is closed."""
+def silence() -> Iterator[None]:
+    """Hold back what a library in C++ writes to standard error, unless that is closed."""
     try:
         standard_error = os.dup(2)
     except OSError:
         yield
         return
-    os.dup2(descriptor, 2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
@@ -168,48 +170,16 @@ def _stderr_to(descriptor: int) -> Iterator[None]:
         os.close(standard_error)
 
 
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Hold back what a library in C++ writes to standard error."""
-    with open(os.devnull, "wb") as nowhere, _stderr_to(nowhere.fileno()):
-        yield
-
-
 def import_quietly() -> None:
-    """Import TensorFlow without its notes about absent GPUs; show them if the process dies.
+    """Import TensorFlow without its notes about absent GPUs.
 
-    For commands: it sets TensorFlow's log level for the whole process. A child process holds what
-    TensorFlow prints, because a processor without AVX ends this one in the middle of the import.
+    For commands: it sets TensorFlow's log level for the whole process.
+
+    Raises:
+        CarvanaError: the processor lacks AVX, and TensorFlow would end the process.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" in sys.modules or not hasattr(os, "fork"):
+    check_processor()
+    with silence():
         _import_keras()
-        return
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writing)
-        _show_stderr_on_crash(reading)
-    os.close(reading)
-    try:
-        with _stderr_to(writing):
-            _import_keras()
-            tf.config.list_physical_devices()
-            os.write(writing, _DONE)
-    finally:
-        os.close(writing)
-        os.waitpid(child, 0)
-
-
-_DONE = b"\0imported\0"
-
-
-def _show_stderr_on_crash(reading: int) -> None:
-    """Read until the other end closes; print what came, unless the import succeeded."""
-    said = b""
-    with contextlib.suppress(OSError, KeyboardInterrupt):
-        while chunk := os.read(reading, 2**16):
-            said += chunk
-        if not said.endswith(_DONE):
-            os.write(2, said)
-    os._exit(0)
+        tf.config.list_physical_devices()

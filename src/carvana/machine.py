@@ -6,8 +6,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from carvana.errors import CarvanaError
+
 SHARE = 3  # of the free memory, one part in so many may be in use for photographs at once
 _CGROUPS = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
@@ -20,6 +23,16 @@ def cores() -> int:
         if len(quota) == 2 and quota[0].isdecimal():  # neither "max" nor -1
             count = min(count, -(-int(quota[0]) // int(quota[1])))
     return max(count, 1)
+
+
+def check_processor() -> None:
+    """Make sure that TensorFlow can run; raises CarvanaError on an x86 processor without AVX."""
+    flags = [line.split() for line in _lines(_CPUINFO) if line.startswith("flags")]
+    if flags and "avx" not in flags[0]:
+        raise CarvanaError(
+            "this processor has no AVX, which TensorFlow needs; use another machine (in a virtual "
+            "one, pass the host's processor through)"
+        )
 
 
 def free_memory() -> int:
