@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,15 @@ def cores() -> int:
     return max(count, 1)
 
 
+def cpuinfo() -> str:
+    """Return what Linux says of the processor; "" elsewhere."""
+    return "\n".join(_lines(_CPUINFO))
+
+
 def check_processor() -> None:
     """Make sure that TensorFlow can run; raises CarvanaError on an x86 processor without AVX."""
-    flags = [line.split() for line in _lines(_CPUINFO) if line.startswith("flags")]
-    if flags and "avx" not in flags[0]:
+    flags = re.search(r"^flags\s*: (.*)", cpuinfo(), re.MULTILINE)
+    if flags and "avx" not in flags[1].split():
         raise CarvanaError(
             "this processor has no AVX, which TensorFlow needs; use another machine (in a virtual "
             "one, pass the host's processor through)"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from carvana.backend import keras, keras_settings, layer_seeds, tf
 from carvana.errors import CarvanaError, plural
-from carvana.machine import cores
+from carvana.machine import cores, cpuinfo
 from carvana.networks.names import ENCODER, HEAD
 from carvana.networks.pyramid import PyramidUnet
 from carvana.networks.unet import Unet
@@ -86,7 +86,7 @@ def choose_precision(wanted: str) -> str:
         details = tf.config.experimental.get_device_details(gpus[0])
         major, _ = details.get("compute_capability", (0, 0))
         return {7: "mixed_float16"}.get(major, "mixed_bfloat16" if major >= 8 else "float32")
-    flags = _cpuinfo()
+    flags = cpuinfo()
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
@@ -103,13 +103,8 @@ def describe_device() -> str:
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "unknown")
         return f"{plural(len(gpus), 'GPU')} ({name})"
-    name = re.search(r"^model name\s*: (.*)", _cpuinfo(), re.MULTILINE)
+    name = re.search(r"^model name\s*: (.*)", cpuinfo(), re.MULTILINE)
     return f"CPU, {cores()} cores ({name[1].strip() if name else platform.machine()})"
-
-
-def _cpuinfo() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
 
 
 def all_layers(network: "keras.Model") -> list["keras.layers.Layer"]:
