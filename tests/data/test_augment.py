@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from carvana.data import augment as places
 from carvana.data.augment import apply, draw
 from carvana.recipe import load_recipe
 
@@ -70,6 +71,13 @@ def test_eight_bits_give_what_exact_pairs_give_to_a_few_grey_levels(name):
         # Positions are rounded to 1/32 of a pixel: on noise, that alone is some grey levels.
         assert np.abs(image / 255 - exact).mean() < 0.01
         assert np.abs(mask / 255 - exact_mask).mean() < 0.01
+
+
+def test_each_change_has_places_of_its_own_in_the_stream():
+    numbers = np.arange(places.DRAWS)
+    names = "FLIP REPAINTED ZOOM STRETCH ROTATE SHIFT PAINT BRIGHTNESS CONTRAST SATURATION WARP"
+    taken = [numbers[getattr(places, name)] for name in (*names.split(), "GAMMA")]
+    np.testing.assert_array_equal(np.sort(np.hstack(taken)), numbers)
 
 
 def test_flip_mirrors_half_of_the_pairs_image_and_mask_alike():

@@ -1,4 +1,7 @@
+import cv2
 import numpy as np
+import pytest
+import tensorflow as tf
 
 from carvana.data import batches, prepared
 from carvana.data.augment import apply, draw
@@ -32,6 +35,17 @@ def test_datasets_keep_image_and_mask_together_and_augment_training_alone(tiny):
     plain = list(batches.validation_dataset(files, recipe))
     assert [len(batch) for batch, _ in plain] == [8, 8, 4]
     np.testing.assert_array_equal(np.concatenate([b for b, _ in plain]), images)
+
+
+def test_out_of_memory_is_not_taken_for_a_broken_file(tiny, monkeypatch):
+    def run_out_of_memory(*_):
+        cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
+
+    recipe = load_recipe("blog", TINY)
+    files = prepared.prepare(find_pairs(tiny.root, DATA), tiny.cache, recipe)
+    monkeypatch.setattr(batches, "apply", run_out_of_memory)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        next(iter(batches.training_dataset(files, recipe)))
 
 
 def test_shrunk_pictures_are_means_of_their_pixels(tiny):

@@ -4,7 +4,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
 from carvana.data import images
 from carvana.data.resize import resize
@@ -40,6 +40,27 @@ def test_pictures_come_out_upright(ending, orientation, tmp_path):
     if ending == "jpg":  # decoded at half its size
         assert small.shape == (settings.height, settings.width, 3)
     assert np.abs(resize(small, settings) - resize(whole, settings)).mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["MPO", "TIFF", "AVIF", "progressive JPEG"])
+def test_other_formats_of_cameras_come_out_upright(kind, tmp_path, capsys):
+    *progressive, kind = kind.split()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    path = tmp_path / {"TIFF": "a.tif", "AVIF": "a.avif"}.get(kind, "a.jpg")
+    tags = Image.Exif()
+    tags[images.ORIENTATION] = 6  # to be turned a quarter to the right
+    options = {"quality": 95, "progressive": bool(progressive)}
+    if kind == "MPO":  # of phones: beside the photograph lies another picture
+        options |= {"save_all": True, "append_images": [Image.new("RGB", (9, 9))]}
+    picture().transpose(Image.Transpose.ROTATE_90).save(path, kind, exif=tags, **options)
+    assert Image.open(path).format == kind
+    assert images.photograph_size(path)[:2] == (80, 120)
+    found, size = images.read_photograph(path)
+    assert size == (80, 120)
+    for each in (found, np.asarray(images.open_photograph(path))):
+        assert np.abs(each.astype(int) - np.asarray(picture())).mean() < 2
+    assert capsys.readouterr().err == ""  # an MPO is no animation
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])

@@ -3,6 +3,7 @@ import itertools
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,19 @@ def test_areas_are_kept_to_half_a_grey_level(tiny):
     assert found.dtype == np.uint8
     exact = resize(read_photograph(pair.image, recipe.input)[0], recipe.input)
     assert np.abs(found[..., :3] / np.float32(255) - exact).max() <= 0.5 / 255 + 1e-6
+
+
+def test_two_may_prepare_the_same_pairs_at_once_after_a_killed_process(tiny):
+    pairs = find_pairs(tiny.root, DATA)
+    (first,) = prepared.prepare(pairs[:1], tiny.cache, SMALL)
+    first.with_name(f".{first.name}.tmp0123abcd").write_bytes(b"half")
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: prepared.prepare(pairs, tiny.cache, SMALL), range(2))
+    assert one == two
+    assert sorted(one[0].parent.glob("*car*")) == sorted(one)  # none is half-written
+    for pair, file in zip(pairs[::7], one[::7], strict=True):
+        found = prepared.read_prepared(file, SMALL)
+        np.testing.assert_array_equal(found, prepared.load_pair(pair, SMALL))
 
 
 def test_all_pairs_that_cannot_be_used_are_named_at_once(tiny):

@@ -49,6 +49,7 @@ def run_example(monkeypatch):
         assert len(text.splitlines()) <= 60
         assert max(map(len, text.splitlines())) <= 100
         assert not re.search("carvana|keras", text)
+        assert ("tensorflow" in text) == (out / "saved_model").exists()
         monkeypatch.setattr(sys, "argv", ["example.py", str(photograph), str(mask)])
         runpy.run_path(str(out / "example.py"), run_name="__main__")
         return Image.open(mask)

@@ -185,7 +185,10 @@ def test_from_a_folder(served, paths, tmp_path, monkeypatch, is_unpacked):
         folder = tmp_path / "unpacked"
         download(Paths(folder), "train", served)
     download(paths, "train", folder)
-    assert len(files_in(paths.root)) == 18  # 8 photographs and masks, 2 CSVs, no archive
+    found = files_in(paths.root)
+    assert len(found) == 18  # 8 photographs and masks, 2 CSVs, no archive
+    with zipfile.ZipFile(served / "train_masks.zip") as archive:
+        assert all(found[name] == archive.read(name) for name in archive.namelist())
 
 
 def test_archives_in_the_data_folder_need_no_kaggle(served, paths):

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle.client import KaggleError
 from carvana.kaggle.download import download
-from carvana.kaggle.submit import submit
+from carvana.kaggle.submit import Standing, _standing, submit
 from carvana_sandbox.answers import refusal
 from kaggle_fixtures import TEST_IMAGES, csv_bytes, instead, write_submission
 
@@ -46,6 +46,18 @@ def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys, faults, p
     output = capsys.readouterr().err
     assert "valid, uploading" in output
     assert "sent; waiting for the score" in output
+
+
+def test_scores_at_the_ends_of_the_leaderboard_have_a_place(monkeypatch):
+    def unreachable(api):
+        raise KaggleError("not found (404)")
+
+    monkeypatch.setattr("carvana.kaggle.submit._leaderboard", lambda api: [0.9, 0.8, 0.8])
+    for score, place in ((0.95, 1), (0.9, 1), (0.8, 2), (-1, 3)):
+        assert _standing(None, score) == Standing(place, 3, estimated=False)
+    monkeypatch.setattr("carvana.kaggle.submit._leaderboard", unreachable)
+    for score, place in ((0.999, 1), (0.988423, 511), (0.0, 735)):
+        assert _standing(None, score) == Standing(place, 735, estimated=True)
 
 
 def test_an_invalid_submission_is_not_sent(sandbox, ready, tmp_path):

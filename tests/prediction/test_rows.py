@@ -211,6 +211,29 @@ def test_a_stopped_prediction_resumes_and_ends_with_the_same_rows(
     assert {file.name for file in rows_of(out).iterdir()} == {"mine.csv", "folder.csv"}
 
 
+def test_label_maps_that_were_stopped_are_completed(
+    trained, model, tmp_path, predicted, monkeypatch
+):
+    folder, (whole, stopped) = trained[0].test, (tmp_path / "whole", tmp_path / "stopped")
+    write_masks(model, folder, whole)
+    to_line, left = prediction_rows.to_line, iter(range(3))
+
+    def write_three(cells):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return to_line(cells)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prediction_rows, "to_line", write_three)
+        write_masks(model, folder, stopped)
+    predicted.clear()
+    write_masks(model, folder, stopped)
+    assert sorted(predicted) == sorted(path.name for path in folder.iterdir())[3:]
+    for path in whole.iterdir():
+        assert (stopped / path.name).read_bytes() == path.read_bytes()
+    assert sorted(os.listdir(stopped)) == sorted(os.listdir(whole))
+
+
 def test_parts_made_apart_or_together_make_the_same_file(
     many, trained, model, tmp_path, predicted, monkeypatch, capsys
 ):

@@ -102,6 +102,7 @@ def test_folds_over_a_cluster(tiny, tmp_path, monkeypatch):
     recipe = load_recipe("blog", [*TINY, "data.split=car", "training.epochs=1"])
     folder, where = tmp_path / "runs", "local:1"
     options = {"dashboard_address": "127.0.0.1:0", "threads_per_worker": 1, "n_workers": 1}
+    options["memory_limit"] = 0  # by its share of the machine's it would wait for ever
     with (  # a worker in a thread of this process, to which tasks go as to one elsewhere
         distributed.LocalCluster(**options, processes=False, protocol="tcp://") as cluster,
         distributed.Client(cluster) as client,

@@ -211,6 +211,14 @@ def test_a_folder_with_files_of_others_is_refused_and_left_alone(name, tiny, tmp
     assert not (tmp_path / "run.json").exists()
 
 
+def test_a_run_of_another_layout_is_refused_and_left_alone(tiny, tmp_path):
+    (tmp_path / "run.json").write_text('{"carvana": "9.0.0", "layout": 9}')
+    (tmp_path / "model.keras").write_text("mine")
+    with pytest.raises(UsageError, match=r"run\.json: the run has layout 9"):
+        train.train(recipe(), tiny.root, tmp_path)
+    assert (tmp_path / "model.keras").read_text() == "mine"
+
+
 def test_a_run_never_lies_among_the_data(tiny):
     held_out = recipe('data.validation_folders=["val", "val_masks"]')
     for folder in (tiny.root, tiny.train, tiny.train_masks, tiny.root / "val"):
@@ -237,8 +245,14 @@ def test_a_second_training_is_refused_and_a_killed_one_resumed(tiny, tmp_path):
     assert pd.read_csv(history)["epoch"].tolist() == list(range(1, epochs + 1))
 
 
-def test_changed_data_are_named(after, tiny, tmp_path):
+def test_a_broken_model_and_changed_data_are_named(after, tiny, tmp_path):
     after(1, tmp_path)
+    whole = (tmp_path / "model.keras").read_bytes()
+    (tmp_path / "model.keras").write_bytes(whole[:1000])  # not to be trained from the beginning
+    with pytest.raises(CarvanaError, match=r"model\.keras: is not a readable Keras model"):
+        train.train(recipe(), tiny.root, tmp_path)
+    assert (tmp_path / "model.keras").read_bytes() == whole[:1000]
+    (tmp_path / "model.keras").write_bytes(whole)
     tiny.image("car0_01.jpg").unlink()
     tiny.mask("car0_01.jpg").unlink()
     with pytest.raises(CarvanaError, match=r"split\.csv: 1 of its images are not in the data"):
@@ -289,6 +303,25 @@ def test_a_prepared_pair_that_is_cut_short_is_named(after, tiny, tmp_path, monke
     monkeypatch.setattr(train, "Checkpoint", CuttingShort)
     with pytest.raises(CarvanaError, match="a prepared pair in .*cache cannot be read; run"):
         train.train(recipe("training.epochs=9"), tiny.root, tmp_path)
+
+
+def test_out_of_memory_is_one_line_and_no_error_is_taken_for_a_broken_pair(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    def train_with(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(train, "_fit", fail)
+        settings = [part for setting in TINY for part in ("--set", setting)]
+        return main(["train", "--data", str(tiny.root), "--run", str(tmp_path), *settings])
+
+    for error in (MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")):
+        assert train_with(error) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("carvana train: out of memory; lower training.batch_size, ")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        train_with(tf.errors.InvalidArgumentError(None, None, "matrices do not fit"))
 
 
 def test_disk_full_keeps_what_stood_before(after, tiny, tmp_path, monkeypatch):
