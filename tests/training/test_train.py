@@ -415,12 +415,12 @@ def test_training_starts_from_weights_with_a_word_on_photographs_they_know(
     wanted = starting_from(start, "input.height=64", "data.seed=5")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "_fit", stop)  # in its first step
-        train.train(wanted, paths.root, run)
+        train.train(wanted, paths.root, run, cache=tmp_path / "cache")
     said = re.search(r"(\d+) of the \d+ validation photographs have", capsys.readouterr().err)
     validated = names_in(run / "split.csv", "validation")
     assert int(said[1]) == len(validated & names_in(before / "split.csv", "train")) > 0
     shutil.rmtree(start)  # a resumed run has no need of it
-    assert train.train(wanted, paths.root, run)["epochs"] == 1
+    assert train.train(wanted, paths.root, run, cache=tmp_path / "cache")["epochs"] == 1
     for old, new in zip(weights(before), weights(run), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-6)
 
