@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from carvana.cli import main
 from carvana.competition.facts import Paths
 from carvana.errors import CarvanaError
 from carvana.prediction import evaluate
@@ -81,3 +82,8 @@ def test_true_masks_may_be_folders_of_one_an_object(tmp_path):
         Image.fromarray(whole).save(map_of(found, f"{name}.jpg", settings))
     result = score_folders(found, truth, settings)
     assert sorted(result.worst) == [(2 / 3, "dog.png"), (1, "cat.png")]
+
+
+def test_a_runs_recipe_is_scored_as_it_was_trained(trained, capsys):
+    assert main(["score", "--run", str(trained[1]), "--set", "prediction.flip=true"]) == 2
+    assert "--set goes with folders of masks" in capsys.readouterr().err
