@@ -237,7 +237,7 @@ def bench_prediction(paths: Paths, count: int, rounds: int, folder: Path) -> Non
     own = build_network(recipe, choose_precision("auto"))
 
     def model(network: Callable) -> Model:
-        return Model(Run(recipe, (network,), ()))
+        return Model(Run(recipe=recipe, networks=(network,)))
 
     without = model(lambda batch, training: car + 0 * batch[..., :1])
     whole = model(lambda batch, training: car + 1e-6 * own(batch, training=training))

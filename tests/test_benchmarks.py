@@ -1,0 +1,28 @@
+"""The benchmarks run; what they measure depends on the machine."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("alpha.py", ["--weights", "quick", "--count", "1"], "quick: probability 0."),
+        (
+            "bench.py",
+            ["--only", "prediction", "--count", "4", "--rounds", "1"],
+            "the network alone",
+        ),
+    ],
+)
+def test_a_benchmark_measures(script, arguments, said, tiny, monkeypatch, capsys):
+    if script == "bench.py":
+        arguments = [*arguments, "--data", str(tiny.root)]
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+    assert said in capsys.readouterr().out
