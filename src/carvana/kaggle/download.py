@@ -14,7 +14,7 @@ import requests
 from tqdm import tqdm
 
 from carvana.competition.facts import SLUG, Paths
-from carvana.errors import CarvanaError, UsageError
+from carvana.errors import CarvanaError, UsageError, plural
 from carvana.files import alone
 from carvana.kaggle import archives
 from carvana.kaggle.archives import BrokenArchive, disk_error, size_text
@@ -118,11 +118,8 @@ def _fetch_all(names: list[str], root: Path) -> None:
     free = archives.require_room(root, needed, f"{', '.join(names)} (fetched and unpacked)")
     for name in names:  # a link may lead to another disk
         archives.require_room(archives.follow(target_of(name, root)).parent, sizes[name], name)
-    listed = ", ".join(f"{name} {size_text(size)}" for name, size in to_fetch.items()) or "nothing"
-    say(
-        f"{root}: to fetch: {listed}; takes about {size_text(needed)} of {size_text(free)} free "
-        "with what it unpacks to"
-    )
+    fetched = f"fetching {plural(len(to_fetch), 'archive')}, {size_text(sum(to_fetch.values()))}"
+    say(f"{root}: {fetched}; needs {size_text(needed)} in all, {size_text(free)} are free")
     for name in names:
         if name in to_fetch:
             _fetch(api, name, sizes[name], root)
