@@ -85,5 +85,6 @@ def test_true_masks_may_be_folders_of_one_an_object(tmp_path):
 
 
 def test_a_runs_recipe_is_scored_as_it_was_trained(trained, capsys):
-    assert main(["score", "--run", str(trained[1]), "--set", "prediction.flip=true"]) == 2
-    assert "--set goes with folders of masks" in capsys.readouterr().err
+    for given in (["--set", "prediction.flip=true"], ["--recipe", "own"]):
+        assert main(["score", "--run", str(trained[1]), *given]) == 2
+        assert "--recipe and --set go with folders of masks" in capsys.readouterr().err

@@ -66,8 +66,11 @@ def score(options) -> None:
         raise UsageError("give a SUBMISSION with --truth, or --run to score its validation split")
     if options.run and options.truth:
         raise UsageError("--truth goes with a SUBMISSION; --run has its own validation masks")
-    if options.set and not (options.submission and options.submission.is_dir()):
-        raise UsageError("--set goes with folders of masks; a run's recipe is as it was trained")
+    is_named = options.set or options.recipe != "blog"  # the default
+    if is_named and not (options.submission and options.submission.is_dir()):
+        raise UsageError(
+            "--recipe and --set go with folders of masks; a run has its own, a CSV needs none"
+        )
     result = _score_runs(options) if options.run else _score_files(options)
     print(json.dumps(asdict(result))) if options.json else _print_score(result)
 
