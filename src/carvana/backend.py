@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from carvana.errors import UsageError
 from carvana.files import some_home
-from carvana.machine import check_processor
+from carvana.machine import check_processor, cpuinfo
 
 if TYPE_CHECKING:
     import keras
@@ -168,6 +168,16 @@ def silence() -> Iterator[None]:
     finally:
         os.dup2(standard_error, 2)
         os.close(standard_error)
+
+
+def use_onednn() -> None:
+    """Let TensorFlow use oneDNN on processors without AVX-512, too, where its default is not to.
+
+    For commands, before TensorFlow is imported: it holds for the whole process. A third faster for
+    batches on a Zen 3; six times slower for a batch of one.
+    """
+    if "avx2" in cpuinfo():
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def import_quietly() -> None:

@@ -6,11 +6,12 @@ import os
 import sys
 import warnings
 
-from carvana.backend import import_quietly
+from carvana.backend import import_quietly, use_onednn
 from carvana.cli import competition, prediction, sandbox, training
 from carvana.errors import CarvanaError
 from carvana.files import remedy_for
 
+BATCHED = ("train", "predict", "plan", "score")  # commands that run a network on batches
 RESUMED = ("download", "train", "predict", "demo")  # commands that continue where they stopped
 
 
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of large pictures and odd EXIF data
     try:
+        if options.command in BATCHED:
+            use_onednn()
         if options.tensorflow and not options.debug and not getattr(options, "cluster", None):
             import_quietly()
         code = options.run_command(options) or 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 
 from carvana import __version__
-from carvana.backend import silence, tf
+from carvana.backend import silence, tf, use_onednn
 from carvana.errors import CarvanaError, UsageError, list_faults, plural
 from carvana.machine import cores
 
@@ -147,6 +147,7 @@ def prepare_worker() -> None:
     Workers of local:N have numbers, those that others started have none.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    use_onednn()
     number = distributed.get_worker().name
     with silence():
         gpus = tf.config.list_physical_devices("GPU")
