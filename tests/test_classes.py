@@ -26,7 +26,7 @@ SETTINGS = [
 ]
 FOLDERS = ["data.images=images", "data.masks=masks", "data.mask_names={name}"]
 NETWORKS = {  # of each recipe a network that trains in seconds
-    "own": ["model.filters=[20, 24]"],
+    "own": ["model.filters=[20, 24]", "model.encoder_levels=0"],
     "blog": [
         *(*FOLDERS, "model.filters=4", "model.num_layers=2", "training.batch_size=8"),
         *("training.learning_rate=0.01", "training.epochs=4"),
