@@ -171,6 +171,20 @@ def model(trained) -> Model:
 
 
 @pytest.fixture(scope="session")
+def many(trained, model, tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of 40 photographs, and their submission, made in one go."""
+    from carvana.prediction.submission import write_submission
+
+    folder = tmp_path_factory.mktemp("many") / "images"
+    folder.mkdir()
+    photographs = sorted(trained[0].test.iterdir())
+    for number in range(40):
+        shutil.copy(photographs[number % 8], folder / f"p_{number:02}.jpg")
+    write_submission(model, folder, folder.with_name("s.csv.gz"))
+    return folder, folder.with_name("s.csv.gz")
+
+
+@pytest.fixture(scope="session")
 def exported(trained, tmp_path_factory) -> tuple[Path, list]:
     """That run as LiteRT, and the rows of its check. Tests change copies of the folder."""
     from carvana.export.check import export

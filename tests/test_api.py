@@ -77,6 +77,7 @@ def test_training_changes_nothing_in_the_process(tiny, tmp_path):
     metrics = carvana.train("sharp", tiny.root, tmp_path / "run", settings)
     assert (process_settings(), random_states()) == before
     assert (metrics["epochs"], metrics["precision"]) == (2, "mixed_bfloat16")
+    assert carvana.load(tmp_path / "run").run.precision == "float32"
 
 
 def test_a_model_takes_paths_pictures_and_arrays_and_changes_nothing(weights, photograph):

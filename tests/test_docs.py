@@ -7,7 +7,6 @@ import importlib.metadata
 import inspect
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,18 +71,8 @@ def test_every_link_leads_somewhere(page):
 # ---- commands
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """What `make` needs of a clone."""
-    clone = tmp_path_factory.mktemp("clone")
-    shutil.copytree(ROOT / "scripts", clone / "scripts")
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, clone)
-    return clone
-
-
-def check(words: list[str], clone: Path) -> None:
-    """Make sure that a command would start, in a clone after `make setup`."""
+def check(words: list[str]) -> None:
+    """Make sure that a command would start after `make setup`."""
     program, *rest = words
     program = program.removeprefix(".venv/bin/")
     if program == "carvana":
@@ -92,8 +81,8 @@ def check(words: list[str], clone: Path) -> None:
             load_recipe(options.recipe, options.set)
     elif program == "make":
         assert {word.partition("=")[0] for word in rest if "=" in word} <= {*VARIABLES}, words
-        for run in commands_of_make(clone, *rest):
-            check(run, clone)
+        for run in commands_of_make(*rest):
+            check(run)
     elif program == "python":
         script = rest[0]
         if not script.startswith("exports/"):  # which an export writes
@@ -111,25 +100,25 @@ def check(words: list[str], clone: Path) -> None:
 
 
 @functools.cache
-def commands_of_make(clone: Path, *words: str) -> list[list[str]]:
+def commands_of_make(*words: str) -> list[list[str]]:
     """Return the `carvana` commands that a target would run."""
     command = ["make", "--dry-run", *words, f"PYTHON={sys.executable}"]
-    done = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [run for run in lines(done.stdout) if run[0] == ".venv/bin/carvana"]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda page: page.name)
-def test_every_command_and_script_starts(page, clone):
+def test_every_command_and_script_starts(page):
     for block in blocks(page, "sh"):
         for words in lines(block):
-            check(words, clone)
+            check(words)
     scripts = blocks(page, "bash")
     subprocess.run(["bash", "-n"], input="\n".join(scripts), text=True, check=True)
     for block in scripts:
         for words in lines(re.sub(r'python -c ".*?"', "", block, flags=re.DOTALL)):
             if words[0] in ("carvana", "make"):
-                check(words, clone)
+                check(words)
 
 
 @pages

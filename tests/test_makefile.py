@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -160,20 +159,6 @@ def test_setup_installs_the_pins_and_is_not_ready_when_that_fails(environment, m
     with pytest.raises(SystemExit):
         environment.main(".venv")
     assert not Path(".venv/ready-3.12").exists()
-
-
-def test_the_oldest_versions_are_the_first_of_each_range(environment):
-    environment.main(".venv-oldest")
-    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    ranges = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    constraints = Path(".venv-oldest/constraints.txt").read_text().splitlines()
-    assert constraints == [line.replace(">=", "==") for line in ranges if ">=" in line]
-    assert environment.ran[1:] == [
-        "install --quiet --constraint .venv-oldest/constraints.txt --editable .[dev]"
-    ]
-    touch(".venv-oldest/old")
-    environment.main(".venv-oldest")  # as pyproject.toml changed
-    assert not Path(".venv-oldest/old").exists()
 
 
 # ---- deleting

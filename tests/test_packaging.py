@@ -1,7 +1,6 @@
 """What the package says about itself: dependencies, files, versions."""
 
 import ast
-import re
 import sys
 import tomllib
 from pathlib import Path
@@ -64,15 +63,6 @@ def test_the_wheel_holds_every_file_of_the_package():
 
 
 def test_versions_agree():
-    (ruff,) = (part.version for part in PINS["ruff"].specifier)
-    assert f"rev: v{ruff} " in (ROOT / ".pre-commit-config.yaml").read_text()
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {carvana.__version__}\n" in citation
     assert f"\n## {carvana.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_the_workflow_runs_on_every_python_we_allow():
-    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
-    (versions,) = re.findall(r"python: \[(.*)\]", workflow)
-    names = {f"Programming Language :: Python :: {v}" for v in re.findall(r"[\d.]+", versions)}
-    assert names == {name for name in PROJECT["classifiers"] if "Python ::" in name}

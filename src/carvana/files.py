@@ -1,15 +1,16 @@
 """Write files so that a reader sees the old or the new one, never a part of it."""
 
 import contextlib
-import ctypes
+import csv
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -145,12 +146,13 @@ def alone(path: Path, who: str, lock_path: Path | None = None) -> Iterator[None]
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; put it in place of what is there if the block succeeds.
 
-    A kill leaves the old folder or the new one; the next call clears up after it.
+    A kill leaves the old folder or the new one, between two renames the old one beside its place;
+    the next call clears up after it.
 
     Raises:
         CarvanaError: it cannot be written.
     """
-    path = Path(path)
+    path = real_path(path)
     temporary, old = beside(path, f"tmp{uuid.uuid4().hex[:8]}"), beside(path, "old")
     lock = filelock.FileLock(temporary / ".lock")  # held while its process lives
     try:
@@ -165,16 +167,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield temporary
         lock.release()
         (temporary / ".lock").unlink(missing_ok=True)
-        if path.exists() and not _exchange(temporary, path):
+        if path.exists():
             os.replace(path, old)
-        if not path.exists():
-            os.replace(temporary, path)
+        os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    except CarvanaError:
-        raise
     except Exception as error:  # libraries in C++ raise errors of their own
-        if not any(text in str(error) for text in (os.strerror(errno.ENOSPC), "iostream error")):
+        full = any(text in str(error) for text in (os.strerror(errno.ENOSPC), "iostream error"))
+        if isinstance(error, CarvanaError) or not full:
             raise
         raise cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
     finally:
@@ -191,15 +191,6 @@ def _remove_if_dead(temporary: Path) -> None:
         with filelock.FileLock(temporary / ".lock", blocking=False):
             pass
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Let two folders change places at once; False where the system cannot."""
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-    with contextlib.suppress(AttributeError, OSError):
-        rename = ctypes.CDLL(None).renameat2
-        return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
-    return False
 
 
 @contextlib.contextmanager
@@ -219,18 +210,6 @@ def some_home() -> Iterator[None]:
             del os.environ["HOME"]
 
 
-@contextlib.contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
-    """Make a folder, wait until no other process works in it, and keep others waiting.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
-        yield
-
-
 def write_text(path: Path, text: str) -> None:
     """Write text to `path` atomically.
 
@@ -239,6 +218,13 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def to_line(cells: Sequence) -> str:
+    """Write cells as a line of a CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def stamp(path: Path) -> str:

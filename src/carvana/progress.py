@@ -25,12 +25,7 @@ def progress(
 ) -> Iterator[_Item]:
     """Pass items through, showing rate and time left on standard error.
 
-    Args:
-        items: what to iterate over.
-        what: the name of the work, shown before the bar.
-        total: number of items, including those already done.
-        done: items done in an earlier session.
-        unit: what one item is called.
+    `total` includes the `done` ones, of an earlier session.
     """
     if not total:
         return
@@ -47,14 +42,8 @@ def progress(
 class Bar:
     """Show how much of some work is done, and how long the rest will take.
 
-    The pace is measured from the first piece of work on, which may include a slow start.
-
-    Args:
-        what: the name of the work; may change.
-        total: the amount of work, in any unit.
-        done: how much of it was done before.
-        stream: where to show it.
-        keep: whether the bar stays on the terminal at the end.
+    The pace is measured from the first piece of work on, which may include a slow start. `done`
+    is how much was done before; `keep` leaves the bar on the terminal at the end.
     """
 
     def __init__(self, what: str, total: float, done: float, stream: TextIO, keep: bool = True):
@@ -62,13 +51,8 @@ class Bar:
         self._shown = time.monotonic()
         self._bar = None
         if on_terminal(stream):
-            self._bar = tqdm(
-                *(None, what, total, keep, stream),
-                initial=done,
-                delay=INSTANT,
-                miniters=0,
-                dynamic_ncols=True,
-            )
+            settings = {"initial": done, "delay": INSTANT, "miniters": 0, "dynamic_ncols": True}
+            self._bar = tqdm(None, what, total, keep, stream, **settings)
         self.restart()
 
     def __enter__(self) -> "Bar":

@@ -15,7 +15,7 @@ distributed = pytest.importorskip(
 import carvana.cluster.dask
 from carvana.cli import main
 from carvana.cluster import predict as cluster
-from carvana.cluster.dask import check_workers, run_tasks
+from carvana.cluster.dask import check_workers
 from carvana.cluster.predict import make_on
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import check_writable
@@ -24,16 +24,6 @@ from carvana.prediction.label_maps import write_masks
 from carvana.prediction.rows import About, Job
 from carvana.prediction.submission import rows_of, write_submission
 from carvana.runs.trained import RunInfo
-
-
-@pytest.fixture(scope="module")
-def many(trained, tmp_path_factory):
-    """A hundred photographs: a few tasks."""
-    folder = tmp_path_factory.mktemp("many")
-    photographs = sorted(trained[0].test.iterdir())
-    for number in range(100):
-        shutil.copy(photographs[number % len(photographs)], folder / f"p_{number:03}.jpg")
-    return folder
 
 
 def predict(dask_client, trained, images, out, **options):
@@ -55,8 +45,8 @@ def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_
     """The workers see what they see: here the dask_client believes that there is more."""
     out = tmp_path / "s.csv"
     rows_of(out).mkdir()
-    names = sorted(path.name for path in many.iterdir())
-    job = Job("key", rows_of(out), many)
+    names = sorted(path.name for path in many[0].iterdir())
+    job = Job("key", rows_of(out), many[0])
     info = RunInfo.read(trained[1])
     needs = (info.paths, info.fingerprint(), job)
     with pytest.raises(CarvanaError, match=r"worker tcp.*\.rows: is not what it is here"):
@@ -64,7 +54,7 @@ def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_
     About("key", None, dict.fromkeys([*names, "q.jpg"], 1)).write(rows_of(out), shared=False)
     with pytest.raises(CarvanaError, match=r"worker tcp.*: 1 photographs are not there .first: q"):
         check_workers(dask_client, cluster.check_here, *needs)
-    elsewhere = replace(job, images=many / "gone")
+    elsewhere = replace(job, images=many[0] / "gone")
     with pytest.raises(CarvanaError, match=r"worker tcp.*/gone: No such file .*share the folder"):
         check_workers(dask_client, cluster.check_here, *needs[:2], elsewhere)
     with pytest.raises(CarvanaError, match=r"worker tcp.*nothing: no such run or weights"):
@@ -72,10 +62,10 @@ def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(RunInfo, "fingerprint", lambda self: "another")
         with pytest.raises(CarvanaError, match=r"worker tcp.*: is another model than here"):
-            predict(dask_client, trained, many, out)
+            predict(dask_client, trained, many[0], out)
     monkeypatch.setattr(carvana.cluster.dask, "__version__", "0.0.1")
     with pytest.raises(CarvanaError, match="2 workers cannot.*\n.*worker tcp.*here is 0.0.1"):
-        predict(dask_client, trained, many, out)
+        predict(dask_client, trained, many[0], out)
     monkeypatch.undo()
     with pytest.raises(CarvanaError, match=r"worker tcp.*/gone: cannot be written .No such file"):
         check_workers(dask_client, check_writable, tmp_path / "gone")
@@ -83,7 +73,7 @@ def test_a_worker_that_lacks_something_is_named(dask_client, trained, many, tmp_
 
 def test_the_time_is_up(dask_client, trained, many, tmp_path):
     with pytest.raises(CarvanaError, match="stopped after 1e-06 minutes with 0 of 100 images"):
-        predict(dask_client, trained, many, tmp_path / "s.csv", minutes=1e-6)
+        predict(dask_client, trained, many[0], tmp_path / "s.csv", minutes=1e-6)
 
 
 def test_addresses(trained, capsys, monkeypatch):
@@ -118,14 +108,6 @@ def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
     assert taken == ["gpu0", "gpu1", "gpu0"]
 
 
-def test_a_tasks_own_timeout_is_not_taken_for_the_end_of_the_waiting(dask_client):
-    def read():
-        raise TimeoutError("the disk does not answer")
-
-    with pytest.raises(TimeoutError, match="the disk does not answer"):
-        list(run_tasks(dask_client, read, [()]))
-
-
 def test_without_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "carvana.cluster.dask")
     monkeypatch.setitem(sys.modules, "dask", None)
@@ -140,11 +122,10 @@ def test_without_the_extra(monkeypatch):
 def test_a_killed_worker_and_a_broken_photograph_change_no_byte(
     dask_client, trained, model, many, tmp_path, capfd
 ):
-    folder, out = shutil.copytree(many, tmp_path / "images"), tmp_path / "s.csv.gz"
-    write_submission(model, many, tmp_path / "one.csv.gz")
+    folder, out = shutil.copytree(many[0], tmp_path / "images"), tmp_path / "s.csv.gz"
     write_submission(model, folder, out, part=(1, 2))
-    good = (folder / "p_021.jpg").read_bytes()
-    (folder / "p_021.jpg").write_bytes(good[:300])
+    good = (folder / "p_21.jpg").read_bytes()
+    (folder / "p_21.jpg").write_bytes(good[:300])
     info, workers = RunInfo.read(trained[1]), dask_client.run(os.getpid)
 
     def make_and_kill(*arguments):
@@ -153,16 +134,16 @@ def test_a_killed_worker_and_a_broken_photograph_change_no_byte(
                 os.kill(next(iter(workers.values())), signal.SIGKILL)
             yield made
 
-    with pytest.raises(CarvanaError, match=r"p_021.jpg: is not a readable.*other 99 im"):
+    with pytest.raises(CarvanaError, match=r"p_21.jpg: is not a readable.*other 39 im"):
         write_submission(info, folder, out, make=make_and_kill)
     said = capfd.readouterr()
     assert "local:2: 2 workers; Dask's dashboard: http://127.0.0.1:" in said.out
     assert "oneDNN" not in said.err
-    (folder / "p_021.jpg").write_bytes(good)
+    (folder / "p_21.jpg").write_bytes(good)
     predict(dask_client, trained, folder, out)
     said = capfd.readouterr()
-    assert "resuming after 99 of 100 images" in said.out
+    assert "resuming after 39 of 40 images" in said.out
     assert "predicting: 1 image in" in said.err
-    assert out.read_bytes() == (tmp_path / "one.csv.gz").read_bytes()
-    assert review_of(out).read_text() == review_of(tmp_path / "one.csv.gz").read_text()
+    assert out.read_bytes() == many[1].read_bytes()
+    assert review_of(out).read_text() == review_of(many[1]).read_text()
     assert not rows_of(out).exists()

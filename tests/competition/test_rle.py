@@ -40,12 +40,6 @@ def test_by_hand(rows, runs):
     assert rle.encode(mask * 255) == runs  # masks of 0/255 are the same masks
 
 
-@pytest.mark.parametrize("runs", ["1", "1 x", "1 2 3", "-1 2", "1.0 2", "1 99999999999999999999"])
-def test_what_is_not_run_lengths_is_refused(runs):
-    with pytest.raises(ValueError):
-        rle.parse(runs)
-
-
 @pytest.mark.parametrize("runs", ["0 2", "6 2", "7 1"])
 def test_runs_outside_the_picture_are_refused(runs):
     with pytest.raises(ValueError, match="outside 2x3"):

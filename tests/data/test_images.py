@@ -177,38 +177,6 @@ def test_heic_needs_its_package(tmp_path, monkeypatch):
         images.read_photograph(tmp_path / "a.heic")
 
 
-def test_out_of_memory_is_not_taken_for_a_broken_file(tmp_path, monkeypatch):
-    def run_out_of_memory(*_):
-        cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
-
-    picture().save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "_upright", run_out_of_memory)
-    with pytest.raises(MemoryError):
-        images.read_photograph(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize(
-    ("method", "size", "decoded"),
-    [
-        ("area", (80, 120), (80, 120)),
-        ("area", (79, 119), (80, 120)),
-        ("area", (81, 120), (160, 240)),
-        ("area", (200, 300), (320, 480)),
-        ("area", (60, 60), (80, 120)),
-        ("bilinear", (80, 120), (320, 480)),  # as published: every pixel, then a few of them
-    ],
-)
-def test_area_recipes_decode_jpegs_no_larger_than_they_need(method, size, decoded, tmp_path):
-    path = tmp_path / "a.jpg"
-    picture(320, 480).save(path, "JPEG", quality=95)
-    settings = dataclasses.replace(SMALL, height=size[0], width=size[1], method=method)
-    found, whole_size = images.read_photograph(path, settings)
-    assert found.shape == (*decoded, 3)
-    assert whole_size == (320, 480)
-    whole, _ = images.read_photograph(path)
-    np.testing.assert_allclose(resize(found, settings), resize(whole, settings), atol=0.02)
-
-
 @pytest.mark.parametrize("most", [255, 1023, 4095, 16383])
 def test_a_few_bits_in_sixteen_are_not_read_nearly_black(most, tmp_path):
     ramp = np.tile(np.linspace(0, 1, 16), (8, 1))

@@ -190,12 +190,6 @@ def test_from_a_folder(served, paths, tmp_path, monkeypatch, is_unpacked):
         assert all(found[name] == archive.read(name) for name in archive.namelist())
 
 
-def test_archives_in_the_data_folder_need_no_kaggle(served, paths):
-    shutil.copytree(served, paths.root, ignore=shutil.ignore_patterns("test.zip", "*.csv"))
-    download(paths, "train")
-    assert_train_is_there(paths.root, served)
-
-
 def test_from_a_folder_that_lacks_something(served, paths, tmp_path):
     source = tmp_path / "input"
     source.mkdir()

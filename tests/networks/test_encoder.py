@@ -1,4 +1,3 @@
-import hashlib
 import io
 
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 from carvana.errors import CarvanaError
 from carvana.networks import encoder
 from carvana.networks.build import load_network
-from carvana.networks.encoder import imagenet_encoder, read_weights
+from carvana.networks.encoder import imagenet_encoder
 
 
 def test_features_are_those_of_the_original_weights_at_four_strides_and_frozen():
@@ -32,13 +31,6 @@ def test_it_stays_frozen_when_it_is_saved_and_loaded(tmp_path):
     assert not loaded.trainable_variables
     for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_the_card_names_the_file():
-    digest = hashlib.sha256(encoder.WEIGHTS.read_bytes()).hexdigest()
-    card = encoder.WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
-    assert f"| sha256 of `{encoder.WEIGHTS.name}` | `{digest}` |" in card
-    assert f"{sum(array.size for array in read_weights().values()):,} numbers" in card
 
 
 def test_weights_that_are_absent_or_broken_are_named(tmp_path, monkeypatch):

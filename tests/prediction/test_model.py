@@ -1,6 +1,5 @@
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,9 +14,8 @@ from carvana.data.images import read_photograph
 from carvana.data.resize import resize
 from carvana.errors import CarvanaError
 from carvana.machine import Turns
-from carvana.networks.build import build_network
 from carvana.prediction.certainty import expected_dice
-from carvana.prediction.model import FINISHING, Model, Prediction, load
+from carvana.prediction.model import FINISHING, Model, Prediction
 from carvana.runs.trained import Run
 from conftest import HEIGHT, WIDTH
 
@@ -38,9 +36,6 @@ def test_a_probability_is_the_networks_brought_to_the_photographs_size(
     small = model.run.networks[0](resize(picture, model.recipe.input)[None], training=False)
     want = tf.image.resize(small, size[::-1], "bilinear")[0, :, :, 0]
     np.testing.assert_allclose(found, want, atol=1e-4)
-    mask = model.mask(path)
-    assert mask.dtype == bool
-    np.testing.assert_array_equal(mask, found > model.recipe.prediction.threshold)
 
 
 def test_photographs_are_predicted_in_order_and_a_broken_one_is_named(trained, model, tmp_path):
@@ -128,17 +123,6 @@ def test_memory_does_not_grow_with_classes_or_threads(trained, model, monkeypatc
         monkeypatch.setattr("carvana.prediction.model.Turns", lambda limit=limit: Turns(limit))
         assert list(model.map(paths, work, workers=8)) == paths
         assert max(most) <= at_once
-
-
-def test_a_run_trained_in_half_precision_predicts_in_float32(trained, model, tmp_path):
-    run = shutil.copytree(trained[1], tmp_path / "run")
-    half = build_network(model.recipe, "mixed_bfloat16")
-    half.set_weights(model.run.networks[0].get_weights())
-    half.save(run / "model.keras")
-    found = load(run)
-    assert found.run.precision == "float32"
-    path = sorted(trained[0].test.iterdir())[0]
-    np.testing.assert_allclose(found.probability(path), model.probability(path), atol=1e-5)
 
 
 FORKED = """

@@ -28,18 +28,6 @@ from carvana.runs.trained import RunInfo
 from conftest import HEIGHT, WIDTH
 
 
-@pytest.fixture(scope="module")
-def many(trained, model, tmp_path_factory):
-    """A folder of 40 photographs, and their submission, made in one go."""
-    root = tmp_path_factory.mktemp("many")
-    (root / "images").mkdir()
-    photographs = sorted(trained[0].test.iterdir())
-    for number in range(40):
-        shutil.copy(photographs[number % 8], root / "images" / f"p_{number:02}.jpg")
-    write_submission(model, root / "images", root / "s.csv.gz")
-    return root / "images", root / "s.csv.gz"
-
-
 @pytest.fixture
 def predicted(monkeypatch):
     """A list that grows with the name of each photograph that is predicted."""
@@ -65,25 +53,13 @@ def rows_made(out):
     return {line.split(b",")[0] for line in lines if line.endswith(b"\n")}
 
 
-def make_rows_alone(model, folder, out, threshold=None):
-    """Predict, and stop before the submission is written."""
-
-    def stop(path):
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submission, "replacing", stop)
-        with pytest.raises(KeyboardInterrupt):
-            write_submission(model, folder, out, threshold)
-
-
 def test_from_photographs_to_a_scored_submission(trained, model, tmp_path):
     paths, _ = trained
     out = tmp_path / "submissions" / "tiny.csv.gz"
     out.parent.mkdir()
     out.symlink_to(out)  # which is replaced
     write_submission(model, paths.test, out, workers=1)
-    assert validate(out, paths.sample_submission, HEIGHT, WIDTH).valid
+    assert not validate(out, paths.sample_submission, HEIGHT, WIDTH).faults
     assert score(out, paths.root / "solution.csv").mean > 0.6
     visible = {f.name for f in out.parent.iterdir() if not f.name.startswith(".")}
     assert visible == {"tiny.csv.gz", "tiny.csv.gz.review.csv"}
@@ -95,7 +71,7 @@ def test_from_photographs_to_a_scored_submission(trained, model, tmp_path):
 
 def test_a_threshold_and_rows_of_another_one(trained, model, tmp_path, predicted, capsys):
     folder, out = trained[0].test, tmp_path / "s.csv.gz"
-    make_rows_alone(model, folder, out, 0.9)
+    write_submission(model, folder, out, 0.9, part=(1, 1))
     areas = []
     for threshold in (0.1, 0.5, 0.9):
         write_submission(model, folder, out, threshold)
@@ -134,7 +110,7 @@ def test_a_row_belongs_to_its_photograph_by_name_and_size(trained, model, tmp_pa
     names = sorted(["a,b.jpg", "changed.jpg", 'say "c".jpg', "ü d.JPG", "e.f.g.jpg"])
     for name, photograph in zip(names, photographs, strict=False):
         shutil.copy(photograph, folder / name)
-    make_rows_alone(model, folder, out)
+    write_submission(model, folder, out, part=(1, 1))
     elsewhere = shutil.copytree(folder, tmp_path / "copied")
     shutil.copy(photographs[6], elsewhere / "changed.jpg")
     shutil.copy(photographs[7], elsewhere / "a new.jpg")
@@ -211,24 +187,13 @@ def test_a_stopped_prediction_resumes_and_ends_with_the_same_rows(
     assert {file.name for file in rows_of(out).iterdir()} == {"mine.csv", "folder.csv"}
 
 
-def test_label_maps_that_were_stopped_are_completed(
-    trained, model, tmp_path, predicted, monkeypatch
-):
+def test_label_maps_that_were_stopped_are_completed(trained, model, tmp_path, predicted):
     folder, (whole, stopped) = trained[0].test, (tmp_path / "whole", tmp_path / "stopped")
     write_masks(model, folder, whole)
-    to_line, left = prediction_rows.to_line, iter(range(3))
-
-    def write_three(cells):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return to_line(cells)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prediction_rows, "to_line", write_three)
-        write_masks(model, folder, stopped)
+    write_masks(model, folder, stopped, part=(1, 2))
     predicted.clear()
     write_masks(model, folder, stopped)
-    assert sorted(predicted) == sorted(path.name for path in folder.iterdir())[3:]
+    assert sorted(predicted) == sorted(path.name for path in folder.iterdir())[1::2]
     for path in whole.iterdir():
         assert (stopped / path.name).read_bytes() == path.read_bytes()
     assert sorted(os.listdir(stopped)) == sorted(os.listdir(whole))

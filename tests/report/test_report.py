@@ -116,16 +116,6 @@ def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
         compare_runs([one, two], paths)
 
 
-def test_certainty_is_ranked_against_the_true_dice_by_hand():
-    true = np.linspace(0.9, 0.999, 40)  # of which the worst 2 and the least certain 4 count
-    assert charts.ranking(true[::-1], true) == (pytest.approx(-1), 0, 2, 4)
-    expected = true.copy()
-    expected[[0, 39]] = true[[39, 0]]  # of the two worst, one is told to be the best
-    correlation, found, *_ = charts.ranking(expected, true)
-    assert correlation == pytest.approx(1 - 6 * 2 * 39**2 / (40 * (40**2 - 1)))  # Spearman's
-    assert found == 1
-
-
 def test_charts_that_few_photographs_cannot_fill_are_left_out_by_name():
     few, many = ([examined(f"{n}.jpg", 0.9 + n / 1000) for n in range(count)] for count in (19, 20))
     drawn, left_out = sections._charts(few, BLOG)
@@ -155,11 +145,6 @@ def test_the_articles_values_are_drawn_for_its_recipe_alone():
         drawn = charts.curves(history([3, 2, 1]), blog, reported)
         said = [[text for text in texts(chart) if "the article" in text] for chart in drawn]
         assert said == [["the article: 0.87"], ["the article: 0.95"], []] if reported else [[]] * 3
-
-
-def test_loss_is_drawn_by_powers_of_ten():
-    loss = charts.curves(history([1108.0, 0.3, 0.02]), BLOG, False)[2]
-    assert {"1,000", "10", "0.1"} <= set(texts(loss))
 
 
 def test_a_recipe_is_named_and_its_changes_are_listed():
@@ -192,15 +177,6 @@ def test_a_histogram_counts_in_whole_numbers_what_is_below_in_its_first_bar():
     assert not {"0.5", "1.5"} & set(texts(few))
 
 
-def test_the_bands_of_wrong_pixels_are_said_as_they_are():
-    shares = sections._shares(np.array([30, 20, 20, 10, 10, 5, 5]))
-    assert shares == [
-        ("at most 2 pixels from the true edge", 0.5),
-        ("3 to 8 pixels from it", 0.3),
-        ("further away", 0.2),
-    ]
-
-
 def test_photographs_fit_the_page():
     noise = np.random.default_rng(1).integers(0, 256, (1200, 1800, 3), np.uint8)
     data = base64.b64decode(pictures._jpeg(noise).partition(",")[2])
@@ -209,13 +185,3 @@ def test_photographs_fit_the_page():
     smooth = np.zeros((1280, 1918, 3), np.uint8)
     data = base64.b64decode(pictures._jpeg(smooth).partition(",")[2])
     assert Image.open(io.BytesIO(data)).size == (1918, 1280)
-
-
-def test_the_largest_region_of_errors_is_visited_first():
-    wrong = np.zeros((300, 400), bool)
-    wrong[10:12, 100:102] = True
-    wrong[60:70, 60:66] = True  # one region, though it spans two squares of 64 pixels
-    wrong[200:210, 300:310] = True
-    regions = [[300, 200, 10, 10, 100], [60, 60, 6, 10, 60], [100, 10, 2, 2, 4]]
-    assert pictures._regions(wrong) == regions
-    assert pictures._regions(wrong & False) == []

@@ -61,18 +61,6 @@ def test_weights_written_and_read_predict_the_same(run, tmp_path):
     assert path.stat().st_size < 2.5 * sum(weight.size for weight in run.networks[0].get_weights())
 
 
-def test_weights_are_in_order_however_many_there_are(run, tmp_path):
-    """As text, "1000" comes before "999"."""
-    run.save_weights(tmp_path / "few.npz")
-    with np.load(tmp_path / "few.npz") as arrays:
-        shifted = {f"{int(n) + 990}" if n.isdecimal() else n: arrays[n] for n in arrays.files}
-    assert {"999", "1000"} <= shifted.keys()
-    np.savez(tmp_path / "many.npz", **shifted)
-    many = Run.load(tmp_path / "many.npz").networks[0]
-    for a, b in zip(run.networks[0].get_weights(), many.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-3)
-
-
 def test_other_classes_start_from_all_weights_but_those_of_their_logits(run, tmp_path):
     run.save_weights(tmp_path / "w.npz")
     classes = "data.classes={background=0, circle=1, square=2}"
@@ -141,13 +129,10 @@ def test_broken_run_folders_are_named(copied, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     check_refused(empty, r"model\.keras: no such model; run `carvana train`")
-    recipe = (copied / "recipe.toml").read_text()
-    (copied / "recipe.toml").unlink()
-    check_refused(copied, r"recipe\.toml: is missing")
-    (copied / "recipe.toml").write_text(recipe.replace("height = 32", "height = 64"))
-    check_refused(copied, r"model\.keras: does not match its recipe\.toml")
     (copied / "model.keras").write_text("not a model")
     check_refused(copied, r"model\.keras: is not a readable Keras model")
+    (copied / "recipe.toml").unlink()
+    check_refused(copied, r"recipe\.toml: is missing")
 
 
 def test_a_folder_the_kit_did_not_write_or_in_another_layout_is_not_loaded(copied):

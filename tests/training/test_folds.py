@@ -2,28 +2,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tensorflow.errors import ResourceExhaustedError
 
 from carvana.cli import main
-from carvana.data.pairs import find_pairs
-from carvana.data.split import draw_split, names_in
+from carvana.data.split import names_in
 from carvana.errors import CarvanaError
 from carvana.recipe import load_recipe
 from carvana.runs.folder import read_metrics
-from carvana.training.folds import runs_of, train_folds
-from conftest import DATA, TINY
+from carvana.training.folds import train_folds
+from conftest import TINY
 
 FAST = [part for setting in [*TINY, "training.epochs=1"] for part in ("--set", setting)]
-
-
-def test_each_car_is_in_the_validation_of_one_fold(tiny):
-    pairs = find_pairs(tiny.root, DATA)
-    splits = [draw_split(pairs, DATA, fold) for _, fold in runs_of(tiny.root, 5)]
-    held_out = sorted(pair for split in splits for pair in split.validation)
-    assert held_out == pairs
-    assert all(len(split.train) + len(split.validation) == len(pairs) for split in splits)
-    with pytest.raises(CarvanaError, match="cannot be split in 21 folds; use fewer"):
-        draw_split(pairs, DATA, (1, 21))
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -78,7 +66,6 @@ def fail_in_fold(number, error):
     ("error", "says"),
     [
         (MemoryError(), "fold-2: out of memory; lower training.batch_size"),
-        (ResourceExhaustedError(None, None, "OOM"), "fold-2: out of memory"),
         (CarvanaError("car.jpg: is broken"), "fold-2: car.jpg: is broken"),
         (ZeroDivisionError("a bug"), "fold-2: ZeroDivisionError"),
     ],
@@ -86,7 +73,7 @@ def fail_in_fold(number, error):
 def test_a_fold_that_fails_does_not_end_the_others(error, says, tmp_path, monkeypatch):
     monkeypatch.setattr("carvana.training.train.train", fail_in_fold(2, error))
     trained = []
-    folds = train_folds("blog", tmp_path, tmp_path / "runs", 3)
+    folds = train_folds(load_recipe("blog"), tmp_path, tmp_path / "runs", 3)
     with pytest.raises(CarvanaError, match=says):
         for run, _ in folds:
             trained.append(run.name)
@@ -111,7 +98,7 @@ def test_folds_over_a_cluster(tiny, tmp_path, monkeypatch):
         assert [run.name for run, _ in trained] == ["fold-1", "fold-2"]
         assert all(metrics["epochs"] == 1 for _, metrics in trained)
         monkeypatch.setattr("carvana.training.train.train", fail_in_fold(2, MemoryError()))
-        with pytest.raises(CarvanaError, match="1 folds are not trained:\n.*fold-2: out of memory"):
+        with pytest.raises(CarvanaError, match="^.*fold-2: out of memory"):
             train_folds_on(client, where, recipe, tiny.root, folder, 2)
     logs = [(folder / f"fold-{number}.log").read_text() for number in (1, 2)]
     assert all("training on CPU" in log for log in logs)

@@ -1,9 +1,6 @@
 import keras
 import numpy as np
-import pytest
 
-from carvana.networks.build import build_network
-from carvana.recipe import load_recipe
 from carvana.training.optimizers import ConvolutionMuon
 
 rng = np.random.default_rng(1)
@@ -42,22 +39,3 @@ def test_all_else_is_adams():
         adam = keras.optimizers.Adam(0.03)
         adam.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         np.testing.assert_allclose(step(shape, gradient, name=name), variable.numpy(), rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "heads", "small"),
-    [
-        ("sharper", 3, ["model.filters=[12, 16, 20, 24]", "model.encoder_levels=0"]),
-        ("blog", 1, ["model.filters=4"]),
-    ],
-)
-def test_the_head_alone_of_all_kernels_is_adams_whatever_its_size(recipe, heads, small):
-    classes = "data.classes={background=0, a=1, b=2, c=3}"
-    network = build_network(load_recipe(recipe, [classes, *small]), "float32")
-    optimizer = ConvolutionMuon()
-    optimizer.build(network.trainable_variables)
-    kernels = [v for v in network.trainable_variables if len(v.shape) == 4]
-    adams = [v for v in kernels if optimizer._is_adams(v)]
-    assert len(adams) == heads < len(kernels)
-    assert {v.shape[-1] % 4 for v in adams} == {0}  # a multiple of the classes
-    assert all(v.path.split("/")[-2] == "head" for v in adams)

@@ -236,20 +236,6 @@ def parts_inside(root):
         write(root, f"images/{part}/{{}}.jpg", f"labels/{part}/{{}}.png")
 
 
-def membrane(root):
-    """As zhixuhao/unet."""
-    write(root / "membrane/train", "image/{}.png", "label/{}.png", names=range(5))
-    for number in range(3):
-        save_photograph(root / f"membrane/test/{number}.png", number)
-
-
-def a_folder_of_masks_each(root):
-    for number, name in enumerate(NAMES):
-        save_photograph(root / f"images/{name}.jpg", number)
-        for part in range(number + 1):
-            save_mask(root / f"masks/{name}/{part}.png", labels(part))
-
-
 def objects_beside_classes(root):
     write(root)
     for name in NAMES:
@@ -260,8 +246,6 @@ def objects_beside_classes(root):
 FOLDERS = {
     camvid: ("train", "trainannot", "{name}", ("test", "testannot")),
     parts_inside: ("images/train", "labels/train", "{name}", ("images/test", "labels/test")),
-    membrane: ("membrane/train/image", "membrane/train/label", "{name}", None),
-    a_folder_of_masks_each: ("images", "masks", "{name}", None),
     objects_beside_classes: ("images", "masks", "{name}", None),
 }
 

@@ -1,4 +1,4 @@
-"""The command line: map errors to exit codes; a file a group of commands."""
+"""The command line: map errors to exit codes; one file per group of commands."""
 
 import argparse
 import io

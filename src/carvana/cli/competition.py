@@ -17,7 +17,7 @@ def add_commands(commands) -> None:
     add_option(added, "--data", Path("data"), "where to put them")
     kinds, help = ("train", "test", "all"), "which files (default: train)"
     added.add_argument("--only", default="train", choices=kinds, help=help)
-    help = "a folder or zip to take them from, not Kaggle"
+    help = "use this folder or zip instead of Kaggle"
     added.add_argument("--from", dest="source", type=Path, help=help)
 
     help = "check a submission's rows and run lengths"
@@ -32,7 +32,9 @@ def add_commands(commands) -> None:
     help = "the true masks: img,rle_mask[,Usage], or a folder"
     added.add_argument("--truth", type=Path, help=help)
     add_recipe(added)
-    help = "score this run's validation split instead; several: what they hold out"
+    help = (
+        "score this run's validation split instead; several: by those that held each photograph out"
+    )
     added.add_argument("--run", type=Path, nargs="+", action="extend", help=help)
     add_option(added, "--data", Path("data"), "the competition's files, for --run")
     added.add_argument("--json", action="store_true", help="print JSON")
@@ -57,8 +59,8 @@ def validate(options) -> int:
     for line in result.lines():
         print(f"  {line}")
     kinds = plural(len(result.faults), "kind")
-    print("valid" if result.valid else f"not valid: {kinds} of fault")
-    return 0 if result.valid else 1
+    print("valid" if not result.faults else f"not valid: {kinds} of fault")
+    return 1 if result.faults else 0
 
 
 def score(options) -> None:
@@ -71,16 +73,15 @@ def score(options) -> None:
         raise UsageError(
             "--recipe and --set go with folders of masks; a run has its own, a CSV needs none"
         )
-    result = _score_runs(options) if options.run else _score_files(options)
+    if options.run:
+        if not options.debug:
+            import_quietly()
+        from carvana.prediction.evaluate import score_runs
+
+        result = score_runs(options.run, Paths(options.data))
+    else:
+        result = _score_files(options)
     print(json.dumps(asdict(result))) if options.json else _print_score(result)
-
-
-def _score_runs(options):
-    if not options.debug:
-        import_quietly()
-    from carvana.prediction.evaluate import score_runs
-
-    return score_runs(options.run, Paths(options.data))
 
 
 def _score_files(options):

@@ -18,7 +18,7 @@ from carvana.cli.options import (
 
 def add_commands(commands) -> None:
     """Add them to the parser."""
-    help = "predict a folder of photographs into a submission"
+    help = "predict masks for a folder of photographs: a submission, or PNG label maps"
     added = add_command(commands, "predict", help, predict, True)
     add_model(added)
     add_option(added, "--images", Path("data/test"), "the folder of photographs")
@@ -30,7 +30,7 @@ def add_commands(commands) -> None:
     added.add_argument("--threshold", type=threshold, help=help)
     help = "decoding threads (default: one per core)"
     added.add_argument("--workers", type=whole(1, 64), help=help)
-    help = "make this part of the photographs only, see merge"
+    help = "predict only this part of the photographs; see merge"
     added.add_argument("--part", type=part, metavar="I/N", help=help)
     added.add_argument(
         "--precision",
@@ -41,11 +41,13 @@ def add_commands(commands) -> None:
     )
     add_cluster(added)
     minutes = between(0, 1e6, "a number of minutes")
-    added.add_argument("--minutes", type=minutes, default=math.inf, help="stop after so long")
+    added.add_argument(
+        "--minutes", type=minutes, default=math.inf, help="stop after this many minutes"
+    )
 
     added = add_command(commands, "merge", "merge separately predicted parts", merge)
     added.add_argument("out", type=Path, help="the submission to write, .csv or .csv.gz")
-    added.add_argument("part", type=Path, nargs="+", help="folders that --part made, ….rows")
+    added.add_argument("part", type=Path, nargs="+", help="the .rows folders that --part wrote")
 
     help = "cut cars out, onto transparency, a colour or a picture"
     added = add_command(commands, "cutout", help, cutout)
@@ -66,10 +68,10 @@ def add_commands(commands) -> None:
         "--engine",
         default="auto",
         choices=("auto", "litert", "tensorflow"),
-        help="what predicts (default: litert for 16 photographs or fewer, where it is installed)",
+        help="inference engine (default: litert for 16 photographs or fewer, where installed)",
     )
 
-    help = "write a run as a model other programs open: ONNX, LiteRT, OpenVINO, SavedModel"
+    help = "export a run or weights for other programs: ONNX, LiteRT, OpenVINO, SavedModel"
     added = add_command(commands, "export", help, export, True)
     add_model(added)
     formats = ("onnx", "litert", "openvino", "saved_model")

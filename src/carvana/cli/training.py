@@ -14,8 +14,10 @@ def add_commands(commands) -> None:
     add_recipe(added)
     add_option(added, "--data", Path("data"), "the data folder")
     added.add_argument("--run", type=Path, required=True, help="the run's folder")
-    added.add_argument("--cache", type=Path, help="for prepared pairs (default: cache in --data)")
-    help = "train so many runs, fold-1, fold-2, ... in --run, each validated on other cars"
+    added.add_argument(
+        "--cache", type=Path, help="where prepared pairs go (default: cache in --data)"
+    )
+    help = "train N runs, fold-1, fold-2, ... in --run, each validated on other cars"
     added.add_argument("--folds", type=whole(2, 100), metavar="N", help=help)
     add_cluster(added)
 
@@ -32,7 +34,7 @@ def add_commands(commands) -> None:
     add_option(added, "--out", Path("my.toml"), "the recipe")
     minutes = between(0, 100_000, "a number of minutes")
     add_option(added, "--minutes", 30.0, "how long training may take here", type=minutes)
-    help = "what you know already; may be repeated"
+    help = "fix a setting that plan would choose; may be repeated"
     added.add_argument("--set", action="append", metavar="SECTION.KEY=VALUE", help=help)
 
     help = "draw training samples: image, augmented image, mask"
@@ -62,7 +64,7 @@ def train(options) -> None:
             f"{run}: {plural(metrics['epochs'], 'epoch')}, {plural(metrics['steps'], 'step')}, "
             f"validation dice {metrics['val_dice']:.4f}, accuracy {metrics['val_accuracy']:.4f}"
         )
-    runs = options.run / "fold-*" if options.folds else options.run
+    runs = f"{options.run}/fold-*/" if options.folds else options.run
     print(f"next: `carvana predict` or `carvana report`, with --run {runs}")
 
 

@@ -38,12 +38,10 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def open_cluster(where: str, threads: int | None = None) -> Iterator[distributed.Client]:
+def open_cluster(where: str) -> Iterator[distributed.Client]:
     """Connect to a scheduler, or start workers on this machine for the time of the block.
 
-    Args:
-        where: a scheduler's address, as in tcp://10.0.0.1:8786, or local:4 for four workers.
-        threads: of the network in each worker of local:N; an equal share of the cores when None.
+    `where` is a scheduler's address, as in tcp://10.0.0.1:8786, or local:4 for four workers.
 
     Raises:
         UsageError: it is neither.
@@ -59,10 +57,7 @@ def open_cluster(where: str, threads: int | None = None) -> Iterator[distributed
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
         stack.enter_context(_silent())
-        if local:
-            address = stack.enter_context(_local_cluster(local, threads or share_of_cores(local)))
-        else:
-            address = where
+        address = stack.enter_context(_local_cluster(local)) if local else where
         try:
             client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
@@ -75,8 +70,8 @@ def open_cluster(where: str, threads: int | None = None) -> Iterator[distributed
         yield client
 
 
-def _local_cluster(count: int, threads: int) -> distributed.LocalCluster:
-    numbers = {f"TF_NUM_{kind}_THREADS": threads for kind in ("INTRAOP", "INTEROP")}
+def _local_cluster(count: int) -> distributed.LocalCluster:
+    numbers = {f"TF_NUM_{kind}_THREADS": share_of_cores(count) for kind in ("INTRAOP", "INTEROP")}
     return distributed.LocalCluster(
         n_workers=count,
         threads_per_worker=1,
@@ -192,11 +187,8 @@ def run_tasks(
 ) -> Iterator[tuple[tuple, object]]:
     """Call a function on workers with each tuple of arguments.
 
-    Args:
-        client: of the cluster.
-        function: imported there by its name; it may be called twice for a task.
-        tasks: its arguments.
-        until: when to stop waiting, by `time.monotonic`.
+    It is imported there by its name, and may be called twice for a task. `until` is when to stop
+    waiting, by `time.monotonic`.
 
     Yields:
         A task and its result, or the exception where its workers died; in the order they end.

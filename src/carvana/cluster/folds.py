@@ -26,14 +26,8 @@ def train_folds_on(
 ) -> list[tuple[Path, dict]]:
     """Train a recipe's folds on a cluster's workers, or resume them; see `train_folds`.
 
-    What each training prints goes to `fold-1.log` and so on in the folder.
-
-    Args:
-        client: of the cluster.
-        where: how the user named it.
-        recipe: the recipe.
-        data, folder, cache: folders that all workers share.
-        folds: how many.
+    What each training prints goes to `fold-1.log` and so on in the folder, which all workers share,
+    as they do `data` and `cache`. `where` is how the user named the cluster.
 
     Raises:
         CarvanaError: a worker lacks the data, a fold failed (the others are trained), or the
@@ -52,6 +46,8 @@ def train_folds_on(
         results[run] = "its workers died" if isinstance(result, Exception) else result
     in_order = [(run, results[run]) for _, _, run, *_ in tasks]
     faults = [f"{run}: {result}" for run, result in in_order if isinstance(result, str)]
+    if len(faults) == 1:
+        raise CarvanaError(faults[0])
     if faults:
         raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
     return in_order

@@ -30,13 +30,7 @@ TASKS = 64  # of a prediction, as far as they are not made too small by it
 
 
 def make_on(client: Client, where: str, info: RunInfo) -> Callable:
-    """Return what makes rows on a cluster's workers; see `make_rows`, whose errors it yields.
-
-    Args:
-        client: of the cluster.
-        where: how the user named it.
-        info: of the model.
-    """
+    """Return what makes rows on a cluster's workers; see `make_rows`, whose errors it yields."""
 
     def make(job: Job, names: Sequence[str], until: float) -> Iterator[str | CarvanaError]:
         if not wait_for_workers(client, where, until):

@@ -122,10 +122,6 @@ class Validation:
     empty: int = 0  # empty masks, which are allowed
     faults: dict[str, Fault] = field(default_factory=dict)
 
-    @property
-    def valid(self) -> bool:
-        return not self.faults
-
     def add(self, kind: str, line: int | None, what: str, count: int = 1) -> None:
         """Count a fault and keep the first of its kind."""
         if kind in self.faults:

@@ -14,9 +14,7 @@ Palette = dict[int, tuple[str, str]]  # number -> its colour, and the mask it wa
 class MaskChecks:
     """Gathers what is seen of masks as they are read, on several threads.
 
-    Args:
-        recipe: whose classes and input.
-        palette: what earlier masks of the set showed.
+    `palette` is what earlier masks of the set showed.
     """
 
     def __init__(self, recipe: Recipe, palette: Palette | None = None):

@@ -31,11 +31,8 @@ class ClassNames:
     def fitted_to(self, values: Collection[Value]) -> dict[Value, str]:
         """Return the names by the values of masks, of which a file may leave the background out."""
         count = len(self.by_value)
-        if (
-            self.are_counted
-            and {0, count} <= {*values}
-            and "background" not in self.by_value.values()
-        ):
+        unnamed = "background" not in self.by_value.values()
+        if self.are_counted and unnamed and {0, count} <= {*values}:
             return {0: "background", **{n + 1: name for n, name in self.by_value.items()}}
         return dict(self.by_value)
 

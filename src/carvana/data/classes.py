@@ -43,10 +43,7 @@ class _Seen:
 def find_classes(root: Path, pairs: list[Pair], given: Mapping[str, Any]) -> dict[str, Choice]:
     """Choose `classes`, `foreground`, `soft` and `ignore` of a recipe's [data].
 
-    Args:
-        root: the data folder, in which files of names are looked for.
-        pairs: whose masks are read.
-        given: those of the four that are known.
+    Files of names are looked for in the data folder; `given` are those of the four that are known.
 
     Raises:
         CarvanaError: a mask cannot be read; the masks hold one colour alone, several classes in

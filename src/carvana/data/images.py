@@ -37,31 +37,16 @@ class Unsupported(ValueError):
     """A picture is whole, but of a kind that is not read; the message says what to do."""
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a photograph's file; raises CarvanaError if it cannot be read."""
-    with readable(path):
-        return path.read_bytes()
-
-
 def read_photograph(
-    path: Path, settings: Input | None = None, white: int = 0
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read a photograph for the network; see `decode_photograph`."""
-    return decode_photograph(read_bytes(path), path, settings, white=white)
-
-
-def decode_photograph(
-    data: bytes,
     path: Path,
     settings: Input | None = None,
     decode_jpeg: Callable[[bytes, int], np.ndarray] | None = None,
     white: int = 0,
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode the bytes of a photograph for the network.
+    """Read a photograph for the network.
 
     Args:
-        data: the bytes.
-        path: what errors name.
+        path: the file.
         settings: the network's input. Where it averages areas, a JPEG is decoded at 1/2, 1/4 or
             1/8 of its size if that is whole and no smaller: the decoder computes fewer pixels.
         decode_jpeg: decodes plain JPEGs, at one part in so many; TensorFlow when None.
@@ -73,7 +58,7 @@ def decode_photograph(
     Raises:
         CarvanaError: it cannot be read, or is too large.
     """
-    with readable(path), _open(data, path) as picture:
+    with readable(path), _open(data := path.read_bytes(), path) as picture:
         is_jpeg = picture.format in ("JPEG", "MPO")
         # TensorFlow's decoder is the article's, but does not know other modes and profiles.
         if not (is_jpeg and picture.mode == "RGB" and _profile(picture) is None):

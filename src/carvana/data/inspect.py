@@ -32,12 +32,7 @@ class Inspection:
 
 
 def inspect(pairs: list[Pair], faults: list[str], recipe: Recipe) -> Inspection:
-    """Read every photograph and mask of a data folder.
-
-    Args:
-        pairs, faults: what `match_pairs` returned.
-        recipe: gives the classes and the input.
-    """
+    """Read every photograph and mask of a data folder, as `match_pairs` returned them."""
     checks = MaskChecks(recipe)
     results = read_pairs(pairs, checks, "reading", lambda pair, picture, mask: mask.labels.shape)
     formats = (f"{pair.image.suffix} + {_format(pair.mask)}".lower() for pair in pairs)
@@ -77,7 +72,7 @@ def draw_sheet(pairs: list[Pair], recipe: Recipe, out: Path, count: int = 12) ->
         groups.append(
             [
                 sheet.make_tile(np.asarray(photograph), pair.name, labels),
-                sheet.make_tile(np.asarray(label_map), pair.mask_name),
+                sheet.make_tile(np.asarray(label_map), pair.mask.name if pair.mask else "no mask"),
             ]
         )
     if not groups:

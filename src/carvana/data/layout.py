@@ -70,10 +70,6 @@ def find_layout(
 ) -> tuple[dict[str, Choice], tuple[str, str] | None]:
     """Choose the folders of a recipe's [data], and `mask_names`.
 
-    Args:
-        root: the data folder.
-        given: the keys that are known.
-
     Returns:
         The choices, and the folders of photographs and of masks to test on, if there are any.
 

@@ -29,10 +29,6 @@ class Pair:
     image: Path
     mask: Path | None  # a file, or a folder of one an object; None: nothing but background
 
-    @property
-    def mask_name(self) -> str:
-        return self.mask.name if self.mask else "no mask"
-
 
 def find_pairs(root: Path, settings: Data) -> list[Pair]:
     """Return the photographs of a data folder with their masks, sorted by name.
@@ -156,6 +152,8 @@ def list_photographs(root: Path, images: str) -> dict[str, Path]:
         if not (root / images).is_dir():
             raise _no_folder(root / images, "images")
         return {name: root / images / name for name in list_images(root / images)}
+    if not root.is_dir():
+        raise _no_folder(root, "images")
     folders = [root]
     for part in Path(images).parts:
         if part == "*":

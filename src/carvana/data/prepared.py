@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import filelock
 import numpy as np
 
 from carvana.backend import tf
@@ -24,7 +25,6 @@ from carvana.files import (
     LONGEST_NAME,
     cannot_write,
     clear_temporaries,
-    in_turn,
     replacing,
     stamp,
     write_text,
@@ -36,26 +36,19 @@ from carvana.recipe import Input, Recipe
 PALETTE = "palette.json"  # beside prepared pairs: which colour each number of their masks has
 
 
-def load_pair(pair: Pair, recipe: Recipe) -> np.ndarray:
-    """Load a photograph and its mask as training reads them, before augmentation.
-
-    Returns:
-        (height, width, RGB and outputs): uint8; of a recipe that does not average areas, as the
-        published one, float32 in [0, 1].
-
-    Raises:
-        CarvanaError: the pair cannot be used; the message names the file.
-    """
-    return _resize(*read_pair(pair, recipe), recipe)
-
-
 def read_pair(pair: Pair, recipe: Recipe) -> tuple[np.ndarray, Mask]:
     """Read a photograph and its mask; raises CarvanaError if the pair cannot be used."""
     picture, size = read_photograph(pair.image, recipe.input)
     return picture, open_truth(pair, recipe.data, size)
 
 
-def _resize(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
+def resize_pair(picture: np.ndarray, mask: Mask, recipe: Recipe) -> np.ndarray:
+    """Resize a photograph and its mask to what training reads, before augmentation.
+
+    Returns:
+        (height, width, RGB and outputs): uint8; of a recipe that does not average areas, as the
+        published one, float32 in [0, 1].
+    """
     # Cubic enlarging would let the shares of several classes add up to more than a pixel.
     enlarge = cv2.INTER_LINEAR if recipe.data.classes else cv2.INTER_CUBIC
     parts = [resize(picture, recipe.input)]
@@ -99,10 +92,7 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
     Each pair becomes a file of its own, renamed into place when whole: a kill, or two processes at
     once, leave nothing half made. A pair is prepared again when its photograph or mask changes.
 
-    Args:
-        pairs: the photographs and masks.
-        cache: the folder for prepared pairs; each recipe's are in a folder of their own.
-        recipe: gives the size, the way of resizing and the classes.
+    Recipes that prepare pairs alike share a folder of the cache.
 
     Returns:
         The files, in the order of `pairs`, for `read_prepared`.
@@ -117,7 +107,8 @@ def prepare(pairs: list[Pair], cache: Path, recipe: Recipe) -> list[Path]:
         return [*files.values()]
     remedy = f"name a cache folder elsewhere (--cache), or free some space in {cache}"
     try:
-        with in_turn(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock"):  # of other processes one at a time
             clear_temporaries(folder)
             faults = _prepare_missing(_missing(files, recipe), folder / PALETTE, recipe, remedy)
     except OSError as error:
@@ -154,7 +145,7 @@ def _prepare_missing(
 
     def write(pair: Pair, picture: np.ndarray, mask: Mask) -> None:
         with replacing(files[pair], remedy) as temporary:  # `tofile` would not say why it failed
-            temporary.write_bytes(_resize(picture, mask, recipe).tobytes())
+            temporary.write_bytes(resize_pair(picture, mask, recipe).tobytes())
 
     results = read_pairs([*files], checks, "decoding", write)
     faults = [str(result) for result in results if result]

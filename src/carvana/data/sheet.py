@@ -1,6 +1,5 @@
 """Draw pictures on one sheet, each with its name and the outline of its mask."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,12 +14,7 @@ LEAST = 240  # pixels: pictures are enlarged to at least this, so that their pix
 GUTTER, MARGIN, TEXT = 8, 24, 24  # pixels between pictures, between groups, for a name
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A picture of a sheet."""
-
-    pixels: np.ndarray  # (height, width, 3) uint8
-    name: str
+Tile = tuple[np.ndarray, str]  # (height, width, 3) uint8, and its name
 
 
 def make_tile(picture: np.ndarray, name: str, labels: np.ndarray | None = None) -> Tile:
@@ -31,7 +25,7 @@ def make_tile(picture: np.ndarray, name: str, labels: np.ndarray | None = None) 
         labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
         brush = np.ones((3, 3), np.uint8)
         pixels[cv2.dilate(labels, brush) != cv2.erode(labels, brush)] = ORANGE
-    return Tile(pixels, name)
+    return pixels, name
 
 
 def draw_sheet(groups: list[list[Tile]], columns: int, out: Path) -> None:
@@ -41,8 +35,8 @@ def draw_sheet(groups: list[list[Tile]], columns: int, out: Path) -> None:
         CarvanaError: it cannot be written.
     """
     rows = [groups[start : start + columns] for start in range(0, len(groups), columns)]
-    heights = [max(tile.pixels.shape[0] for group in row for tile in group) for row in rows]
-    width = max(tile.pixels.shape[1] for group in groups for tile in group)
+    heights = [max(pixels.shape[0] for group in row for pixels, _ in group) for row in rows]
+    width = max(pixels.shape[1] for group in groups for pixels, _ in group)
     across = len(groups[0]) * (width + GUTTER) - GUTTER + MARGIN
     down = sum(heights) + len(rows) * (TEXT + MARGIN)
     sheet = Image.new("RGB", (len(rows[0]) * across + MARGIN, down + MARGIN), PAPER)
@@ -51,11 +45,11 @@ def draw_sheet(groups: list[list[Tile]], columns: int, out: Path) -> None:
     for row, height in zip(rows, heights, strict=True):
         for column, group in enumerate(row):
             x = MARGIN + column * across
-            for tile in group:
-                sheet.paste(Image.fromarray(tile.pixels), (x, y))
-                right, bottom = x + tile.pixels.shape[1], y + tile.pixels.shape[0]
+            for pixels, name in group:
+                sheet.paste(Image.fromarray(pixels), (x, y))
+                right, bottom = x + pixels.shape[1], y + pixels.shape[0]
                 pen.rectangle((x - 1, y - 1, right, bottom), outline=LINE)
-                pen.text((x, bottom + 5), _shorten(tile.name, font, width), INK, font)
+                pen.text((x, bottom + 5), _shorten(name, font, width), INK, font)
                 x += width + GUTTER
         y += height + TEXT + MARGIN
     with replacing(out) as temporary:

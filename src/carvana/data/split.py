@@ -1,7 +1,6 @@
 """Which pairs are trained on, and which validate: drawn, written down, read back."""
 
 import csv
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from carvana.competition.facts import car_of
 from carvana.data.pairs import Pair
 from carvana.errors import CarvanaError, plural
-from carvana.files import write_text
+from carvana.files import to_line, write_text
 from carvana.recipe import Data
 
 
@@ -104,9 +103,7 @@ def write_split(path: Path, split: Split) -> None:
     """Write `img,subset` rows, sorted by image."""
     rows = [(pair.name, "train") for pair in split.train]
     rows += [(pair.name, "validation") for pair in split.validation]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("img", "subset"), *sorted(rows)])
-    write_text(path, text.getvalue())
+    write_text(path, "".join(map(to_line, [("img", "subset"), *sorted(rows)])))
 
 
 def read_split(path: Path, pairs: list[Pair]) -> Split:
@@ -130,12 +127,6 @@ def read_split(path: Path, pairs: list[Pair]) -> Split:
     if not all(sides.values()) or sum(map(len, sides.values())) != len(rows):
         raise CarvanaError(f"{path}: a side is empty or misnamed; start another run")
     return Split(**sides)
-
-
-def count_split(path: Path) -> tuple[int, int]:
-    """Return how many photographs a split has to train on, and to validate on."""
-    sides = [row[-1] for row in _read_rows(path)]
-    return sides.count("train"), sides.count("validation")
 
 
 def names_in(path: Path, side: str) -> set[str]:

@@ -35,9 +35,8 @@ def mask_values(path: Path) -> tuple[bool, list[PixelValue]]:
         found = [mask_values(path / name) for name in list_files(path, MASKS)[0]]
         values = [value for _, values in found for value in values]
         again = -sum(value.count for _, values in found[1:] for value in values)
-        values.append(
-            PixelValue(0, 0, "#000000", 255, again)
-        )  # each file is black but for its object
+        black = PixelValue(0, 0, "#000000", 255, again)  # each file is black but for its object
+        values.append(black)
         return any(is_lossy for is_lossy, _ in found), values
     with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
         is_lossy, raw = picture.format not in FORMATS, raw_mode(picture)

@@ -8,8 +8,6 @@ from carvana.backend import keras, keras_settings, tf
 from carvana.recipe import Input
 from carvana.runs.trained import Run
 
-INPUT = "photographs"  # the name of the graph's only input
-
 
 def build_graph(run: Run) -> "keras.Model":
     """Build the graph of a run's whole prediction: resizing, mirror images, scales, their mean.
@@ -22,7 +20,7 @@ def build_graph(run: Run) -> "keras.Model":
         probabilities (batch, height, width, outputs) float32: of the car, or of each class.
     """
     with keras_settings("float32"):
-        photographs = keras.Input((None, None, 3), dtype="uint8", name=INPUT)
+        photographs = keras.Input((None, None, 3), dtype="uint8", name="photographs")
         return keras.Model(photographs, _Prediction(run)(photographs), name="prediction")
 
 

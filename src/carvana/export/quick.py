@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from carvana import __version__
-from carvana.data.images import decode_photograph, read_bytes
+from carvana.data.images import read_photograph
 from carvana.errors import CarvanaError, UsageError
 from carvana.export.formats import FORMATS
 from carvana.machine import Turns
@@ -52,7 +52,7 @@ class GraphModel(Model):
 
     def _load(self, photograph: Path, turns: Turns) -> tuple[tuple[int, int], list[np.ndarray]]:
         path = Path(photograph)
-        picture, size = decode_photograph(read_bytes(path), path, self._largest, decode_jpeg)
+        picture, size = read_photograph(path, self._largest, decode_jpeg)
         return size, [picture]
 
     def _predict_batch(self, inputs: list[list[np.ndarray]], full: bool) -> Iterator:
@@ -109,9 +109,10 @@ def keep(source: Source, photographs: Sequence[Path]) -> Path:
     folder = cache_folder(source)
     shutil.rmtree(folder, ignore_errors=True)  # a broken one
     export(source, folder, "litert", photographs=photographs[:4])
-    kept = sorted(folder.parent.iterdir(), key=lambda each: each.stat().st_mtime)
-    for old in kept[:-MOST]:
-        shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process deletes them, too
+        kept = [each for each in folder.parent.iterdir() if not each.name.startswith(".")]
+        for old in sorted(kept, key=lambda each: each.stat().st_mtime)[:-MOST]:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

@@ -93,15 +93,22 @@ def connect() -> "KaggleApi":
             "KAGGLE_CONFIG_DIR to a folder that can be written"
         ) from error
     api = KaggleApi()
+
+    def authenticate() -> None:
+        try:
+            api.authenticate()
+        except (IsADirectoryError, PermissionError) as error:  # of the file of credentials
+            raise ValueError(error) from error
+
     try:
         with some_home():
-            with_retries("the credentials", api.authenticate)
+            with_retries("the credentials", authenticate)
         # A legacy key is only checked when it is used; so is the consent to the rules.
         with_retries("the competition", lambda: api.competition_list_files(SLUG, page_size=1))
         return api
     except SystemExit:  # how the client reports that it found none
         raise _no_credentials() from None
-    except (TypeError, ValueError, IsADirectoryError):  # what it raises for malformed credentials
+    except (TypeError, ValueError):  # what it raises for malformed credentials
         raise KaggleError(
             "the Kaggle credentials cannot be read (a stray character or line end?); make a new "
             f"token at {TOKEN_PAGE} and put it in place of the old"

@@ -109,7 +109,7 @@ def _fetch_all(names: list[str], root: Path) -> None:
     if absent := [name for name in names if name not in sizes]:
         raise CarvanaError(f"{absent[0]}: Kaggle does not list it; see {PAGE}/data")
     to_fetch = {  # bytes, less the part of it that is here already
-        name: max(sizes[name] - size_of(_part(root, name)), 0)
+        name: max(sizes[name] - size_of(root / f"{name}.part"), 0)
         for name in names
         if not _is_whole(root / name, sizes[name])
     }
@@ -127,10 +127,6 @@ def _fetch_all(names: list[str], root: Path) -> None:
         say(f"{target_of(name, root)}: ready")
 
 
-def _part(root: Path, name: str) -> Path:
-    return root / f"{name}.part"
-
-
 def _is_whole(archive: Path, size: int) -> bool:
     """Tell whether an archive is there already, intact and of the size Kaggle lists."""
     if size_of(archive) != size:
@@ -145,7 +141,7 @@ def _is_whole(archive: Path, size: int) -> bool:
 
 def _fetch(api: "KaggleApi", name: str, size: int, root: Path) -> None:
     """Fetch one archive, resuming a part of it, and put it in place once it is checked."""
-    part = _part(root, name)
+    part = root / f"{name}.part"
     for again in (True, False):
         if size_of(part) != size:  # else an earlier run was stopped before its check
             with_retries(name, lambda: _transfer(api, name, part, size), lambda: size_of(part))

@@ -63,7 +63,7 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
     if not paths.sample_submission.is_file():
         download(paths, only="sample")
     result = validate(submission, paths.sample_submission)
-    if not result.valid:
+    if result.faults:
         raise CarvanaError(list_faults(f"{submission}: not valid, so not sent", result.lines()))
     say(f"{submission}: valid, uploading {size_text(submission.stat().st_size)}")
     ref = _upload(api, submission, message)

@@ -1,7 +1,5 @@
 """How sure a mask is, told from its probabilities alone."""
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from carvana.data.masks import LEAST_SHARE
-from carvana.files import real_path, write_text
+from carvana.files import real_path, to_line, write_text
 
 # A mask is unsure if the odds against it are this many times those of the validation photographs.
 # 512 photographs of the studio: 1.4 (`sharp` and `sharper`), 1.6 (`quick`) times at most. Of
@@ -63,9 +61,7 @@ def write_review(path: Path, expected: Sequence[tuple[str, float]], usual: float
     """Write a CSV of `img,expected_dice`, the least certain first; say how many look unreliable."""
     ranked = sorted(expected, key=lambda row: (row[1], row[0]))
     rows = [("img", "expected_dice"), *((name, f"{value:.6f}") for name, value in ranked)]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, "".join(map(to_line, rows)))
     unsure = [name for name, value in ranked if is_unsure(value, usual)]
     if unsure:
         print(

@@ -1,10 +1,9 @@
 """Cut cars out of photographs: onto transparency, a colour or another picture."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from carvana.data.provenance import exif_mark, is_ours, png_mark
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.files import replacing
 from carvana.prediction.certainty import expected_dice, is_unsure
-from carvana.prediction.model import Prediction
+from carvana.prediction.model import Model, Prediction
 from carvana.progress import progress
 
 FORMATS = ("png", "jpg", "webp")
@@ -24,16 +23,6 @@ BAND = 2**22  # pixels whose colours are estimated at a time
 SOFT = 0.5  # of the probability: the range around the threshold in which alpha rises from 0 to 1
 CERTAIN = 0.9  # a probability; parts that reach it nowhere are not of the car
 MARGIN = 0.02  # around what is cropped, of its longer side
-
-
-class Predictor(Protocol):
-    """What predicts: `model.Model`, or `quick.GraphModel`."""
-
-    background: int | None  # the background's label
-    usual: float | None  # the `expected_dice` of the validation photographs
-    white: int  # of photographs of 16 bits, as the recipe's input has it
-
-    def map(self, photographs: Iterable, work: Callable, *, keep_going: bool) -> Iterator: ...
 
 
 @dataclass(frozen=True)
@@ -69,17 +58,14 @@ class Style:
 
 
 def cut_out(
-    model: Predictor, photos: Sequence[Path], out: Path, style: Style | None = None
+    model: Model, photos: Sequence[Path], out: Path, style: Style | None = None
 ) -> list[Path]:
     """Write each photograph's car as `out/<name>.png`; return the files written.
 
     Alpha is steeper than the probability, see `estimate_alpha`; along the soft edge, colours are
     those of the car alone, see `estimate_foreground`.
 
-    Args:
-        model, photos: what predicts, and files of any format and size.
-        out: the folder; cutouts of the same names in it are replaced.
-        style: how they look; on transparency when None.
+    Cutouts of the same names in the folder are replaced. Without a style they are on transparency.
 
     Raises:
         UsageError: two photographs would write the same file, a picture that is not one of our
@@ -218,14 +204,14 @@ def _check_targets(photos: Sequence[Path], out: Path, style: Style) -> dict[Path
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --out")
     targets: dict[Path, Path] = {}
+    owners: dict[Path, Path] = {}
     for photo in photos:
         if not photo.is_file():
             what = "is a folder" if photo.is_dir() else "no such file"
             raise UsageError(f"{photo}: {what}; give photographs, one or more")
         target = out / f"{photo.stem}.{style.format}"
-        other = next((p for p, written in targets.items() if written == target), photo)
-        if other != photo:
-            raise UsageError(f"{other} and {photo} would both write {target}; rename one")
+        if (owner := owners.setdefault(target, photo)) != photo:
+            raise UsageError(f"{owner} and {photo} would both write {target}; rename one")
         targets[photo] = target
         if target.exists() and not is_ours(target, "cutout"):
             raise UsageError(

@@ -99,11 +99,8 @@ def predict_pairs(
 ) -> Iterator[_Out]:
     """Predict photographs once, in order, and compare each with its true mask.
 
-    Args:
-        model, pairs: what predicts, and the photographs and masks.
-        compare: called on a thread with the pair, its prediction and the true labels, (height,
-            width) uint8; what it returns is yielded.
-        what: the name of the work, for the progress shown.
+    `compare` is called on a thread with the pair, its prediction and the true labels, (height,
+    width) uint8; what it returns is yielded. `what` is the work's name, for the progress shown.
 
     Raises:
         CarvanaError: a photograph or mask cannot be read, or their sizes differ.
@@ -129,10 +126,10 @@ def record_score(folder: Path, score: Score) -> None:
         print(f"{error} (the score was not recorded)", file=sys.stderr)
 
 
-def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> Score:
+def score_folders(masks: Path, truth: Path, settings: Data) -> Score:
     """Score a folder of masks against a folder of true ones.
 
-    Masks are named alike but for their endings. The `worst` are returned, too.
+    Masks are named alike but for their endings.
 
     Raises:
         CarvanaError: a folder is absent or empty, a mask cannot be read, has another size, or is
@@ -159,7 +156,7 @@ def score_folders(masks: Path, truth: Path, settings: Data, worst: int = 10) -> 
             raise CarvanaError(f"{found[stem]}: is {w}x{h}, the true mask {width}x{height}")
         return count_overlap(*pair, settings), found[stem].name
 
-    return summarise(progress(map(compare, wanted), "scoring", len(wanted)), settings, worst)
+    return summarise(progress(map(compare, wanted), "scoring", len(wanted)), settings)
 
 
 def _by_stem(folder: Path, settings: Data) -> dict[str, Path]:
@@ -224,28 +221,23 @@ def mean_dice(overlap: np.ndarray, settings: Data) -> float:
     return float(np.nanmean(dice)) if np.isfinite(dice).any() else 1.0
 
 
-def set_dice(overlaps: Sequence[np.ndarray], settings: Data) -> float:
-    """Return the Dice of a set of photographs: without classes the competition's, their mean.
-
-    Of several classes it is the mean over classes, each one's pixels summed over the set: a class
-    that few photographs show counts by those alone.
-    """
-    if settings.classes:
-        return mean_dice(np.sum(overlaps, axis=0), settings)
-    return float(np.mean([mean_dice(overlap, settings) for overlap in overlaps]))
-
-
 def summarise(scored: Iterable[tuple[np.ndarray, str]], settings: Data, worst: int = 10) -> Score:
-    """Score a set of photographs: pairs of `count_overlap` and a name."""
+    """Score a set of photographs: pairs of `count_overlap` and a name.
+
+    The Dice of one class is the competition's, the photographs' mean. Of several it is the mean
+    over classes, each one's pixels summed over the set: a class that few photographs show counts
+    by those alone.
+    """
     scored = list(scored)
-    overlaps = [overlap for overlap, _ in scored]
-    ranked = sorted((mean_dice(overlap, settings), name) for overlap, name in scored)
-    dices = dice_by_class(np.sum(overlaps, axis=0)).tolist()
+    values = [mean_dice(overlap, settings) for overlap, _ in scored]
+    ranked = sorted(zip(values, (name for _, name in scored), strict=True))
+    total = np.sum([overlap for overlap, _ in scored], axis=0)
+    dices = dice_by_class(total).tolist()
     by_class = dict(zip(settings.classes, dices, strict=False))
     occurring = {name: dice for name, dice in by_class.items() if dice == dice}
     iou = {name: dice / (2 - dice) for name, dice in occurring.items()}
     return Score(
-        mean=set_dice(overlaps, settings),
+        mean=mean_dice(total, settings) if settings.classes else float(np.mean(values)),
         count=len(scored),
         worst=ranked[:worst],
         views={} if settings.classes else mean_by_view(ranked),

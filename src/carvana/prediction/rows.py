@@ -7,8 +7,6 @@ photograph by its name and its size in bytes.
 """
 
 import contextlib
-import csv
-import io
 import json
 import re
 import time
@@ -24,7 +22,7 @@ from carvana.competition.submission import parse_row
 from carvana.data.masks import to_picture
 from carvana.data.provenance import png_mark
 from carvana.errors import CarvanaError, UsageError, list_faults
-from carvana.files import alone, cannot_write, replacing, write_text
+from carvana.files import alone, cannot_write, replacing, to_line, write_text
 from carvana.prediction.model import Model, Prediction
 from carvana.progress import progress
 from carvana.recipe import Data
@@ -115,13 +113,6 @@ def map_of(folder: Path, name: str, settings: Data) -> Path:
     """Return where the label map of a photograph goes."""
     mask_names = "{name}" if "/" in settings.mask_names else settings.mask_names
     return folder / f"{mask_names.replace('{name}', Path(name).stem)}.png"
-
-
-def to_line(cells: Sequence) -> str:
-    """Write cells as a line of a CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,7 @@ PHOTOGRAPHS = 5  # shown of those where one run is better, at most
 
 
 def compare_runs(folders: list[Path], paths: Paths) -> Path:
-    """Write `compare-<others>.html` into the first run: figures, Dice and differences.
-
-    Args:
-        folders: two runs or more, their trainings finished.
-        paths: the data folder of all of them.
-
-    Returns:
-        The report's path.
+    """Write `compare-<others>.html` into the first run, and return its path.
 
     Raises:
         UsageError: the runs have other classes, or no validation photograph in common.

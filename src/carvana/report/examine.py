@@ -1,5 +1,6 @@
 """Measure each validation photograph once: Dice, thresholds, and where its errors lie."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +48,7 @@ class Examined:
 def examine_run(folder: Path, paths: Paths, names: set[str] | None = None) -> list[Examined]:
     """Predict a run's validation photographs once, and measure each. In order of names.
 
-    Args:
-        folder: the run.
-        paths: its data folder.
-        names: of the photographs to predict; all, and their mean Dice goes into the run's
-            `metrics.json`, when None.
+    Those with these names; when None all, and their mean Dice goes into the run's `metrics.json`.
 
     Raises:
         CarvanaError: the run or its data are absent or broken.
@@ -62,9 +59,7 @@ def examine_run(folder: Path, paths: Paths, names: set[str] | None = None) -> li
     if names is not None:
         pairs = [pair for pair in pairs if pair.name in names]
 
-    def measure(pair: Pair, found: Prediction, truth: np.ndarray) -> Examined:
-        return examine(settings, pair, found, truth)
-
+    measure = functools.partial(examine, settings)
     examined = list(predict_pairs(model, pairs, measure, f"predicting, {folder.name}"))
     if names is None:
         scored = ((one.overlap, one.name) for one in examined)
@@ -128,11 +123,8 @@ def _by_distance(kinds: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     """
     inside = np.ones(truth.shape, np.uint8)  # 0 along the edge, on both of its sides
     down, across = truth[1:] != truth[:-1], truth[:, 1:] != truth[:, :-1]
-    for part, edge in (
-        *((inside[1:], down), (inside[:-1], down)),
-        *((inside[:, 1:], across), (inside[:, :-1], across)),
-    ):
-        part[edge] = 0
+    inside[1:][down] = inside[:-1][down] = 0
+    inside[:, 1:][across] = inside[:, :-1][across] = 0
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) + 1
     within = [np.count_nonzero(distance <= band) for band in BANDS]
     wrong = kinds != RIGHT

@@ -1,11 +1,8 @@
 """Report on a run in one HTML file that needs no network."""
 
 import dataclasses
-import json
 import sys
 import time
-import zipfile
-from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
@@ -13,14 +10,14 @@ import jinja2
 
 from carvana import __version__
 from carvana.competition.facts import Paths
-from carvana.data.split import count_split
+from carvana.data.split import names_in
 from carvana.errors import plural
 from carvana.files import real_path, write_text
 from carvana.recipe import Recipe, differences, load_recipe
 from carvana.report import charts
 from carvana.report.examine import examine_run
 from carvana.report.sections import validation
-from carvana.runs.folder import MODEL, RECIPE, REPORT, SPLIT, read_history, require_metrics
+from carvana.runs.folder import RECIPE, REPORT, SPLIT, read_history, require_metrics
 
 _NOT_THE_ARTICLES = (  # keys in which a recipe may differ and still be the article's
     *("data.seed", "training.seed", "training.precision", "training.epochs"),
@@ -34,18 +31,13 @@ def write_report(folder: Path, paths: Paths) -> Path:
     The validation photographs are predicted once, at full resolution; their mean Dice goes into
     the run's `metrics.json`. Without the data folder, the report and the terminal say so.
 
-    Args:
-        folder: the run, its training finished.
-        paths: the competition's data.
-
-    Returns:
-        The report's path.
+    Returns its path.
 
     Raises:
         CarvanaError: the run is absent or unfinished, a photograph or mask cannot be used, or the
             report cannot be written.
     """
-    require_metrics(folder)
+    metrics = require_metrics(folder)
     recipe, history = load_recipe(folder / RECIPE), read_history(folder)
     shown, seconds = None, 0.0
     if paths.root.is_dir():
@@ -62,10 +54,10 @@ def write_report(folder: Path, paths: Paths) -> Path:
         "report.html",
         name=real_path(folder).name,
         recipe=name,
-        date=_date(folder),
+        date=metrics.get("date", ""),
         data=paths.root,
-        metrics=require_metrics(folder),
-        split=count_split(folder / SPLIT),
+        metrics=metrics,
+        split=[len(names_in(folder / SPLIT, side)) for side in ("train", "validation")],
         settings=settings_table(load_recipe(name), recipe),
         toml=(folder / RECIPE).read_text(encoding="utf-8"),
         reported=reported,
@@ -102,17 +94,6 @@ def settings_table(a: Recipe, b: Recipe) -> list[tuple[str, str, str]]:
         key, _, values = line.removesuffix(")").partition(" (")
         rows.append((key, *values.split(", here ", 1)))
     return rows
-
-
-def _date(folder: Path) -> str:
-    """Return the day on which a run's model was saved; empty where it does not tell."""
-    try:
-        with zipfile.ZipFile(folder / MODEL) as file:
-            saved = json.loads(file.read("metadata.json"))["date_saved"]
-        day = datetime.strptime(saved, "%Y-%m-%d@%H:%M:%S")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return ""
-    return f"{day.day} {day:%B %Y}"
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from carvana.competition.facts import Paths
 from carvana.data.augment import apply, draw
 from carvana.data.masks import paint
 from carvana.data.pairs import evenly, find_pairs
-from carvana.data.prepared import load_pair
+from carvana.data.prepared import read_pair, resize_pair
 from carvana.data.provenance import check_sheet
 from carvana.data.sheet import Tile, draw_sheet, make_tile
 from carvana.recipe import Recipe
@@ -16,12 +16,6 @@ from carvana.recipe import Recipe
 
 def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
     """Save a sheet of training samples: a row each of image, augmented image, mask.
-
-    Args:
-        recipe: whose input and augmentation to show.
-        paths: the competition's data.
-        count: how many photographs, from all over the data.
-        out: the picture, `.png`.
 
     Raises:
         CarvanaError: a pair cannot be used, or the picture cannot be written.
@@ -31,7 +25,7 @@ def draw_samples(recipe: Recipe, paths: Paths, count: int, out: Path) -> None:
     pairs = find_pairs(paths.root, recipe.data)
     groups = []
     for number, pair in enumerate(evenly(pairs, count)):
-        before = load_pair(pair, recipe)
+        before = resize_pair(*read_pair(pair, recipe), recipe)
         seed = (recipe.training.seed, number)
         after = np.dstack(apply(before, draw(seed, recipe.augment, *before.shape[:2])))
         white = np.float32(255 if before.dtype == np.uint8 else 1)

@@ -57,18 +57,9 @@ def check_folder(folder: Path) -> None:
 
 
 def claim_folder(folder: Path, precision: str) -> None:
-    """Mark a folder as a run of the kit's; call `check_folder` before.
-
-    Args:
-        folder: the run.
-        precision: the dtype policy it is trained under, to its end, whatever hardware resumes it.
-
-    Raises:
-        CarvanaError: it cannot be written.
-    """
-    if not (folder / MODEL).exists():
-        marker = {"carvana": __version__, "layout": LAYOUT, "precision": precision}
-        write_text(folder / MARKER, json.dumps(marker) + "\n")
+    """Mark a folder as a run, trained under this dtype policy to its end."""
+    marker = {"carvana": __version__, "layout": LAYOUT, "precision": precision}
+    write_text(folder / MARKER, json.dumps(marker) + "\n")
 
 
 def check_layout(folder: Path) -> dict:

@@ -32,15 +32,13 @@ def find_source(source: str | Path) -> Path:
     Raises:
         UsageError: there is nothing of this name, or it is not a path.
     """
-    if isinstance(source, os.PathLike):
-        source = Path(source)
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, os.PathLike)):
         raise UsageError(
             f"cannot load an object of type {type(source).__name__}; give the path of a run, "
             "an .npz file, the name of shipped weights, or a list of those"
         )
     path = Path(source)
-    if isinstance(source, Path) and path.is_dir():
+    if not isinstance(source, str) and path.is_dir():
         return path
     if path.suffix == ".npz":
         if not path.is_file():
@@ -91,11 +89,7 @@ def write_weights(path: Path, recipe: Recipe, network: "keras.Model", usual: flo
 
     Those of a pretrained encoder are left out, as the kit ships them in one file of their own.
 
-    Args:
-        path: the file, `.npz`.
-        recipe: the network's.
-        network: the trained network.
-        usual: how sure its masks usually are, where it is known.
+    `usual` is how sure its masks usually are, where it is known.
 
     Raises:
         UsageError: `path` does not end in .npz.

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -110,13 +111,8 @@ class Checkpoint(keras.callbacks.Callback):
     An epoch's row is written before the model that has completed it: a kill between the two
     trains that epoch again and drops the row, so that none is repeated or lost.
 
-    Args:
-        run: the folder.
-        history: the rows of the epochs completed before.
-        steps: of an epoch.
-        done: steps completed before.
-        whole: the network that is saved, whichever part of it is fitted.
-        recipe: the recipe.
+    `history` has the rows of the epochs completed before, `steps` are those of an epoch, `done`
+    those completed before, and `whole` is the network to save, whichever part of it is fitted.
     """
 
     def __init__(self, run: Path, history: pd.DataFrame, steps: int, done: int, whole, recipe):
@@ -214,7 +210,7 @@ def write_metrics(
     run: Path, history: pd.DataFrame, network: "keras.Model", images: int, recipe: Recipe
 ) -> dict:
     """Write and return the figures of a finished training on so many photographs."""
-    training = recipe.training
+    training, now = recipe.training, datetime.now()
     last, timed = history.iloc[-1], history.dropna(subset="seconds")
     seconds = float(timed["seconds"].sum())
     epoch_images = training.steps_per_epoch * training.batch_size or images
@@ -229,6 +225,7 @@ def write_metrics(
         "parameters": network.count_params(),
         "precision": precision_of(network),
         "device": describe_device(),
+        "date": f"{now.day} {now:%B %Y}",
     }
     if recipe.data.classes:
         metrics |= {name: float(last[name]) for name in ("val_expected_dice", "val_iou")}

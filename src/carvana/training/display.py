@@ -14,12 +14,8 @@ METRICS = ("loss", "dice", "val_loss", "val_dice")  # of a line; history.csv has
 class Display(keras.callbacks.Callback):
     """Print an epoch's metrics when it ends; show a bar, or lines where there is no terminal.
 
-    Args:
-        training: the recipe's settings.
-        parts: the network that each stage trains.
-        steps: of an epoch.
-        validation_steps: batches that an epoch is validated on.
-        done: steps completed before.
+    `parts` are the networks that each stage trains, `steps` and `validation_steps` an epoch's
+    batches, `done` the steps completed before.
     """
 
     def __init__(

@@ -2,30 +2,20 @@
 
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from carvana.errors import CarvanaError, UsageError, list_faults
-from carvana.recipe import Recipe, load_recipe
+from carvana.recipe import Recipe
 
 
 def train_folds(
-    recipe: str | Path | Recipe,
-    data: str | Path,
-    folder: str | Path,
-    folds: int,
-    overrides: Sequence[str] = (),
-    cache: str | Path | None = None,
+    recipe: Recipe, data: Path, folder: Path, folds: int, cache: Path | None = None
 ) -> Iterator[tuple[Path, dict]]:
     """Train a recipe's folds one after the other, or resume them.
 
     Each is an ordinary run in `fold-1`, `fold-2` and so on. Each car (or what `data.split` and
     `data.group` say) is in the validation of one of them.
-
-    Args:
-        recipe, data, overrides, cache: as of `train`.
-        folder: the folder for the runs.
-        folds: how many.
 
     Yields:
         Each fold's run folder and metrics.
@@ -36,10 +26,8 @@ def train_folds(
     """
     from carvana.training.train import train  # here: a cluster's client needs no TensorFlow
 
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, list(overrides))
     faults = []
-    for run, fold in runs_of(Path(folder), folds):
+    for run, fold in runs_of(folder, folds):
         print(f"{run}:", flush=True)
         try:
             yield run, train(recipe, data, run, cache=cache, fold=fold)

@@ -62,11 +62,8 @@ class Plan:
 def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] = ()) -> Plan:
     """Write a recipe for a folder of photographs and masks, with the reason for every choice.
 
-    Args:
-        data: the folder; it is only read.
-        out: the recipe's file, which must not exist.
-        minutes: how long training may take on this machine.
-        overrides: what is known, `section.key=value` each.
+    The folder is only read. `minutes` are those that training may take on this machine; `overrides`
+    say what is known, `section.key=value` each.
 
     Raises:
         UsageError: `out` exists, or an override is wrong.
@@ -79,12 +76,11 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     known = {key[5:]: choice.value for key, choice in given.items() if key.startswith("data.")}
     layout, test = find_layout(data, known)
     choices = {f"data.{key}": choice for key, choice in layout.items()} | given
-    keys = [
-        f"data.{key}"
+    folders = {
+        key: choices[f"data.{key}"].value
         for key in (*layout, "unmasked", "validation_folders")
         if f"data.{key}" in choices
-    ]
-    folders = {key[5:]: choices[key].value for key in keys}
+    }
     pairs = find_pairs(data, dataclasses.replace(load_recipe("own").data, **folders))
     if len(pairs) < 2:
         raise CarvanaError(
