@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response
 from carvana.errors import CarvanaError, UsageError
 from carvana.kaggle.client import KaggleError
 from carvana.kaggle.download import download
-from carvana.kaggle.submit import Standing, _standing, submit
+from carvana.kaggle.submit import _standing, submit
 from carvana_sandbox.answers import refusal
 from kaggle_fixtures import TEST_IMAGES, csv_bytes, instead, write_submission
 
@@ -29,7 +29,7 @@ def test_submit_is_scored_and_placed(sandbox, ready, tmp_path, capsys):
     submission.write_bytes(csv_bytes(rows))
     result = submit(submission, "a message", ready)
     assert (result.ref, result.public, result.private) == (1, 1.0, 0.666667)
-    assert str(result.standing) == "would stand about 584 of 735"
+    assert result.standing == "would stand about 584 of 735"
     assert server.submissions[0].description == "a message"
     asked = [line for line in server.log if "GetLeaderboard" in line]
     assert len(asked) == 8  # a page each 100 teams
@@ -44,12 +44,11 @@ def test_scores_at_the_ends_of_the_leaderboard_have_a_place(monkeypatch):
 
     monkeypatch.setattr("carvana.kaggle.submit._leaderboard", lambda api: [0.9, 0.8, 0.8])
     for score, place in ((0.95, 1), (0.9, 1), (0.8, 2), (-1, 3)):
-        assert _standing(None, score) == Standing(place, 3, estimated=False)
+        assert _standing(None, score) == f"would stand about {place} of 3"
     monkeypatch.setattr("carvana.kaggle.submit._leaderboard", unreachable)
     for score, place in ((0.999, 1), (0.988423, 511), (0.0, 735)):
-        standing = _standing(None, score)
-        assert standing == Standing(place, 735, estimated=True)
-        assert "(estimated: the leaderboard could not be fetched)" in str(standing)
+        said = f"would stand about {place} of 735 (estimated: the leaderboard could not be fetched)"
+        assert _standing(None, score) == said
 
 
 def test_an_invalid_submission_is_not_sent(sandbox, ready, tmp_path):

@@ -26,26 +26,13 @@ SUBMISSIONS = f"{PAGE}/submissions"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A place on the private leaderboard; 1 is the best."""
-
-    place: int
-    teams: int
-    estimated: bool  # interpolated between known places, as the board could not be fetched
-
-    def __str__(self) -> str:
-        source = " (estimated: the leaderboard could not be fetched)" if self.estimated else ""
-        return f"would stand about {self.place} of {self.teams}{source}"
-
-
-@dataclass(frozen=True)
 class Result:
     """The scores of a submission."""
 
     ref: int  # Kaggle's number of it
     public: float | None
     private: float | None
-    standing: Standing | None  # None without a score
+    standing: str | None  # its place on the private leaderboard; None without a score
 
 
 def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 900) -> Result:
@@ -167,15 +154,16 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _standing(api: "KaggleApi", score: float) -> Standing:
+def _standing(api: "KaggleApi", score: float) -> str:
     try:
         scores = _leaderboard(api)
     except KaggleError:
         places, known = zip(*ANCHORS, strict=True)
         place = np.interp(-score, -np.array(known), places)
-        return Standing(round(float(place)), TEAMS, estimated=True)
+        why = "estimated: the leaderboard could not be fetched"
+        return f"would stand about {place:.0f} of {TEAMS} ({why})"
     ahead = sum(other > score for other in scores)
-    return Standing(min(ahead + 1, len(scores)), len(scores), estimated=False)
+    return f"would stand about {min(ahead + 1, len(scores))} of {len(scores)}"
 
 
 def _leaderboard(api: "KaggleApi") -> list[float]:
