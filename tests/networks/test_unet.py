@@ -86,8 +86,3 @@ def test_skip_comes_first_in_the_concatenation(published):
 def test_indivisible_size_is_refused_with_the_sizes_to_use(shape, named):
     with pytest.raises(ValueError, match=f"{named}.*not divisible by 16.*use "):
         unet(shape)
-
-
-def test_counts_below_one_are_refused():
-    with pytest.raises(ValueError, match="at least 1"):
-        unet((32, 32, 3), num_layers=0)

@@ -137,9 +137,3 @@ def test_archives_that_were_not_rendered_are_not_replaced(tmp_path, no_rendering
     with pytest.raises(UsageError, match=r"holds train\.zip, which was not rendered here"):
         rendered.write_competition(tmp_path, 2, 1, 1)
     assert (tmp_path / "train.zip").read_text() == "Kaggle's"
-
-
-@pytest.mark.parametrize("arguments", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
-def test_numbers_out_of_range_are_refused(tmp_path, arguments):
-    with pytest.raises(UsageError, match="at least one car"):
-        rendered.write_competition(tmp_path, *arguments)
