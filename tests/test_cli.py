@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -28,6 +29,20 @@ def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
         with pytest.raises(SystemExit) as error:
             main(["predict", *absurd, "--run", "r", "--out", "o.csv"])
         assert error.value.code == 2
+
+
+def test_commands_that_run_batches_use_onednn_unless_told_not_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("carvana.backend.cpuinfo", lambda: "flags : avx avx2")
+    for command, before, after in (
+        (["plan", str(tmp_path / "gone"), "--out", str(tmp_path / "my.toml")], None, "1"),
+        (["plan", str(tmp_path / "gone"), "--out", str(tmp_path / "my.toml")], "0", "0"),
+        (["cutout", "gone.jpg", "--weights", "quick", "--out", str(tmp_path)], None, None),
+    ):
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        if before:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before)
+        assert main(command) > 0
+        assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == after
 
 
 def test_score_as_json(capsys, tiny):

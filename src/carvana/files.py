@@ -179,8 +179,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
     finally:
         lock.release()
-        if old.exists() and not path.exists():
-            os.replace(old, path)
+        with contextlib.suppress(OSError):  # another process may have put its own there
+            if old.exists() and not path.exists():
+                os.replace(old, path)
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
 

@@ -48,15 +48,15 @@ def free_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
     for folder in _cgroups("memory"):
-        stat = _words(folder / "memory.stat")
-        counts = dict(zip(stat[::2], stat[1::2], strict=False))
+        stat = "\n".join(_lines(folder / "memory.stat"))
         for limit, used, cache in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             words = _words(folder / limit) + _words(folder / used)
             if len(words) == 2 and words[0].isdecimal():  # files that were read are given up first
-                free.append(int(words[0]) - int(words[1]) + int(counts.get(cache, 0)))
+                cached = re.search(rf"^{cache} (\d+)$", stat, re.MULTILINE)
+                free.append(int(words[0]) - int(words[1]) + int(cached[1] if cached else 0))
     return max(min(free, default=2**32), 0)
 
 
@@ -73,7 +73,7 @@ def _cgroups(controller: str) -> Iterator[Path]:
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return []
 
 

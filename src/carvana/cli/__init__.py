@@ -11,7 +11,7 @@ from carvana.cli import competition, prediction, sandbox, training
 from carvana.errors import CarvanaError
 from carvana.files import remedy_for
 
-BATCHED = ("train", "predict", "plan", "score")  # commands that run a network on batches
+BATCHED = ("train", "predict", "plan", "score", "report")  # commands that run a network on batches
 RESUMED = ("download", "train", "predict", "demo")  # commands that continue where they stopped
 
 

@@ -19,7 +19,7 @@ from carvana.data.split import read_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.export.example import example
 from carvana.export.formats import FORMATS, Engine, check_installed
-from carvana.files import replacing_folder
+from carvana.files import real_path, replacing_folder
 from carvana.prediction.evaluate import count_overlap, mean_dice
 from carvana.prediction.model import Model
 from carvana.progress import progress
@@ -167,6 +167,8 @@ def check_request(out: Path, format: str) -> None:
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format; use {', '.join(FORMATS)}")
     check_installed(format)
+    if real_path(out) in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f"{out}: choose a folder within it")
     if not out.exists():
         return
     if not out.is_dir():

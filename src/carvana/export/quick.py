@@ -110,8 +110,8 @@ def keep(source: Source, photographs: Sequence[Path]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)  # a broken one
     export(source, folder, "litert", photographs=photographs[:4])
     with contextlib.suppress(OSError):  # another process deletes them, too
-        kept = [each for each in folder.parent.iterdir() if not each.name.startswith(".")]
-        for old in sorted(kept, key=lambda each: each.stat().st_mtime)[:-MOST]:
+        kept = sorted(folder.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+        for old in kept[:-MOST]:
             shutil.rmtree(old, ignore_errors=True)
     return folder
 

@@ -97,8 +97,11 @@ def connect() -> "KaggleApi":
     def authenticate() -> None:
         try:
             api.authenticate()
-        except (IsADirectoryError, PermissionError) as error:  # of the file of credentials
-            raise ValueError(error) from error
+        except (IsADirectoryError, PermissionError) as error:
+            raise KaggleError(
+                f"{error.filename}: the credentials cannot be read ({error.strerror}); make it a "
+                "file that you may read"
+            ) from error
 
     try:
         with some_home():

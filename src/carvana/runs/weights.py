@@ -44,8 +44,8 @@ def find_source(source: str | Path) -> Path:
         if not path.is_file():
             raise UsageError(f"{path}: no such file of weights")
         return path
-    if str(source) in shipped_names():
-        return SHIPPED / f"{source}.npz"
+    if str(path) in shipped_names():
+        return SHIPPED / f"{path}.npz"
     if not path.is_dir():
         raise UsageError(
             f"{source}: no such run or weights; give a run's folder, an .npz file, or one of "

@@ -42,7 +42,7 @@ OTHER_WORK = 1.3  # a training's time as a multiple of its steps': reading, vali
 STARTING = 60  # seconds
 ACTIVATIONS, LOGITS = 400, 45  # bytes a pixel in training, float32: of features, of each class
 NETWORKS = (  # filters, levels with an encoder
-    ([48, 96, 144, 192], 1, "better than own.toml's on CamVid"),
+    ([48, 96, 144, 192], 1, "wider than own.toml's"),
     ([24, 48, 72, 96], 0, "narrow, as the time is short"),
 )
 TRIAL = {"input.height": Choice(192, ""), "input.width": Choice(256, "")}  # to time a step
