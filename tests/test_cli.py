@@ -33,6 +33,7 @@ def test_exit_codes_and_single_lines(tmp_path, capsys, tiny):
 
 def test_commands_that_run_batches_use_onednn_unless_told_not_to(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("carvana.backend.cpuinfo", lambda: "flags : avx avx2")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "")  # so that it is restored afterwards
     for command, before, after in (
         (["plan", str(tmp_path / "gone"), "--out", str(tmp_path / "my.toml")], None, "1"),
         (["plan", str(tmp_path / "gone"), "--out", str(tmp_path / "my.toml")], "0", "0"),

@@ -171,10 +171,10 @@ def silence() -> Iterator[None]:
 
 
 def use_onednn() -> None:
-    """Let TensorFlow use oneDNN on processors without AVX-512, too, where its default is not to.
+    """Let TensorFlow use oneDNN where its default is not to, on processors without AVX-512 VNNI.
 
-    For commands, before TensorFlow is imported: it holds for the whole process. A third faster for
-    batches on a Zen 3; six times slower for a batch of one.
+    For commands, before TensorFlow computes anything: it holds for the whole process. On a Zen 3
+    batches take up to a third less time, a batch of one six times as long.
     """
     if "avx2" in cpuinfo():
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -6,6 +6,7 @@ import re
 import runpy
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,6 +160,8 @@ def test_an_export_that_fails_leaves_nothing(trained, model, tmp_path, monkeypat
 
 def test_what_no_export_wrote_is_not_replaced(trained, exported, tmp_path):
     photographs = sorted(trained[0].test.iterdir())[:1]
+    with pytest.raises(UsageError, match="choose a folder within it"):
+        export(trained[1], Path(), "litert", photographs=photographs)
     out, other = shutil.copytree(exported[0], tmp_path / "out"), tmp_path / "other"
     (out / "notes.txt").write_text("mine")
     other.mkdir()
