@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from carvana.networks import layers
 from carvana.networks.encoder import ENCODER
 from carvana.networks.layers import FusedBatchNormalization
 from carvana.networks.pyramid import PyramidUnet
@@ -56,3 +57,40 @@ def test_fused_batch_normalisation_is_kerass_own(training):
         np.testing.assert_allclose(got, want, atol=1e-4)
     for got, want in zip(ours.get_weights(), keras_own.get_weights(), strict=True):
         np.testing.assert_allclose(got, want, rtol=0.01)  # n / (n - 1) of the variance
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 2, 7, 16), (3, 9, 4, 5)])
+def test_a_kernels_gradient_by_matrix_products_is_tensorflows(shape, size):
+    pictures = rng.normal(size=shape).astype(np.float32)
+    of_outputs = rng.normal(size=(*shape[:3], 4)).astype(np.float32)
+    want = tf.raw_ops.Conv2DBackpropFilter(
+        input=pictures,
+        filter_sizes=[size, size, shape[-1], 4],
+        out_backprop=of_outputs,
+        strides=[1, 1, 1, 1],
+        padding="SAME",
+    )
+    got = layers.kernel_gradient(tf.constant(pictures), tf.constant(of_outputs), size)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_training_by_matrix_products_takes_the_same_steps(monkeypatch):
+    model = settings(6).build((16, 32, 3))
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
+    start = model.get_weights()
+    pictures = rng.random((5, 16, 32, 3), np.float32)
+    masks = (pictures[..., :1] > 0.5).astype(np.float32)
+    results, computed = [], []
+    own = layers.kernel_gradient
+    monkeypatch.setattr(layers, "kernel_gradient", lambda *a: computed.append(a) or own(*a))
+    for products in (False, True):
+        monkeypatch.setattr(layers, "_products_are_faster", lambda products=products: products)
+        model.set_weights(start)
+        model.make_train_function(force=True)
+        assert not computed
+        model.fit(pictures, masks, batch_size=2, epochs=2, shuffle=False, verbose=0)
+        results.append(model.get_weights())
+    assert computed
+    for plain, by_products in zip(*results, strict=True):
+        np.testing.assert_allclose(by_products, plain, atol=1e-4)
