@@ -95,6 +95,7 @@ def test_expected_dice_is_that_of_certainty():
     rng = np.random.default_rng(3)
     batch = rng.dirichlet([0.2] * 4, (3, 20, 30)).astype(np.float32)
     batch[..., 1] *= np.array([0, 1e-3, 1], np.float32)[:, None, None]  # hardly there in two
+    batch /= batch.sum(axis=-1, keepdims=True)
     want = np.mean([expected_dice(each, 0) for each in batch])
     found = float(measure(ExpectedDice([1, 2, 3]), (batch, batch)))
     assert found == pytest.approx(want, rel=1e-5)
