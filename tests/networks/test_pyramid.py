@@ -77,20 +77,20 @@ def test_a_kernels_gradient_by_matrix_products_is_tensorflows(shape, size):
 
 def test_training_by_matrix_products_takes_the_same_steps(monkeypatch):
     model = settings(6).build((16, 32, 3))
-    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
     start = model.get_weights()
     pictures = rng.random((5, 16, 32, 3), np.float32)
     masks = (pictures[..., :1] > 0.5).astype(np.float32)
     results, computed = [], []
     own = layers.kernel_gradient
     monkeypatch.setattr(layers, "kernel_gradient", lambda *a: computed.append(a) or own(*a))
-    for products in (False, True):
+    for products, eagerly in ((False, False), (True, False), (True, True)):
         monkeypatch.setattr(layers, "_products_are_faster", lambda products=products: products)
+        model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", run_eagerly=eagerly)
         model.set_weights(start)
-        model.make_train_function(force=True)
-        assert not computed
         model.fit(pictures, masks, batch_size=2, epochs=2, shuffle=False, verbose=0)
         results.append(model.get_weights())
-    assert computed
-    for plain, by_products in zip(*results, strict=True):
-        np.testing.assert_allclose(by_products, plain, atol=1e-4)
+        assert bool(computed) == products
+        computed.clear()
+    for plain, *by_products in zip(*results, strict=True):
+        for weights in by_products:
+            np.testing.assert_allclose(weights, plain, atol=1e-4)

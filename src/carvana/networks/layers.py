@@ -39,7 +39,7 @@ class Convolution(keras.layers.Conv2D):
 
     def call(self, inputs, training=None):
         if training and self.compute_dtype == "float32" and _products_are_faster():
-            return _convolve(inputs, self.kernel)
+            return _convolve(inputs, tf.convert_to_tensor(self.kernel))
         return super().call(inputs)
 
 
