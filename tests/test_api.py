@@ -14,19 +14,7 @@ from PIL import Image
 
 import carvana
 from carvana.errors import CarvanaError
-from carvana.networks.build import build_network
-from carvana.recipe import load_recipe
-from carvana.runs.trained import Run
 from conftest import TINY_PYRAMID
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A file of an untrained pyramid's weights."""
-    recipe = load_recipe("sharp", TINY_PYRAMID)
-    path = tmp_path_factory.mktemp("api") / "w.npz"
-    Run(recipe=recipe, networks=(build_network(recipe, "float32", seed=1),)).save_weights(path)
-    return path
 
 
 @pytest.fixture
@@ -80,9 +68,9 @@ def test_training_changes_nothing_in_the_process(tiny, tmp_path):
     assert carvana.load(tmp_path / "run").run.precision == "float32"
 
 
-def test_a_model_takes_paths_pictures_and_arrays_and_changes_nothing(weights, photograph):
+def test_a_model_takes_paths_pictures_and_arrays_and_changes_nothing(photograph):
     before = process_settings()
-    model = carvana.load(weights)
+    model = carvana.load("quick")
     mask = model.mask(photograph)
     assert (mask.shape, mask.dtype) == ((40, 60), bool)
     probability = model.probability(str(photograph))
@@ -101,15 +89,15 @@ def test_a_model_takes_paths_pictures_and_arrays_and_changes_nothing(weights, ph
     assert process_settings() == before
 
 
-def test_it_predicts_the_same_under_other_settings_of_keras(weights, trained, photograph):
-    want = carvana.load(weights).probability(photograph)
+def test_it_predicts_the_same_under_other_settings_of_keras(trained, photograph):
+    want = carvana.load("quick").probability(photograph)
     before = process_settings()
     keras.config.set_image_data_format("channels_first")
     keras.config.set_floatx("float64")
     keras.mixed_precision.set_global_policy("float64")
     try:
         outside = process_settings()
-        np.testing.assert_array_equal(carvana.load(weights).probability(photograph), want)
+        np.testing.assert_array_equal(carvana.load("quick").probability(photograph), want)
         assert carvana.load(trained[1]).run.precision == "float32"
         assert carvana.unet((32, 32, 3), filters=2).output_shape == (None, 32, 32, 1)
         assert process_settings() == outside
