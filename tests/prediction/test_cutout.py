@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from carvana.data.provenance import png_mark
 from carvana.errors import CarvanaError, UsageError
@@ -150,10 +150,10 @@ def test_what_cannot_be_cut_out(model, tmp_path):
     with pytest.raises(CarvanaError, match=r"2 photographs .*written: 1.*\n.*\n.*em"):
         cut_out(model, [broken, good, empty], tmp_path / "out")
     own = tmp_path / "own.png"
-    Image.new("RGB", (8, 8)).save(own)
+    Image.new("P", (8, 8)).save(own, pnginfo=png_mark("label map"))  # ours, but not a cutout
     with pytest.raises(UsageError, match=r"own\.png: would be replaced, and is not a"):
         cut_out(model, [own], tmp_path)
-    assert Image.open(own).mode == "RGB"
+    assert Image.open(own).mode == "P"
     for photo in (tmp_path / "gone.jpg", tmp_path):
         with pytest.raises(UsageError, match=r"(no such file|is a folder); give photographs"):
             cut_out(model, [photo], tmp_path / "out")
@@ -161,8 +161,22 @@ def test_what_cannot_be_cut_out(model, tmp_path):
         cut_out(model, [good], broken)
 
 
-def test_a_label_map_is_no_cutout_of_ours(tmp_path):
-    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg")
-    Image.new("P", (30, 20)).save(tmp_path / "a.png", pnginfo=png_mark("label map"))
-    with pytest.raises(UsageError, match=r"a\.png: would be replaced"):
-        cut_out(Disc(), [tmp_path / "a.jpg"], tmp_path)
+def test_cutouts_are_of_the_upright_picture(model, tmp_path):
+    upright = Image.new("RGB", (150, 100), (215, 215, 215))
+    ImageDraw.Draw(upright).ellipse((20, 15, 115, 70), fill=(30, 45, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    want = model.mask(upright)
+    assert 0.2 < want.mean() < 0.5
+    for name, mode in (("a.jpg", "RGB"), ("cmyk.jpg", "CMYK"), ("a.png", "RGBA")):
+        turned.convert(mode).save(tmp_path / name, exif=exif, quality=97)
+        (out,) = cut_out(model, [tmp_path / name], tmp_path / "out")
+        cut = Image.open(out)
+        assert (cut.mode, cut.size) == ("RGBA", (150, 100)), name
+        array = np.asarray(cut).astype(int)
+        found, kept = array[..., 3] > 127, np.isin(array[..., 3], (0, 255))
+        assert kept.any()  # along the soft edge, colours are estimated
+        assert np.abs(array[..., :3] - np.asarray(upright))[kept].mean() < 6, name
+        assert (found != want).sum() < 0.01 * (found.sum() + want.sum()), name  # Dice above 0.99
+        assert not {"icc_profile", "exif"} & set(cut.info), name
