@@ -170,6 +170,19 @@ def model(trained) -> Model:
     return load(trained[1])
 
 
+@pytest.fixture
+def predicted(monkeypatch):
+    """A list that grows with the name of each photograph that is predicted."""
+    names, load = [], Model._load
+
+    def counted(self, photograph, turns):
+        names.append(photograph.name)
+        return load(self, photograph, turns)
+
+    monkeypatch.setattr(Model, "_load", counted)
+    return names
+
+
 @pytest.fixture(scope="session")
 def many(trained, model, tmp_path_factory) -> tuple[Path, Path]:
     """A folder of 40 photographs, and their submission, made in one go."""

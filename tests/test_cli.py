@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 
@@ -44,16 +43,6 @@ def test_commands_that_run_batches_use_onednn_unless_told_not_to(tmp_path, monke
             monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before)
         assert main(command) > 0
         assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == after
-
-
-def test_score_as_json(capsys, tiny):
-    solution = tiny.root / "solution.csv"
-    answer = tiny.root / "answer.csv"
-    lines = solution.read_text().splitlines()
-    answer.write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
-    assert main(["score", str(answer), "--truth", str(solution), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert (result["mean"], result["count"], result["parts"]) == (1.0, 8, {"Public": 1.0})
 
 
 def test_from_training_to_a_cutout_without_the_run(trained, tmp_path, capsys):

@@ -1,7 +1,7 @@
 import contextlib
 import csv
-import gzip
 import itertools
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -14,36 +14,21 @@ from PIL import Image
 from carvana.cli import main
 from carvana.competition import rle
 from carvana.competition.score import score
-from carvana.competition.submission import validate
+from carvana.competition.submission import read_rows, validate
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing
 from carvana.prediction import rows as prediction_rows
 from carvana.prediction import submission
 from carvana.prediction.certainty import review_of
 from carvana.prediction.label_maps import write_masks
-from carvana.prediction.model import Model
 from carvana.prediction.submission import merge, rows_of, write_submission
 from carvana.recipe import load_recipe
 from carvana.runs.trained import RunInfo
 from conftest import HEIGHT, WIDTH
 
 
-@pytest.fixture
-def predicted(monkeypatch):
-    """A list that grows with the name of each photograph that is predicted."""
-    names, load = [], Model._load
-
-    def counted(self, photograph, turns):
-        names.append(photograph.name)
-        return load(self, photograph, turns)
-
-    monkeypatch.setattr(Model, "_load", counted)
-    return names
-
-
 def rows(path):
-    with gzip.open(path, "rt", newline="") as file:
-        return list(csv.reader(file))
+    return [cells for _, cells in read_rows(path)]
 
 
 def rows_made(out):
@@ -53,14 +38,17 @@ def rows_made(out):
     return {line.split(b",")[0] for line in lines if line.endswith(b"\n")}
 
 
-def test_from_photographs_to_a_scored_submission(trained, model, tmp_path):
+def test_from_photographs_to_a_scored_submission(trained, model, tmp_path, capsys):
     paths, _ = trained
     out = tmp_path / "submissions" / "tiny.csv.gz"
     out.parent.mkdir()
     out.symlink_to(out)  # which is replaced
     write_submission(model, paths.test, out, workers=1)
     assert not validate(out, paths.sample_submission, HEIGHT, WIDTH).faults
-    assert score(out, paths.root / "solution.csv").mean > 0.6
+    assert main(["score", str(out), "--truth", str(paths.root / "solution.csv"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["mean"] > 0.6
+    assert (result["count"], result["parts"]) == (8, {"Public": result["mean"]})
     visible = {f.name for f in out.parent.iterdir() if not f.name.startswith(".")}
     assert visible == {"tiny.csv.gz", "tiny.csv.gz.review.csv"}
     review = list(csv.reader(review_of(out).open()))[1:]

@@ -13,7 +13,6 @@ from PIL import Image
 from carvana.cli import main
 from carvana.data.pairs import Pair
 from carvana.errors import CarvanaError, UsageError
-from carvana.prediction.model import Model
 from carvana.recipe import load_recipe
 from carvana.report import charts, pictures, sections
 from carvana.report.compare import compare_runs
@@ -33,17 +32,9 @@ def texts(chart):
     return re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
 
 
-def test_a_report_holds_all_in_one_file(trained, tmp_path, monkeypatch):
+def test_a_report_holds_all_in_one_file(trained, tmp_path, predicted):
     paths, folder = trained
     run = shutil.copytree(folder, tmp_path / "a & <b>")
-    predicted = []
-    once = Model._load
-
-    def counted(self, photograph, *rest):
-        predicted.append(photograph)
-        return once(self, photograph, *rest)
-
-    monkeypatch.setattr(Model, "_load", counted)
     assert main(["report", "--run", str(run), "--data", str(paths.root)]) == 0
     assert len(predicted) == len(set(predicted)) == 4  # each validation photograph once
     page = (run / "report.html").read_text()
@@ -116,11 +107,8 @@ def test_runs_are_compared_on_the_same_photographs(trained, tmp_path, capsys):
         compare_runs([one, two], paths)
 
 
-def test_charts_that_few_photographs_cannot_fill_are_left_out_by_name():
-    few, many = ([examined(f"{n}.jpg", 0.9 + n / 1000) for n in range(count)] for count in (19, 20))
-    drawn, left_out = sections._charts(few, BLOG)
-    assert [chart.title for chart in drawn] == ["Mean Dice by threshold"]
-    assert left_out == ["the distribution of Dice", "Dice by certainty"]
+def test_enough_photographs_fill_all_charts():
+    many = [examined(f"{n}.jpg", 0.9 + n / 1000) for n in range(20)]
     drawn, left_out = sections._charts(many, BLOG)
     assert (len(drawn), left_out) == (3, [])
     assert "The rank correlation is 1.00: the 2 photographs" in drawn[-1].caption
@@ -130,19 +118,15 @@ def test_charts_that_few_photographs_cannot_fill_are_left_out_by_name():
     assert len(sections._charts(alike, BLOG)[0]) == 2  # nothing to rank
 
 
-def history(loss):
-    """A training whose losses are these; its first epoch was cut short."""
-    columns = ("accuracy", "dice", "loss", "val_accuracy", "val_dice", "val_loss")
-    rows = {name: loss if "loss" in name else [np.nan, 0.5, 0.6] for name in columns}
-    return pd.DataFrame({"epoch": [1, 2, 3], **rows})
-
-
 def test_the_articles_values_are_drawn_for_its_recipe_alone():
     blog = load_recipe("blog", ["training.epochs=3", "training.seed=7", "data.seed=8"])
     assert is_the_articles(blog)
     assert not is_the_articles(load_recipe("blog", ["training.learning_rate=1e-4"]))
+    figures = ("accuracy", "dice", "loss", "val_accuracy", "val_dice", "val_loss")
+    history = pd.DataFrame({key: [np.nan, 0.5, 0.6] for key in figures})  # resumed in epoch 1
+    history["epoch"] = [1, 2, 3]
     for reported in (True, False):
-        drawn = charts.curves(history([3, 2, 1]), blog, reported)
+        drawn = charts.curves(history, blog, reported)
         said = [[text for text in texts(chart) if "the article" in text] for chart in drawn]
         assert said == [["the article: 0.87"], ["the article: 0.95"], []] if reported else [[]] * 3
 
