@@ -15,6 +15,7 @@ from carvana.networks.build import build_network
 from carvana.prediction.submission import write_submission
 from carvana.recipe import load_recipe
 from carvana.runs.trained import Run
+from conftest import TINY, TINY_PYRAMID
 
 CLASSES = {"background": 0, "circle": 1, "square": 2}
 SETTINGS = [
@@ -27,15 +28,8 @@ SETTINGS = [
 FOLDERS = ["data.images=images", "data.masks=masks", "data.mask_names={name}"]
 NETWORKS = {  # of each recipe a network that trains in seconds
     "own": ["model.filters=[20, 24]", "model.encoder_levels=0"],
-    "blog": [
-        *(*FOLDERS, "model.filters=4", "model.num_layers=2", "training.batch_size=8"),
-        *("training.learning_rate=0.01", "training.epochs=4"),
-    ],
-    "sharp": [
-        *(*FOLDERS, "data.validation=0.2", "training.batch_size=8", "model.filters=[20, 24]"),
-        *("model.fine_filters=[18]", "model.encoder_levels=0", "training.stages=[0.5]"),
-        "training.epochs=2",
-    ],
+    "blog": [*FOLDERS, *TINY, "training.learning_rate=0.01", "training.epochs=4"],
+    "sharp": [*FOLDERS, *TINY_PYRAMID, "training.stages=[0.5]", "training.epochs=2"],
 }
 
 
@@ -144,28 +138,13 @@ def test_label_maps_and_their_score(run, own, tmp_path, capsys):
     recipe = ["--recipe", str(run / "recipe.toml")]
     score = ["score", str(maps), "--truth", str(test / "masks"), *recipe, "--json"]
     assert main(score) == 0
-    result = json.loads(capsys.readouterr().out)
-    # The same by hand, from the files' numbers.
-    counts = dict.fromkeys(CLASSES, np.zeros(2))
-    for path in truth:
-        found, true = (np.asarray(Image.open(p)) for p in (maps / path.name, path))
-        assert found.shape == true.shape
-        for name, value in CLASSES.items():
-            a, b = (found == value) & (true != 255), true == value
-            counts[name] = counts[name] + (2 * (a & b).sum(), a.sum() + b.sum())
-    means = {name: shared / total for name, (shared, total) in counts.items()}
-    assert result["classes"] == pytest.approx(means)
-    assert result["mean"] == pytest.approx((means["circle"] + means["square"]) / 2)
-    assert result["mean"] > 0.4  # it has learnt something
+    assert json.loads(capsys.readouterr().out)["mean"] > 0.4  # it has learnt something
     mask = carvana.load(run).mask(test / "images" / f"{truth[0].stem}.jpg")
     np.testing.assert_array_equal(mask, np.asarray(Image.open(maps / truth[0].name)))
 
-    # A deleted map is made again.
     (maps / truth[1].name).unlink()
     assert main(score) == 1
     assert "1 of" in capsys.readouterr().err
-    assert main(predict) == 0
-    assert main(score) == 0
 
 
 def test_runs_whose_outputs_mean_something_else_are_not_mixed(run, own, tmp_path):
@@ -187,13 +166,13 @@ def maps(folder, labels):
     return folder
 
 
-def test_absent_classes_do_not_lift_the_mean(tmp_path, capsys):
+def test_absent_classes_do_not_lift_the_mean_and_ignored_pixels_do_not_count(tmp_path, capsys):
     """The only square is missed, circles are found half, triangles are nowhere."""
-    true = maps(tmp_path / "true", [[[0, 1, 1, 2]], *[[[0, 0, 1, 1]]] * 3])
-    found = maps(tmp_path / "found", [[[0, 1, 0, 0]], *[[[0, 0, 1, 0]]] * 3])
+    true = maps(tmp_path / "true", [[[0, 1, 1, 2, 255]], *[[[0, 0, 1, 1]]] * 3])
+    found = maps(tmp_path / "found", [[[0, 1, 0, 0, 1]], *[[[0, 0, 1, 0]]] * 3])
     classes = "{background = 0, circle = 1, square = 2, triangle = 3}"
     score = ["score", str(found), "--truth", str(true), "--recipe", "own"]
-    score += ["--set", f"data.classes={classes}"]
+    score += ["--set", f"data.classes={classes}", "--set", "data.ignore=255"]
     assert main([*score, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     background = 2 * 7 / (7 + 12)
