@@ -153,6 +153,24 @@ def parts_of_folders(root):
                 save_mask(root / f"masks/{part}/{part}{name}/{value}.png", mask)
 
 
+def camvid(root):
+    for part in ("train", "val", "test"):
+        names = [f"{part}_{name}" for name in NAMES]
+        write(root, part + "/{}.png", part + "annot/{}.png", names=names)
+
+
+def parts_inside(root):
+    for part in ("train", "val", "test"):
+        write(root, f"images/{part}/{{}}.jpg", f"labels/{part}/{{}}.png")
+
+
+def objects_beside_classes(root):
+    write(root)
+    for name in NAMES:
+        for part in range(3):
+            save_mask(root / f"instances/{name}/{part}.png", labels(part))
+
+
 NUMBERS = {"bg": 0, "cat": 1, "Void": 7, "dog": 2}
 LABELMAP = json.dumps([{"name": name, "id": number} for name, number in NUMBERS.items()])
 COPIES = [f"{name}_jpg.rf.{version}" for name in NAMES for version in (1, 2)]  # as Roboflow's
@@ -200,17 +218,24 @@ LAYOUTS = {
         "classes": {"background": 0, "cat": 1, "dog": 2, "bird": 3}
     },
     one_colour: {"classes": {}, "foreground": "#ff0000"},
+    camvid: {"images": "train", "masks": "trainannot", "mask_names": "{name}"},
+    parts_inside: {"images": "images/train", "masks": "labels/train", "mask_names": "{name}"},
+    objects_beside_classes: {"images": "images", "masks": "masks", "mask_names": "{name}"},
 }
+TO_TEST_ON = {camvid: ("test", "testannot"), parts_inside: ("images/test", "labels/test")}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_layouts(layout, tmp_path):
+def test_layouts(layout, tmp_path, capsys):
     root = tmp_path / "my data"
     layout(root)
     before = sorted(root.rglob("*"))
     data = run(root).data
     assert {key: getattr(data, key) for key in LAYOUTS[layout]} == LAYOUTS[layout]
     assert list(data.classes) == list(LAYOUTS[layout].get("classes", data.classes))
+    said = capsys.readouterr().out
+    assert ("carvana predict" in said) == (layout in TO_TEST_ON)
+    assert all(f"{root / folder}'" in said for folder in TO_TEST_ON.get(layout, ()))
     assert sorted(root.rglob("*")) == before
 
 
@@ -223,40 +248,6 @@ def test_masks_named_otherwise(tmp_path):
             layout, _ = find_layout(root, {})
             assert layout["masks"].value == folder
             assert layout["mask_names"].value == f"{{name}}{ending}"
-
-
-def camvid(root):
-    for part in ("train", "val", "test"):
-        names = [f"{part}_{name}" for name in NAMES]
-        write(root, part + "/{}.png", part + "annot/{}.png", names=names)
-
-
-def parts_inside(root):
-    for part in ("train", "val", "test"):
-        write(root, f"images/{part}/{{}}.jpg", f"labels/{part}/{{}}.png")
-
-
-def objects_beside_classes(root):
-    write(root)
-    for name in NAMES:
-        for part in range(3):
-            save_mask(root / f"instances/{name}/{part}.png", labels(part))
-
-
-FOLDERS = {
-    camvid: ("train", "trainannot", "{name}", ("test", "testannot")),
-    parts_inside: ("images/train", "labels/train", "{name}", ("images/test", "labels/test")),
-    objects_beside_classes: ("images", "masks", "{name}", None),
-}
-
-
-@pytest.mark.parametrize("layout", FOLDERS, ids=lambda layout: layout.__name__)
-def test_folders_are_found(layout, tmp_path):
-    layout(tmp_path)
-    *wanted, test = FOLDERS[layout]
-    found, to_test_on = find_layout(tmp_path, {})
-    assert [found[key].value for key in ("images", "masks", "mask_names")] == wanted
-    assert to_test_on == test
 
 
 def photographs_alone(root):
