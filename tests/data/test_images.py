@@ -1,5 +1,4 @@
 import dataclasses
-import io
 
 import cv2
 import numpy as np
@@ -123,13 +122,7 @@ def test_cmyk_foreign_profiles_and_broken_extras_become_srgb(mode, extras, tmp_p
     assert "icc_profile" not in opened.info
 
 
-def encoded(picture, kind):
-    file = io.BytesIO()
-    picture.save(file, kind)
-    return file.getvalue()
-
-
-JPEG = encoded(picture(), "JPEG")
+JPEG = cv2.imencode(".jpg", np.asarray(picture()))[1].tobytes()
 
 
 @pytest.mark.parametrize("read", [images.read_photograph, images.open_photograph])
@@ -168,13 +161,8 @@ def test_what_is_no_photograph_is_named(tmp_path, monkeypatch):
     picture().save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     refuse(path, "is too large .*9600 pixels.*make it small")
-
-
-def test_heic_needs_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(images.sys.modules, "pillow_heif", None)
-    (tmp_path / "a.heic").write_bytes(b"some")
-    with pytest.raises(CarvanaError, match=r"a\.heic: HEIC needs the package pillow-heif"):
-        images.read_photograph(tmp_path / "a.heic")
+    refuse(path.rename(tmp_path / "a.heic"), "HEIC needs the package pillow-heif")
 
 
 @pytest.mark.parametrize("most", [255, 1023, 4095, 16383])

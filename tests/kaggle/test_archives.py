@@ -46,10 +46,6 @@ def flip_bit(archive):
     archive.write_bytes(data)
 
 
-def replace(archive):
-    archive.write_text("<html>Please sign in</html>")
-
-
 def encrypt(archive):
     data = bytearray(archive.read_bytes())
     for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -75,7 +71,6 @@ def add(name, kind=stat.S_IFREG):
     ("damage", "line"),
     [
         (flip_bit, "is cut short or damaged"),
-        (replace, "is cut short or damaged"),
         (add("train/../../escaped"), "climbs out of its folder"),
         (add("train\\..\\..\\escaped"), "climbs out of its folder"),
         (add("{}/escaped"), "is an absolute path"),

@@ -30,18 +30,18 @@ def test_it_says_what_it_does_in_lines_that_fit_a_terminal(run_demo, capfd):
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize("theirs", ["data/demo/train", "runs/demo/model.keras"])
-def test_what_it_did_not_make_is_refused_and_stays(run_demo, tmp_path, theirs):
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        ("data/demo/train", "demo: was not made by the demo.*rename it"),
+        ("runs/demo/model.keras", "demo: was not made by the demo.*rename it"),
+        ("submissions/demo.csv.gz", "is not of a demo, which would replace it"),
+    ],
+)
+def test_what_it_did_not_make_is_refused_and_stays(run_demo, tmp_path, theirs, says):
     (tmp_path / theirs).parent.mkdir(parents=True)
     (tmp_path / theirs).write_text("mine")
-    with pytest.raises(UsageError, match="demo: was not made by the demo.*rename it"):
+    with pytest.raises(UsageError, match=says):
         run_demo()
     assert (tmp_path / theirs).read_text() == "mine"
-
-
-def test_a_submission_of_the_users_is_not_replaced(run_demo, tmp_path):
-    (tmp_path / "submissions").mkdir()
-    (tmp_path / "submissions" / "demo.csv.gz").write_text("mine")
-    with pytest.raises(UsageError, match="is not of a demo, which would replace it"):
-        run_demo()
-    assert not (tmp_path / "runs" / "demo").exists()
+    assert not (tmp_path / "data" / "demo-kaggle").exists()  # with which the demo begins
