@@ -103,6 +103,10 @@ def prepare_and_read(
     return pictures[..., :3], pictures[..., 3:]
 
 
+def probabilities(model: Model, photographs: list[Path]) -> np.ndarray:
+    return np.array([probability for _, probability in model.predict(photographs)])
+
+
 def press_ctrl_c(process: subprocess.Popen) -> tuple:
     """Press Ctrl-C, once more if nothing happens, and return what `communicate` returns.
 

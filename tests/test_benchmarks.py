@@ -10,19 +10,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "said"),
+    ("command", "said"),
     [
-        ("alpha.py", ["--weights", "quick", "--count", "1"], "quick: probability 0."),
-        (
-            "bench.py",
-            ["--only", "prediction", "--count", "4", "--rounds", "1"],
-            "the network alone",
-        ),
+        ("alpha.py --weights quick --count 1", "quick: probability 0."),
+        ("bench.py --only prediction --count 4 --rounds 1", "the network alone"),
     ],
 )
-def test_a_benchmark_measures(script, arguments, said, tiny, monkeypatch, capsys):
+def test_a_benchmark_measures(command, said, tiny, monkeypatch, capsys):
+    script, *arguments = command.split()
     if script == "bench.py":
-        arguments = [*arguments, "--data", str(tiny.root)]
+        arguments += ["--data", str(tiny.root)]
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
     assert said in capsys.readouterr().out

@@ -132,8 +132,6 @@ def test_masks_are_read_as_the_recipe_says(picture, changes, want, read):
     ("picture", "changes", "says"),
     [
         (image(CELLS, np.uint16), {}, r"values 0 to 300.*data\.foreground = .any"),
-        (image(CELLS, np.int32), {}, r"values 0 to 300.*data\.foreground = .any"),
-        (image(CELLS, np.float32), {}, r"values 0 to 300.*data\.foreground = .any"),
         (image(CAR * 300, np.uint16), {}, r"the value 300 beside 0.*foreground = .any"),
         (image(SOFT, np.float32), {}, r"values 0 to 1.*data\.soft = .thresh"),
         (SMOOTH_BLUE, THRESHOLD, "no pixel near #ffffff, and some of #....ff; name"),

@@ -17,11 +17,7 @@ from carvana.machine import Turns
 from carvana.prediction.certainty import expected_dice
 from carvana.prediction.model import FINISHING, Model, Prediction
 from carvana.runs.trained import Run
-from conftest import HEIGHT, WIDTH
-
-
-def probabilities(model, photographs):
-    return np.array([probability for _, probability in model.predict(photographs)])
+from conftest import HEIGHT, WIDTH, probabilities
 
 
 @pytest.mark.parametrize("size", [(300, 40), (33, 190), (1, 1)])

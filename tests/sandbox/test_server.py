@@ -20,26 +20,19 @@ from conftest import press_ctrl_c
 from kaggle_fixtures import write_submission
 
 
-@pytest.fixture
-def kaggle(sandbox, monkeypatch, capsys):
-    """Run the official command line within this process, and return what it prints."""
-    from kaggle import api, cli
-
-    def run(*arguments: str) -> str:
-        command = ["kaggle", "competitions", arguments[0], SLUG, *arguments[1:]]
-        monkeypatch.setattr(sys, "argv", command)
-        api.authenticate()
-        cli.main()
-        return capsys.readouterr().out
-
-    return run
-
-
 def csv_rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_the_official_command_line(sandbox, kaggle, served, tmp_path):
+def test_the_official_command_line(sandbox, served, tmp_path, monkeypatch, capsys):
+    from kaggle import api, cli
+
+    def kaggle(action: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["kaggle", "competitions", action, SLUG, *arguments])
+        api.authenticate()
+        cli.main()
+        return capsys.readouterr().out
+
     sandbox(pending_seconds=0)
     listed = {row["name"]: row for row in csv_rows(kaggle("files", "--csv"))}
     assert int(listed["train.zip"]["size"]) == (served / "train.zip").stat().st_size
