@@ -36,7 +36,6 @@ def test_round_trip(mask):
 def test_by_hand(rows, runs):
     mask = np.array([[int(c) for c in row] for row in rows])
     assert rle.encode(mask) == runs
-    np.testing.assert_array_equal(rle.decode(runs, *mask.shape), mask)
     assert rle.encode(mask * 255) == runs  # masks of 0/255 are the same masks
 
 
