@@ -21,7 +21,7 @@ from carvana.progress import LINE_SECONDS, on_terminal
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
 
-POLL_SECONDS = 5.0  # between two checks of a pending submission
+POLL_SECONDS = 5.0  # between two checks of a pending submission, at most
 SUBMISSIONS = f"{PAGE}/submissions"
 
 
@@ -144,7 +144,7 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
         if shown == began or now - shown > LINE_SECONDS:
             say(f"sent; waiting for the score, {now - began:.0f} s of at most {limit:.0f} s")
             shown = now
-        time.sleep(min(POLL_SECONDS, limit))
+        time.sleep(min(POLL_SECONDS, max(now - began, 1), limit))
 
 
 def _number(text: str | None) -> float | None:
