@@ -47,7 +47,8 @@ def measure(recipe: Recipe, products: bool) -> float:
     from carvana.networks import layers
     from carvana.training.plan import time_step
 
-    layers._products_are_faster = lambda: products
+    if not products:
+        layers._products_are_faster = lambda channels: False
     return time_step(recipe)
 
 

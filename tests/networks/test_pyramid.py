@@ -84,7 +84,7 @@ def test_training_by_matrix_products_takes_the_same_steps(monkeypatch):
     own = layers.kernel_gradient
     monkeypatch.setattr(layers, "kernel_gradient", lambda *a: computed.append(a) or own(*a))
     for products, eagerly in ((False, False), (True, False), (True, True)):
-        monkeypatch.setattr(layers, "_products_are_faster", lambda products=products: products)
+        monkeypatch.setattr(layers, "_products_are_faster", lambda _, yes=products: yes)
         model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", run_eagerly=eagerly)
         model.set_weights(start)
         model.fit(pictures, masks, batch_size=2, epochs=2, shuffle=False, verbose=0)

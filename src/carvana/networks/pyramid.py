@@ -157,10 +157,10 @@ def _residual_block(x, filters: int):
 
 def _convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str | None = "relu"):
     """Convolve, normalise, activate."""
-    from carvana.networks.layers import Convolution, FusedBatchNormalization  # they import Keras
+    from carvana.networks.layers import Convolution, FusedBatchNormalization  # it imports Keras
 
     settings = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
-    convolution = Convolution if strides == 1 else keras.layers.Conv2D
+    convolution = Convolution if (size, strides) == (3, 1) else keras.layers.Conv2D
     x = convolution(filters, size, strides=strides, **settings)(x)
     x = FusedBatchNormalization(momentum=0.98)(x)
     return keras.layers.ReLU()(x) if activation else x
