@@ -94,3 +94,22 @@ def test_training_by_matrix_products_takes_the_same_steps(monkeypatch):
     for plain, *by_products in zip(*results, strict=True):
         for weights in by_products:
             np.testing.assert_allclose(weights, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "onednn", "channels", "faster"),
+    [
+        ("avx avx2", "1", 48, True),
+        ("avx avx2", "1", 24, False),  # too few
+        ("avx avx2", "1", 40, False),  # not a multiple of 16
+        ("avx avx2", "0", 48, False),
+        ("avx avx2 avx512f", "1", 48, False),
+        ("neon", "1", 48, False),
+    ],
+)
+def test_matrix_products_are_for_onednn_without_avx512(
+    flags, onednn, channels, faster, monkeypatch
+):
+    monkeypatch.setattr(layers, "cpuinfo", lambda: f"flags : {flags}")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    assert layers._products_are_faster(channels) == faster

@@ -49,7 +49,7 @@ class Convolution(keras.layers.Conv2D):
 
 
 def _products_are_faster(channels: int) -> bool:
-    if channels < 32 or channels % 16:  # measured; slices of other pictures are copied
+    if channels < 32 or channels % 16:  # by measurement; slices of other widths are copied
         return False
     flags, onednn = cpuinfo(), os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
     avx2_only = "avx2" in flags and "avx512f" not in flags
@@ -68,7 +68,7 @@ def _convolve(pictures, kernel):
 
 
 def kernel_gradient(pictures, output_gradient, size: int):
-    """Compute the gradient of a convolution's kernel as one matrix product for each of its weights.
+    """Compute the gradient of a convolution's kernel, by a matrix product for each position in it.
 
     Every shift of the padded, flattened pictures is a slice of one array, which TensorFlow does
     not copy if channels are a multiple of 16.
