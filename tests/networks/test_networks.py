@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from carvana.networks import build
 from carvana.networks.build import NETWORKS, build_network, choose_precision, precision_of
 from carvana.recipe import load_recipe
 from conftest import TINY, TINY_PYRAMID
@@ -39,3 +40,19 @@ def test_precision_follows_the_hardware(monkeypatch):
         details = {"compute_capability": capability}
         monkeypatch.setattr(gpu.experimental, "get_device_details", lambda _, d=details: d)
         assert choose_precision("auto") == policy
+
+
+@pytest.mark.parametrize(
+    "processor, policy",
+    [
+        ("GenuineIntel avx512_bf16 amx_bf16", "mixed_bfloat16"),
+        ("GenuineIntel avx512_bf16", "float32"),  # 1.4 to 1.7 times as fast, on an Emerald Rapids
+        ("AuthenticAMD avx512_bf16", "mixed_bfloat16"),
+        ("AuthenticAMD avx2", "float32"),
+        ("", "float32"),
+    ],
+)
+def test_auto_is_bfloat16_only_on_processors_that_are_faster_at_it(monkeypatch, processor, policy):
+    monkeypatch.setattr(build, "cpuinfo", lambda: processor)
+    monkeypatch.setattr(build.tf.config, "list_physical_devices", lambda kind: [])
+    assert choose_precision("auto") == policy
