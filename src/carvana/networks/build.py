@@ -88,9 +88,7 @@ def choose_precision(wanted: str) -> str:
         major, _ = details.get("compute_capability", (0, 0))
         return {7: "mixed_float16"}.get(major, "mixed_bfloat16" if major >= 8 else "float32")
     processor = cpuinfo()
-    faster = "amx_bf16" in processor or (
-        "avx512_bf16" in processor and "AuthenticAMD" in processor
-    )
+    faster = "amx_bf16" in processor or ("avx512_bf16" in processor and "AuthenticAMD" in processor)
     return "mixed_bfloat16" if faster else "float32"
 
 
