@@ -76,6 +76,7 @@ def test_a_kernels_gradient_by_matrix_products_is_tensorflows(shape, size):
 
 
 def test_training_by_matrix_products_takes_the_same_steps(monkeypatch):
+    keras.utils.set_random_seed(1)
     model = settings(6).build((16, 32, 3))
     start = model.get_weights()
     pictures = rng.random((5, 16, 32, 3), np.float32)
@@ -87,13 +88,14 @@ def test_training_by_matrix_products_takes_the_same_steps(monkeypatch):
         monkeypatch.setattr(layers, "_products_are_faster", lambda _, yes=products: yes)
         model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", run_eagerly=eagerly)
         model.set_weights(start)
-        model.fit(pictures, masks, batch_size=2, epochs=2, shuffle=False, verbose=0)
+        model.fit(pictures, masks, batch_size=2, shuffle=False, verbose=0)
         results.append(model.get_weights())
         assert bool(computed) == products
         computed.clear()
-    for plain, *by_products in zip(*results, strict=True):
+    # More steps would amplify rounding: a ReLU on the other side of 0 changes all that follow.
+    for before, plain, *by_products in zip(start, *results, strict=True):
         for weights in by_products:
-            np.testing.assert_allclose(weights, plain, atol=1e-4)
+            np.testing.assert_allclose(weights, plain, atol=1e-6 + 0.01 * np.ptp(plain - before))
 
 
 @pytest.mark.parametrize(
