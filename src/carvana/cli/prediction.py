@@ -36,7 +36,7 @@ def add_commands(commands) -> None:
         "--precision",
         default="float32",
         choices=("float32", "auto"),
-        help="auto: bfloat16 or float16 where that is faster, a little different "
+        help="auto: bfloat16 or float16 where that is faster; masks differ a little "
         "(default: float32)",
     )
     add_cluster(added)
