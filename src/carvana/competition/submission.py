@@ -8,7 +8,7 @@ import threading
 import unicodedata
 import zipfile
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,36 +106,22 @@ def check_header(path: Path, header: list[str], more: bool = False) -> None:
 
 
 @dataclass
-class Fault:
-    """Faults of one kind: how many, and the first of them."""
-
-    count: int
-    line: int | None  # None where no line can be named
-    first: str
-
-
-@dataclass
 class Validation:
     """What is wrong with a submission, kind by kind."""
 
     rows: int = 0
     empty: int = 0  # empty masks, which are allowed
-    faults: dict[str, Fault] = field(default_factory=dict)
+    faults: Counter = field(default_factory=Counter)  # of each kind, how many
+    first: dict[str, str] = field(default_factory=dict)  # of each kind, where and what
 
     def add(self, kind: str, line: int | None, what: str, count: int = 1) -> None:
-        """Count a fault and keep the first of its kind."""
-        if kind in self.faults:
-            self.faults[kind].count += count
-        else:
-            self.faults[kind] = Fault(count, line, what)
+        """Count a fault and keep the first of its kind; `line` is None where there is none."""
+        self.faults[kind] += count
+        self.first.setdefault(kind, f" at line {line}: {what}" if line else f": {what}")
 
     def lines(self) -> list[str]:
         """Return a line a kind: `3 x overlapping runs, first at line 17: car_01.jpg`."""
-        return [
-            f"{fault.count} x {kind}, first{f' at line {fault.line}' if fault.line else ''}: "
-            f"{fault.first}"
-            for kind, fault in self.faults.items()
-        ]
+        return [f"{count} x {kind}, first{self.first[kind]}" for kind, count in self.faults.items()]
 
 
 def validate(
