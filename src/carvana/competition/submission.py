@@ -21,6 +21,7 @@ from carvana.errors import CarvanaError
 HEADER = ["img", "rle_mask"]
 EXCEL_CELL = 32_767  # characters, the most that Excel keeps of a cell
 LONGEST_CELL = 2**31 - 1  # characters; a noisy mask has more than the csv module's 128 KiB
+_BROKEN = (csv.Error, zlib.error, zipfile.BadZipFile)
 _limit = threading.Lock()
 
 
@@ -33,7 +34,6 @@ def open_csv(path: Path, encoding: str = "utf-8-sig") -> Iterator[TextIO]:
     Raises:
         CarvanaError: absent, not of the type its name says, or cut short.
     """
-    remedy = "write it again (`carvana predict`) or fetch it again"
     try:
         with contextlib.ExitStack() as stack:
             if path.suffix.lower() == ".gz":
@@ -50,13 +50,12 @@ def open_csv(path: Path, encoding: str = "utf-8-sig") -> Iterator[TextIO]:
             yield io.TextIOWrapper(binary, encoding=encoding, newline="")
     except FileNotFoundError as error:
         raise CarvanaError(f"{path}: no such file") from error
-    except (EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise CarvanaError(f"{path}: is cut short or broken; {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise CarvanaError(f"{path}: is not a text file; {remedy}") from error
-    except (OSError, csv.Error, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, RuntimeError, *_BROKEN) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CarvanaError(f"{path}: cannot be read ({reason}); {remedy}") from error
+        raise CarvanaError(
+            f"{path}: cannot be read ({reason}); write it again (`carvana predict`) or fetch it "
+            "again"
+        ) from error
 
 
 def read_rows(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, list[str]]]:
