@@ -152,20 +152,18 @@ def _mistake(mask: np.ndarray, truth: np.ndarray, value: float) -> str:
     """
     if not mask.size:
         return ""
-    shared = value * (mask[:, 1].sum() + truth[:, 1].sum()) / 2
-    found, wanted = mask[:, 1].sum(), truth[:, 1].sum()
-    other = {
-        "": value,
-        "shift +1": dice(mask + np.array((1, 0)), truth),
-        "shift -1": dice(mask - np.array((1, 0)), truth),
-        "inverted": 2 * (wanted - shared) / max(HEIGHT * WIDTH - found + wanted, 1),
-    }
-    if value < 0.9:  # a mask with its sides exchanged does not fit as well as that
+    fits = {"": value}
+    for mistake, shift in (("shift +1", (1, 0)), ("shift -1", (-1, 0))):
+        fits[mistake] = dice(mask + shift, truth)
+    if value < 0.9:  # of two masks so different only one fits as well as that
         runs = " ".join(map(str, mask.ravel()))
+        inverted = ~rle.decode(runs, HEIGHT, WIDTH)
         turned = rle.decode(runs, WIDTH, HEIGHT).T
-        other["columns"] = dice(rle.parse(rle.encode(turned)), truth)
-    likely = [each for each in other if each not in ("inverted", "columns") or other[each] > 0.6]
-    return max(likely, key=other.get)
+        for mistake, other in (("inverted", inverted), ("columns", turned)):
+            fit = dice(rle.parse(rle.encode(other)), truth)
+            if fit > 0.6:
+                fits[mistake] = fit
+    return max(fits, key=fits.get)
 
 
 def _mistake_note(mistakes: list[str]) -> str:
