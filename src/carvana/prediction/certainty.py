@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from carvana.data.masks import LEAST_SHARE
 from carvana.files import real_path, to_line, write_text
 
 # A mask is unsure if the odds against it are this many times those of the validation photographs.
@@ -15,37 +14,21 @@ from carvana.files import real_path, to_line, write_text
 LIMIT = 2.5
 
 
-def expected_dice(probability: np.ndarray, background: int | None = None) -> float:
-    """Estimate the soft dice that a photograph's probabilities would score against its true mask.
+def expected_dice(probability: np.ndarray) -> float:
+    """Estimate the soft dice that one output's probabilities would score against its true mask.
 
     With calibrated probabilities p the truth is p on average, and soft dice, 2 sum(p t) /
     (sum(p) + sum(t)), becomes sum(p²) / sum(p).
 
     Args:
-        probability: (height, width) float32 in [0, 1], or (height, width, classes).
-        background: the class that does not count, as it does not in Dice; None for none.
+        probability: (height, width) float32 in [0, 1].
 
     Returns:
-        A number in [0, 1], the mean over classes that a thousandth of the pixels or more is
-        expected to be of; 1 for an empty mask.
+        A number in [0, 1]; 1 for an empty mask.
     """
-    if probability.ndim == 2:
-        return expected_of([sums_of(probability)], least=1.0)
-    counted = [number for number in range(probability.shape[-1]) if number != background]
-    sums = [sums_of(probability[..., number]) for number in counted]
-    return expected_of(sums, LEAST_SHARE * probability[..., 0].size)
-
-
-def sums_of(probability: np.ndarray) -> tuple[float, float]:
-    """Return an output's sum of p² and sum of p over all pixels."""
-    p = np.ascontiguousarray(probability).ravel()
-    return float(np.dot(p, p)), float(p.sum())
-
-
-def expected_of(sums: Sequence[tuple[float, float]], least: float) -> float:
-    """Average the expected Dice of outputs by their `sums_of`, where p sums to `least` or more."""
-    ratios = [square / total for square, total in sums if total >= least]
-    return float(np.mean(ratios)) if ratios else 1.0
+    p = probability.ravel()
+    total = float(p.sum())
+    return float(np.dot(p, p)) / total if total >= 1 else 1.0
 
 
 def is_unsure(expected: float, usual: float | None) -> bool:

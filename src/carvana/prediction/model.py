@@ -19,7 +19,7 @@ from carvana.data.masks import LEAST_SHARE
 from carvana.data.resize import resize, upsample
 from carvana.errors import CarvanaError, UsageError
 from carvana.machine import Turns, cores
-from carvana.prediction.certainty import expected_dice, expected_of, sums_of
+from carvana.prediction.certainty import expected_dice
 from carvana.runs.trained import Run, Source
 
 _Out = TypeVar("_Out")
@@ -95,21 +95,23 @@ class Prediction:
     def decide(self, threshold: float | None = None) -> tuple[np.ndarray, float]:
         """Return labels, (height, width) uint8, and the Dice to expect of them.
 
-        `threshold` is used instead of the recipe's. Memory does not grow with classes.
+        Of several classes it is the mean over those, but for the background, that a thousandth of
+        the pixels or more is expected to be of. `threshold` is used instead of the recipe's. Memory
+        does not grow with classes.
         """
         if self.outputs == 1:
             probability = self.channel(0)
             above = probability > (self.threshold if threshold is None else threshold)
             return above.astype(np.uint8), expected_dice(probability)
         labels, highest = np.zeros(self.size, np.uint8), np.full(self.size, -np.inf, np.float32)
-        sums = []
+        dices = []
         for number in range(self.outputs):
             probability = self.channel(number)
-            if number != self.background:
-                sums.append(sums_of(probability))
+            if number != self.background and probability.sum() >= LEAST_SHARE * labels.size:
+                dices.append(expected_dice(probability))
             labels[probability > highest] = number
             np.maximum(highest, probability, out=highest)
-        return labels, expected_of(sums, LEAST_SHARE * labels.size)
+        return labels, float(np.mean(dices)) if dices else 1.0
 
 
 class Model:
