@@ -1,6 +1,7 @@
 """A model: photographs -> full-resolution probabilities, streamed, whatever their number."""
 
 import functools
+import itertools
 import math
 import os
 from collections import deque
@@ -233,7 +234,7 @@ class Model:
 
     def _predict_all(self, loaded: Iterator, full: bool) -> Iterator:
         """Yield photographs with their predictions, and errors, in order."""
-        for batch in _batches(loaded, self.batch_size):
+        while batch := list(itertools.islice(loaded, self.batch_size)):
             good = [item for item in batch if not isinstance(item, CarvanaError)]
             found = iter(self._predict_batch([inputs for *_, inputs in good], full) if good else ())
             for item in batch:
@@ -290,16 +291,3 @@ def ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, depth: int)
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _batches(items: Iterator, size: int) -> Iterator[list]:
-    """Gather items until a batch holds `size` that are no errors."""
-    batch, good = [], 0
-    for item in items:
-        batch.append(item)
-        good += not isinstance(item, CarvanaError)
-        if good == size:
-            yield batch
-            batch, good = [], 0
-    if batch:
-        yield batch
