@@ -235,7 +235,8 @@ def completed(
             about = About(job.key, info.usual, sizes)
             job.folder.mkdir(parents=True, exist_ok=True)
             about.write(job.folder, shared=part is not None)
-            todo = _todo(job, Rows([job.folder], about), mine, info.recipe.data)
+            rows = Rows([job.folder], about)
+            todo = [name for name in mine if not _is_made(name, rows, job, info.recipe.data)]
             done = len(mine) - len(todo)
             if done:
                 print(f"{out}: resuming after {done} of {len(mine)} images")
@@ -264,13 +265,9 @@ def _size_of(path: Path) -> int:
         return -1
 
 
-def _todo(job: Job, rows: Rows, names: Sequence[str], settings: Data) -> list[str]:
-    """Return the names that have no row, or whose label map is gone."""
-
-    def is_made(name: str) -> bool:
-        return name in rows and (not job.masks or map_of(job.masks, name, settings).is_file())
-
-    return [name for name in names if not is_made(name)]
+def _is_made(name: str, rows: Rows, job: Job, settings: Data) -> bool:
+    """Tell whether a photograph has a row and, where those are made, its label map."""
+    return name in rows and (not job.masks or map_of(job.masks, name, settings).is_file())
 
 
 def _count(
