@@ -6,7 +6,7 @@ from pathlib import Path
 from carvana.data.folders import list_images
 from carvana.data.provenance import is_ours
 from carvana.errors import UsageError
-from carvana.files import beside, cannot_write, real_path
+from carvana.files import beside, real_path
 from carvana.prediction.certainty import review_of, write_review
 from carvana.prediction.model import Model
 from carvana.prediction.rows import Job, Make, Part, completed, info_of, map_of
@@ -54,10 +54,6 @@ def write_masks(
             raise UsageError(
                 f"{path}: would be replaced, and is not a label map of ours; choose another --masks"
             )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from error
     places = beside(out / "masks", "rows"), images
     job = Job.of(info, *places, threshold, workers=workers, masks=out.absolute())
     with completed(model, job, names, out, make, part, minutes) as rows:
