@@ -155,7 +155,7 @@ def test_what_cannot_be_cut_out(model, tmp_path):
         cut_out(model, [own], tmp_path)
     assert Image.open(own).mode == "P"
     for photo in (tmp_path / "gone.jpg", tmp_path):
-        with pytest.raises(UsageError, match=r"(no such file|is a folder); give photographs"):
+        with pytest.raises(UsageError, match="is not a file; give photographs"):
             cut_out(model, [photo], tmp_path / "out")
     with pytest.raises(UsageError, match="is not a folder"):
         cut_out(model, [good], broken)

@@ -1,5 +1,6 @@
 """Where pictures come from: a mark in those we write, so that they and no others are replaced."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -33,6 +34,25 @@ def is_ours(path: Path, kind: str) -> bool:
             return f"{SOFTWARE} {kind}" in marks
     except (OSError, ValueError, SyntaxError):
         return False
+
+
+def check_targets(targets: Mapping[str | Path, Path], out: Path, kind: str, option: str) -> None:
+    """Make sure that pictures of a kind may be written: what each photograph is made into.
+
+    Raises:
+        UsageError: `out`, which `option` names, is not a folder, two photographs would write the
+            same file, or one would replace a picture that is not ours.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is not a folder; choose another {option}")
+    owners: dict[Path, str | Path] = {}
+    for photo, target in targets.items():
+        if (owner := owners.setdefault(target, photo)) != photo:
+            raise UsageError(f"{owner} and {photo} would both write {target}; rename one")
+        if target.exists() and not is_ours(target, kind):
+            raise UsageError(
+                f"{target}: would be replaced, and is not a {kind} of ours; choose another {option}"
+            )
 
 
 def check_sheet(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from carvana.data.images import open_photograph
-from carvana.data.provenance import exif_mark, is_ours, png_mark
+from carvana.data.provenance import check_targets, exif_mark, png_mark
 from carvana.errors import CarvanaError, UsageError, list_faults
 from carvana.files import replacing
 from carvana.prediction.certainty import expected_dice, is_unsure
@@ -79,7 +79,11 @@ def cut_out(
             "`carvana predict --masks`"
         )
     style = style or Style()
-    targets = _check_targets(photos, out, style)
+    for photo in photos:
+        if not photo.is_file():
+            raise UsageError(f"{photo}: is not a file; give photographs, one or more")
+    targets = {photo: out / f"{photo.stem}.{style.format}" for photo in photos}
+    check_targets(targets, out, "cutout", "--out")
 
     def write(photo: Path, found: Prediction) -> Path:
         shown = found.foreground()
@@ -197,24 +201,3 @@ def _around(alpha: Image.Image) -> tuple[int, int, int, int]:
     margin = round(MARGIN * max(right - left, bottom - top))
     right, bottom = min(right + margin, alpha.width), min(bottom + margin, alpha.height)
     return max(left - margin, 0), max(top - margin, 0), right, bottom
-
-
-def _check_targets(photos: Sequence[Path], out: Path, style: Style) -> dict[Path, Path]:
-    """Return what each photograph is written to; refuse what would overwrite anything else."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is not a folder; choose another --out")
-    targets: dict[Path, Path] = {}
-    owners: dict[Path, Path] = {}
-    for photo in photos:
-        if not photo.is_file():
-            what = "is a folder" if photo.is_dir() else "no such file"
-            raise UsageError(f"{photo}: {what}; give photographs, one or more")
-        target = out / f"{photo.stem}.{style.format}"
-        if (owner := owners.setdefault(target, photo)) != photo:
-            raise UsageError(f"{owner} and {photo} would both write {target}; rename one")
-        targets[photo] = target
-        if target.exists() and not is_ours(target, "cutout"):
-            raise UsageError(
-                f"{target}: would be replaced, and is not a cutout of ours; choose another --out"
-            )
-    return targets

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from carvana.data.folders import list_images
-from carvana.data.provenance import is_ours
+from carvana.data.provenance import check_targets
 from carvana.errors import UsageError
 from carvana.files import beside, real_path
 from carvana.prediction.certainty import review_of, write_review
@@ -37,23 +37,15 @@ def write_masks(
     Raises:
         UsageError: `out` is not a folder, or a picture that is not ours would be replaced.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is not a folder; choose another --masks")
     if real_path(out) == real_path(images):
         raise UsageError(f"{out}: holds the photographs; choose another --masks")
     info = info_of(model)
     settings = info.recipe.data
     if threshold is not None and settings.classes:
         raise UsageError("--threshold goes with masks of two colours, this model has classes")
-    names, targets = list_images(images), {}
-    for name in names:
-        path = map_of(out, name, settings)
-        if (other := targets.setdefault(path, name)) != name:
-            raise UsageError(f"{other} and {name} would both write {path}; rename one")
-        if path.exists() and not is_ours(path, "label map"):
-            raise UsageError(
-                f"{path}: would be replaced, and is not a label map of ours; choose another --masks"
-            )
+    names = list_images(images)
+    targets = {name: map_of(out, name, settings) for name in names}
+    check_targets(targets, out, "label map", "--masks")
     places = beside(out / "masks", "rows"), images
     job = Job.of(info, *places, threshold, workers=workers, masks=out.absolute())
     with completed(model, job, names, out, make, part, minutes) as rows:
