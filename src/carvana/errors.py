@@ -30,3 +30,11 @@ def list_faults(summary: str, faults: list[str], most: int = 20) -> str:
     if len(faults) > most:
         lines.append(f"  and {len(faults) - most} more")
     return "\n".join(lines)
+
+
+def raise_faults(summary: str, faults: list[str]) -> None:
+    """Raise CarvanaError if there are faults: one by itself, several under a summary."""
+    if len(faults) == 1:
+        raise CarvanaError(faults[0])
+    if faults:
+        raise CarvanaError(list_faults(summary, faults))

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 
 from carvana import __version__
 from carvana.backend import silence, tf, use_onednn
-from carvana.errors import CarvanaError, UsageError, list_faults, plural
+from carvana.errors import CarvanaError, UsageError, plural, raise_faults
 from carvana.machine import cores
 
 try:
@@ -176,10 +176,7 @@ def check_workers(client: distributed.Client, check: Callable, *arguments) -> No
                 )
         if faults:
             break
-    if len(faults) == 1:
-        raise CarvanaError(faults[0])
-    if faults:
-        raise CarvanaError(list_faults(f"{len(faults)} workers cannot take part:", faults))
+    raise_faults(f"{len(faults)} workers cannot take part:", faults)
 
 
 def run_tasks(

@@ -8,7 +8,7 @@ from distributed import Client
 
 from carvana.cluster.dask import check_workers, prepare_worker, run_tasks, wait_for_workers
 from carvana.data.pairs import list_photographs
-from carvana.errors import CarvanaError, list_faults
+from carvana.errors import CarvanaError, raise_faults
 from carvana.files import check_writable
 from carvana.progress import progress
 from carvana.recipe import Recipe
@@ -46,10 +46,7 @@ def train_folds_on(
         results[run] = "its workers died" if isinstance(result, Exception) else result
     in_order = [(run, results[run]) for _, _, run, *_ in tasks]
     faults = [f"{run}: {result}" for run, result in in_order if isinstance(result, str)]
-    if len(faults) == 1:
-        raise CarvanaError(faults[0])
-    if faults:
-        raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
+    raise_faults(f"{folder}: {len(faults)} folds are not trained:", faults)
     return in_order
 
 

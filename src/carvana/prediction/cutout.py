@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from carvana.data.images import open_photograph
 from carvana.data.provenance import check_targets, exif_mark, png_mark
-from carvana.errors import CarvanaError, UsageError, list_faults
+from carvana.errors import CarvanaError, UsageError, raise_faults
 from carvana.files import replacing
 from carvana.prediction.certainty import expected_dice, is_unsure
 from carvana.prediction.model import Model, Prediction
@@ -113,11 +113,8 @@ def cut_out(
     made = model.map(list(targets), write, keep_going=True)
     for each in progress(made, "cutting out", len(targets)):
         (faults if isinstance(each, CarvanaError) else written).append(each)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        summary = f"{len(faults)} photographs cannot be read (cutouts written: {len(written)}):"
-        raise CarvanaError(list_faults(summary, list(map(str, faults))))
+    summary = f"{len(faults)} photographs cannot be read (cutouts written: {len(written)}):"
+    raise_faults(summary, list(map(str, faults)))
     return written
 
 

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from carvana.errors import CarvanaError, UsageError, list_faults
+from carvana.errors import CarvanaError, UsageError, raise_faults
 from carvana.recipe import Recipe
 
 
@@ -38,10 +38,7 @@ def train_folds(
                 traceback.print_exc()
             faults.append(f"{run}: {brief_of(error, run)}")
             print(faults[-1], file=sys.stderr)
-    if len(faults) == 1:
-        raise CarvanaError(faults[0])
-    if faults:
-        raise CarvanaError(list_faults(f"{folder}: {len(faults)} folds are not trained:", faults))
+    raise_faults(f"{folder}: {len(faults)} folds are not trained:", faults)
 
 
 def brief_of(error: Exception, run: Path) -> str:
