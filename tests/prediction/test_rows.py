@@ -234,16 +234,16 @@ def test_what_does_not_merge_is_named(trained, model, tmp_path):
     out = tmp_path / "s.csv"
     for error, says, folders in (
         (CarvanaError, r"car5_02\.jpg: has no mask yet; run the `carvana predict`", [parts["a"]]),
-        (UsageError, r"other.s\.csv.*rows of another model, recipe or threshold", parts.values()),
+        (UsageError, r"other.s\.csv.*rows of another model, recipe, threshold", parts.values()),
         (UsageError, "holds no run lengths, but the rows of", [tmp_path / "maps" / ".masks.rows"]),
         (UsageError, r"holds no photographs\.json", [parts["a"], tmp_path]),
     ):
         with pytest.raises(error, match=says):
             merge(out, list(folders))
-    with pytest.raises(UsageError, match="another model, recipe or threshold; choose another"):
+    with pytest.raises(UsageError, match="rows of another model, recipe, .*; choose another"):
         write_submission(model, folder, tmp_path / "a" / "s.csv", 0.9, part=(2, 2))
     (folder / "car6_04.jpg").unlink()
-    with pytest.raises(UsageError, match="rows of other photographs; choose another"):
+    with pytest.raises(UsageError, match="or set of photographs; choose another"):
         write_submission(model, folder, tmp_path / "a" / "s.csv", part=(2, 2))
     assert not out.exists()
 

@@ -30,6 +30,7 @@ from carvana.runs.trained import RunInfo
 
 ABOUT = "photographs.json"  # in the folder of rows: which photographs get one
 LABEL_MAPS = "label maps"  # the end of the key of rows that hold no run lengths
+OTHER_ROWS = "holds rows of another model, recipe, threshold or set of photographs"
 MOST_OPEN = 32  # files at a time
 _FIRST = "carvana rows "  # a file's first line begins so; its key follows
 
@@ -136,16 +137,10 @@ class About:
         if before == self:
             return
         if before and shared:
-            what = self.differs(before)
-            raise UsageError(f"{folder}: {what}; choose another --out, or delete it")
+            raise UsageError(f"{folder}: {OTHER_ROWS}; choose another --out, or delete it")
         if before and before.key != self.key:
             print(f"{folder}: rows of another model, recipe or threshold; starting over")
         write_text(folder / ABOUT, json.dumps(vars(self)) + "\n")
-
-    def differs(self, other: "About") -> str:
-        if other.key == self.key:
-            return "holds rows of other photographs"
-        return "holds rows of another model, recipe or threshold"
 
 
 class Rows:

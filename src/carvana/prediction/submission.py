@@ -14,6 +14,7 @@ from carvana.prediction.model import Model
 from carvana.prediction.rows import (
     ABOUT,
     LABEL_MAPS,
+    OTHER_ROWS,
     About,
     Job,
     Make,
@@ -99,7 +100,7 @@ def merge(out: Path, parts: Sequence[Path]) -> int:
             )
         if about != first:
             raise UsageError(
-                f"{folder}: {first.differs(about)} than {parts[0]}; merge parts of one prediction"
+                f"{folder}: {OTHER_ROWS} than {parts[0]}; merge parts of one prediction"
             )
     with alone(out, "prediction"):
         _write_csv(out, Rows(parts, first), first.usual)
