@@ -8,7 +8,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ from carvana.machine import cores
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """Photographs (batch, height, width, 3) uint8 -> probabilities (batch, height, width, outputs)."""
-
-SIGNATURE = (None, None, None, 3)  # photographs of any number and size
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,8 @@ def check_installed(name: str) -> None:
         )
 
 
-def _write_by_keras(format: str, model: "keras.Model", path: Path) -> None:
+def _write_by_keras(model: "keras.Model", path: Path) -> None:
+    format = {".onnx": "onnx", ".xml": "openvino"}[path.suffix]
     with _quiet():
         model.export(str(path), format=format, verbose=False, input_signature=_signature(model))
 
@@ -115,7 +113,8 @@ def _open_saved_model(path: Path) -> Engine:
 
 
 def _signature(model: "keras.Model") -> list:
-    return [tf.TensorSpec(SIGNATURE, tf.uint8, name=model.input.name)]
+    any_size = (None, None, None, 3)
+    return [tf.TensorSpec(any_size, tf.uint8, name=model.input.name)]
 
 
 @contextlib.contextmanager
@@ -138,19 +137,9 @@ def _quiet() -> Iterator[None]:
 
 FORMATS = {
     "onnx": Format(
-        "model.onnx",
-        "ONNX Runtime",
-        ("tf2onnx", "onnxruntime"),
-        partial(_write_by_keras, "onnx"),
-        _open_onnx,
+        "model.onnx", "ONNX Runtime", ("tf2onnx", "onnxruntime"), _write_by_keras, _open_onnx
     ),
     "litert": Format("model.tflite", "LiteRT", (), _write_litert, _open_litert),
-    "openvino": Format(
-        "model.xml",
-        "OpenVINO",
-        ("openvino",),
-        partial(_write_by_keras, "openvino"),
-        _open_openvino,
-    ),
+    "openvino": Format("model.xml", "OpenVINO", ("openvino",), _write_by_keras, _open_openvino),
     "saved_model": Format("saved_model", "TensorFlow", (), _write_saved_model, _open_saved_model),
 }
