@@ -169,9 +169,7 @@ def check_request(out: Path, format: str) -> None:
     check_installed(format)
     if real_path(out) in (Path.cwd(), *Path.cwd().parents):
         raise UsageError(f"{out}: choose a folder within it")
-    if not out.exists():
-        return
-    if not out.is_dir():
+    if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is not a folder; choose another --out")
     try:
         ours = {*json.loads((out / ABOUT).read_text("utf-8"))["files"], ABOUT, EXAMPLE}
@@ -183,7 +181,6 @@ def check_request(out: Path, format: str) -> None:
 
 
 def _describe(folder: Path, format: str, run: Run, check: Check) -> dict:
-    """Return what `model.json` says."""
     recipe, many = run.recipe, bool(run.recipe.data.classes)
     names = recipe.data.class_names
     metrics = read_metrics(run.paths[0]) if len(run.paths) == 1 else None

@@ -181,7 +181,6 @@ def _fuse(colours, front, behind, share, radius: int):
 
 
 def _draw(picture: Image.Image, alpha: Image.Image, style: Style) -> Image.Image:
-    """Return the cutout, of the photograph's size."""
     if style.mask_only:
         return alpha
     front = Image.fromarray(estimate_foreground(np.asarray(picture), np.asarray(alpha)))
