@@ -7,6 +7,7 @@ photograph by its name and its size in bytes.
 """
 
 import contextlib
+import itertools
 import json
 import re
 import time
@@ -84,12 +85,8 @@ def make_rows(
     Raises:
         OSError: the folder cannot be written. Rows already made are kept.
     """
-
-    def photographs() -> Iterator[Path]:
-        for name in names:
-            if time.monotonic() > until:
-                return
-            yield job.images / name
+    in_time = itertools.takewhile(lambda _: time.monotonic() <= until, names)
+    photographs = (job.images / name for name in in_time)
 
     def row(path: Path, found: Prediction) -> Row:
         labels, expected = found.decide(job.threshold)
@@ -103,7 +100,7 @@ def make_rows(
     with (job.folder / f"{uuid.uuid4().hex[:12]}.csv").open("x", encoding="utf-8") as file:
         file.write(f"{_FIRST}{job.key}\n")
         file.flush()
-        for made in model.map(photographs(), row, job.workers, keep_going=True, full_batches=True):
+        for made in model.map(photographs, row, job.workers, keep_going=True, full_batches=True):
             if isinstance(made, Row):
                 file.write(to_line(made))
                 file.flush()
