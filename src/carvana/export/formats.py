@@ -66,12 +66,10 @@ def _open_openvino(path: Path) -> Engine:
 def _write_litert(model: "keras.Model", path: Path) -> None:
     """Convert a SavedModel, as Keras's own export does; Keras 3.8 has none."""
     saved = path.with_name(".saved")
-    try:
-        _write_saved_model(model, saved)
-        with _quiet():
-            path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
-    finally:
-        shutil.rmtree(saved, ignore_errors=True)
+    _write_saved_model(model, saved)
+    with _quiet():
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+    shutil.rmtree(saved, ignore_errors=True)
 
 
 def _open_litert(path: Path) -> Engine:
