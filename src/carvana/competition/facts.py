@@ -1,6 +1,5 @@
 """Facts of the competition, and where its files lie under a data folder."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 SLUG = "carvana-image-masking-challenge"
@@ -13,22 +12,17 @@ TEAMS = 735  # on the private leaderboard
 ANCHORS = ((1, 0.997332), (511, 0.988423), (TEAMS, 0.0))
 
 
-def _file(name: str) -> property:
-    return property(lambda paths: paths.root / name)
-
-
-@dataclass(frozen=True)
 class Paths:
     """Where each file of the competition lies under the data folder `root`."""
 
-    root: Path
-
-    train = _file("train")
-    train_masks = _file("train_masks")
-    test = _file("test")
-    train_masks_csv = _file("train_masks.csv")
-    sample_submission = _file("sample_submission.csv")
-    cache = _file("cache")
+    def __init__(self, root: Path):
+        self.root = root
+        self.train = root / "train"
+        self.train_masks = root / "train_masks"
+        self.test = root / "test"
+        self.train_masks_csv = root / "train_masks.csv"
+        self.sample_submission = root / "sample_submission.csv"
+        self.cache = root / "cache"
 
     def image(self, name: str) -> Path:
         return self.train / name
