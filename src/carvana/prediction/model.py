@@ -49,19 +49,12 @@ def load(source: Source, precision: str = "float32") -> "Model":
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of a photograph, brought to the photograph's size when asked.
+    """What a network says of a photograph, brought to the photograph's size when asked."""
 
-    Args:
-        by_scale: the network's probabilities at each scale, (h, w, outputs) float32 each.
-        size: (height, width) of the photograph.
-        threshold: of the car's probability, where there is one output.
-        background: the output of the background among several, None for none.
-    """
-
-    by_scale: Sequence[np.ndarray]
-    size: tuple[int, int]
-    threshold: float
-    background: int | None
+    by_scale: Sequence[np.ndarray]  # probabilities at each scale, (h, w, outputs) float32 each
+    size: tuple[int, int]  # (height, width) of the photograph
+    threshold: float  # of the car's probability, where there is one output
+    background: int | None  # the output of the background among several, None for none
 
     @property
     def outputs(self) -> int:
@@ -116,11 +109,7 @@ class Prediction:
 
 
 class Model:
-    """A trained network, ready for photographs of any size.
-
-    Args:
-        run: the network and its recipe.
-    """
+    """A trained network, that of a run, ready for photographs of any size."""
 
     def __init__(self, run: Run):
         self.run, self.recipe = run, run.recipe
