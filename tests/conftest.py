@@ -71,9 +71,19 @@ def draw_car(car: int, view: int) -> tuple[Image.Image, Image.Image]:
     return image, mask
 
 
-def write_competition(root: Path, cars: int = 5, views: int = 4) -> Paths:
+class DrawnPaths(Paths):
+    """Where the files of the tiny competition lie, those of a training photograph too."""
+
+    def image(self, name: str) -> Path:
+        return self.train / name
+
+    def mask(self, name: str) -> Path:
+        return self.train_masks / f"{Path(name).stem}_mask.gif"
+
+
+def write_competition(root: Path, cars: int = 5, views: int = 4) -> DrawnPaths:
     """Write training cars, two test cars, their truth and a sample submission."""
-    paths = Paths(root)
+    paths = DrawnPaths(root)
     for folder in (paths.train, paths.train_masks, paths.test):
         folder.mkdir(parents=True)
     truth = []
@@ -126,7 +136,7 @@ def own_cache(tmp_path_factory) -> None:
 
 
 @pytest.fixture
-def tiny(tmp_path) -> Paths:
+def tiny(tmp_path) -> DrawnPaths:
     return write_competition(tmp_path / "data")
 
 

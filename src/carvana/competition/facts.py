@@ -24,12 +24,6 @@ class Paths:
         self.sample_submission = root / "sample_submission.csv"
         self.cache = root / "cache"
 
-    def image(self, name: str) -> Path:
-        return self.train / name
-
-    def mask(self, name: str) -> Path:
-        return self.train_masks / f"{Path(name).stem}_mask.gif"
-
 
 def car_of(name: str) -> str:
     """Return the car a photograph shows: `00087a6bd4dc` of `00087a6bd4dc_01.jpg`."""
