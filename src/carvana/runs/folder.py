@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from carvana import __version__
 from carvana.errors import CarvanaError, UsageError
-from carvana.files import write_text
 from carvana.recipe import Recipe
 
 MARKER = "run.json"  # says that the kit made the folder, and in which layout
@@ -36,30 +34,6 @@ def history_columns(recipe: Recipe) -> list[str]:
         return [*COLUMNS]
     each = [f"val_{score}_{name}" for score in ("dice", "iou") for name in recipe.data.classes]
     return [*COLUMNS, "val_expected_dice", "val_iou", *each]
-
-
-def check_folder(folder: Path) -> None:
-    """Check that a folder is a run or may become one. Nothing is touched.
-
-    Raises:
-        UsageError: it holds files named like a run's that the kit did not write, or a run of
-            another layout.
-    """
-    if (folder / MARKER).exists():
-        check_layout(folder)
-        return
-    foreign = [name for name in OURS if (folder / name).exists()]
-    if foreign:
-        raise UsageError(
-            f"{folder}: holds {', '.join(foreign)} but no {MARKER}, so this version of the kit did "
-            "not make it; choose another --run"
-        )
-
-
-def claim_folder(folder: Path, precision: str) -> None:
-    """Mark a folder as a run, trained under this dtype policy to its end."""
-    marker = {"carvana": __version__, "layout": LAYOUT, "precision": precision}
-    write_text(folder / MARKER, json.dumps(marker) + "\n")
 
 
 def check_layout(folder: Path) -> dict:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from carvana import __version__
 from carvana.backend import keras
 from carvana.data.split import Split, write_split
 from carvana.errors import CarvanaError, UsageError
@@ -18,14 +19,15 @@ from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.runs.folder import (
     BEST,
     HISTORY,
+    LAYOUT,
+    MARKER,
     METRICS,
     MODEL,
+    OURS,
     PLOT,
     RECIPE,
     SPLIT,
-    check_folder,
     check_layout,
-    claim_folder,
     history_columns,
     read_history,
 )
@@ -33,31 +35,35 @@ from carvana.runs.folder import (
 SAVE_SECONDS = 300  # between saves within an epoch, which on a laptop takes 25 minutes
 
 
-def check_run(run: Path, recipe: Recipe) -> None:
+def check_run(run: Path, recipe: Recipe) -> str | None:
     """Make sure that a recipe can be trained in a folder. Nothing is written or deleted.
+
+    Returns:
+        The dtype policy under which the run in it was begun; None if there is none to resume.
 
     Raises:
         UsageError: the folder is not the kit's, or holds a run of another recipe, or a trained
             model that training would replace.
     """
-    check_folder(run)
-    if not (run / MODEL).exists():
-        if (run / BEST).exists():
-            raise UsageError(
-                f"{run}: holds {BEST} without {MODEL}, and training would replace it; move it "
-                "elsewhere or choose another --run"
-            )
-        if (run / METRICS).exists():
-            raise UsageError(
-                f"{run}: is a finished run without its {MODEL}; restore that, or choose another "
-                "--run"
-            )
-        return
-    for name in (RECIPE, SPLIT):
-        if not (run / name).exists():
-            raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
+    present = [name for name in OURS if (run / name).exists()]
+    precision = None
+    if (run / MARKER).exists():
+        precision = check_layout(run)["precision"]
+    elif present:
+        raise UsageError(
+            f"{run}: holds {', '.join(present)} but no {MARKER}, so this version of the kit did "
+            "not make it; choose another --run"
+        )
+    if MODEL not in present:
+        for name in (BEST, METRICS):
+            if name in present:
+                raise UsageError(
+                    f"{run}: holds {name} without {MODEL}, and training would replace it; restore "
+                    "the model or choose another --run"
+                )
+        return None
     training, may_change = recipe.training, ()
-    if training.precision in ("auto", check_layout(run)["precision"]):  # then nothing changes
+    if training.precision in ("auto", precision):  # then nothing changes
         may_change += ("training.precision ",)
     if training.schedule == "constant" and not training.stages:  # more epochs may be trained
         may_change += ("training.epochs ",)
@@ -68,13 +74,14 @@ def check_run(run: Path, recipe: Recipe) -> None:
             f"{run}: holds a run of another recipe: {', '.join(changed)}; "
             "give this one a folder of its own (--run, or make NAME=...)"
         )
+    return precision
 
 
 def start_folder(run: Path, split: Split, precision: str) -> None:
     """Begin a run: mark its folder, write its split; what a failed start left is replaced."""
-    claim_folder(run, precision)
-    for name in (HISTORY, METRICS):
-        (run / name).unlink(missing_ok=True)
+    marker = {"carvana": __version__, "layout": LAYOUT, "precision": precision}
+    write_text(run / MARKER, json.dumps(marker) + "\n")
+    (run / HISTORY).unlink(missing_ok=True)
     write_split(run / SPLIT, split)
 
 

@@ -21,7 +21,7 @@ from carvana.errors import CarvanaError, Terminated, UsageError, plural
 from carvana.files import alone, clear_temporaries, real_path
 from carvana.networks.build import build_network, choose_precision, describe_device
 from carvana.recipe import Recipe, load_recipe
-from carvana.runs.folder import MODEL, OURS, SPLIT, check_layout, read_metrics
+from carvana.runs.folder import MODEL, OURS, SPLIT, read_metrics
 from carvana.runs.trained import initialize
 from carvana.runs.weights import trained_on
 from carvana.training.checkpoint import (
@@ -82,10 +82,8 @@ def train(
         if real_path(run) == real_path(folder):
             raise UsageError(f"{run}: holds the data; choose another folder for the run")
     with alone(run, "training"):
-        check_run(run, recipe)
-        precision = choose_precision(recipe.training.precision)
-        if (run / MODEL).exists():
-            precision = check_layout(run)["precision"]  # whatever hardware resumes it
+        precision = check_run(run, recipe)  # of a run to be resumed, whatever hardware does it
+        precision = precision or choose_precision(recipe.training.precision)
         with _settings(recipe, precision), _handling(_terminate, signal.SIGTERM):
             metrics = _train(recipe, data, cache, run, precision, fold)
     draw_history(run)
