@@ -95,14 +95,10 @@ def load_checkpoint(run: Path, precision: str, seed: int) -> "keras.Model":
     """
     path = run / MODEL
     network = load_network(path, precision, seed)
-    if network.optimizer is None:
-        raise CarvanaError(f"{path}: has no optimizer to resume with; start another run")
-    steps = int(network.optimizer.iterations.numpy())
-    if steps == 0 and (run / HISTORY).exists():
-        raise CarvanaError(
-            f"{path}: its optimizer's state does not load in this precision; use --set "
-            "training.precision as before, or start another run"
-        )
+    optimizer = network.optimizer
+    steps = 0 if optimizer is None else int(optimizer.iterations.numpy())
+    if optimizer is None or (steps == 0 and (run / HISTORY).exists()):
+        raise CarvanaError(f"{path}: has no optimizer's state to resume with; start another run")
     for layer in network.layers:  # Keras saves no random state: count the draws made so far
         if isinstance(layer, keras.layers.Dropout) and layer.rate:
             seed, _ = layer.seed_generator.state.numpy()
@@ -198,18 +194,14 @@ def read_completed(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
         CarvanaError: they do not fit the model.
     """
     columns, path = history_columns(recipe), run / HISTORY
-    fault = CarvanaError(
-        f"{path}: does not fit the model beside it; restore it or start another run"
-    )
     history = pd.DataFrame(columns=columns)
     if epochs_done and path.exists():
-        try:
-            history = read_history(run, columns)
-        except CarvanaError as error:
-            raise fault from error
+        history = read_history(run, columns)
     history = history[history["epoch"] <= epochs_done]
     if list(history["epoch"]) != list(range(1, len(history) + 1)) or len(history) < epochs_done - 1:
-        raise fault
+        raise CarvanaError(
+            f"{path}: does not fit the model beside it; restore it or start another run"
+        )
     return history
 
 
