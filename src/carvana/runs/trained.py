@@ -53,7 +53,7 @@ class RunInfo:
             raise UsageError("an empty list cannot be loaded; name one run or more")
         paths = tuple(map(find_source, sources))
         recipes, dices = zip(*(_read_one(path, overrides) for path in paths), strict=True)
-        check_mean(recipes, sources)
+        _check_mean(recipes, sources)
         known = [dice for dice in dices if dice is not None]
         return cls(
             recipe=recipes[0], paths=paths, usual=min(known, default=None), precision=precision
@@ -85,7 +85,7 @@ class Run(RunInfo):
         """
         info = RunInfo.read(source, choose_precision(precision), overrides)
         members = [_load_one(path, info.precision, overrides) for path in info.paths]
-        return cls(**vars(info), networks=mean_of(members))
+        return cls(**vars(info), networks=_mean_of(members))
 
     def save_weights(self, path: Path) -> None:
         """Write the weights to a small file; see `write_weights`."""
@@ -148,16 +148,15 @@ def _load_one(path: Path, precision: str, overrides: Sequence[str]) -> tuple["ke
         raise CarvanaError(
             f"{path / MODEL}: holds weights that are not numbers; restore a good one or train again"
         )
-    mismatch = CarvanaError(
-        f"{path / MODEL}: does not match its {RECIPE}; restore the matching model or train again"
-    )
-    if trained.input_shape[1:3] != (recipe.input.height, recipe.input.width):
-        raise mismatch
     network = build_network(recipe, precision)
     try:
+        if trained.input_shape != network.input_shape:
+            raise ValueError("another size")
         network.set_weights(trained.get_weights())
     except ValueError as error:
-        raise mismatch from error
+        raise CarvanaError(
+            f"{path / MODEL}: does not match its {RECIPE}; restore the right model or train again"
+        ) from error
     return _at_each_scale(recipe, network)
 
 
@@ -173,12 +172,8 @@ def _at_each_scale(recipe: Recipe, network: "keras.Model") -> tuple["keras.Model
     return tuple(networks)
 
 
-def check_mean(recipes: Sequence[Recipe], sources: Sequence[str | Path]) -> None:
-    """Make sure that the outputs of several runs mean the same, so that they can be averaged.
-
-    Raises:
-        UsageError: they do not; the one of `sources` is named.
-    """
+def _check_mean(recipes: Sequence[Recipe], sources: Sequence[str | Path]) -> None:
+    """Make sure that the outputs of several runs mean the same, so that they can be averaged."""
     first = recipes[0]
     for recipe, source in zip(recipes, sources, strict=True):
         what = ""
@@ -190,7 +185,7 @@ def check_mean(recipes: Sequence[Recipe], sources: Sequence[str | Path]) -> None
             raise UsageError(f"{source}: {what} {sources[0]}; average runs of one recipe")
 
 
-def mean_of(members: Sequence[tuple["keras.Model", ...]]) -> tuple["keras.Model", ...]:
+def _mean_of(members: Sequence[tuple["keras.Model", ...]]) -> tuple["keras.Model", ...]:
     """Return networks that give the mean of several runs', one for each scale."""
     if len(members) == 1:
         return members[0]
