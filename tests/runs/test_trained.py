@@ -107,7 +107,7 @@ def test_weights_that_a_file_cannot_hold_are_refused_before_it_is_written(run, t
 def test_what_is_not_there_is_named_with_what_the_kit_ships():
     assert shipped_names() == ["quick", "sharp", "sharper"]
     check_refused("nope", "nope: no such run or weights; give .*sharp, sharper")
-    check_refused("gone.npz", r"gone\.npz: no such file of weights")
+    check_refused("gone.npz", r"gone\.npz: no such run or weights")
     check_refused([], "an empty list cannot be loaded")
     check_refused(None, "cannot load an object of type NoneType")
 

@@ -38,20 +38,15 @@ def find_source(source: str | Path) -> Path:
             "an .npz file, the name of shipped weights, or a list of those"
         )
     path = Path(source)
-    if not isinstance(source, str) and path.is_dir():
-        return path
-    if path.suffix == ".npz":
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file of weights")
-        return path
-    if str(path) in shipped_names():
+    by_name = isinstance(source, str) or not path.is_dir()
+    if by_name and str(path) in shipped_names():
         return SHIPPED / f"{path}.npz"
-    if not path.is_dir():
-        raise UsageError(
-            f"{source}: no such run or weights; give a run's folder, an .npz file, or one of "
-            f"{', '.join(shipped_names())}"
-        )
-    return path
+    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
+        return path
+    raise UsageError(
+        f"{source}: no such run or weights; give a run's folder, an .npz file, or one of "
+        f"{', '.join(shipped_names())}"
+    )
 
 
 def read_recipe(path: Path) -> tuple[Recipe, float | None]:
