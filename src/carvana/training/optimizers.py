@@ -143,15 +143,8 @@ def compile_network(network: "keras.Model", recipe: Recipe, steps: int) -> None:
     optimizer = OPTIMIZERS[training.optimizer](
         rate, epsilon=training.epsilon, weight_decay=training.weight_decay or None
     )
-    compile_with(network, optimizer, recipe)
-    network.optimizer.build(network.trainable_variables)
-
-
-def compile_with(
-    network: "keras.Model", optimizer: "keras.optimizers.Optimizer", recipe: Recipe
-) -> None:
-    """Give a network, or a part of one, an optimizer and the recipe's loss and metrics."""
     network.compile(optimizer, loss_of(recipe), metrics=metrics_of(recipe))
+    network.optimizer.build(network.trainable_variables)
 
 
 @contextlib.contextmanager

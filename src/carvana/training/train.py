@@ -35,7 +35,8 @@ from carvana.training.checkpoint import (
     write_metrics,
 )
 from carvana.training.display import Display
-from carvana.training.optimizers import compile_network, compile_with, exact_products
+from carvana.training.losses import loss_of, metrics_of
+from carvana.training.optimizers import compile_network, exact_products
 
 
 def train(
@@ -272,10 +273,10 @@ def _warn_of_seen(run: Path, start: str, validation: list[Pair]) -> None:
 
 def _parts(network: "keras.Model", recipe: Recipe) -> list["keras.Model"]:
     """Return what each stage trains, the whole network last."""
-    parts = []
-    for stage, _ in enumerate(recipe.training.stages):
-        parts.append(recipe.model.part(network, pictures=stage + 1))
-        compile_with(parts[-1], network.optimizer, recipe)
+    stages = range(len(recipe.training.stages))
+    parts = [recipe.model.part(network, pictures=stage + 1) for stage in stages]
+    for part in parts:
+        part.compile(network.optimizer, loss_of(recipe), metrics=metrics_of(recipe))
     return [*parts, network]
 
 
