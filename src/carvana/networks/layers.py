@@ -31,16 +31,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="carvana")
 class Convolution(keras.layers.Conv2D):
-    """A Conv2D, of stride 1, same padding and no bias, that trains faster on some processors.
+    """A Conv2D that trains faster on some processors; only for stride 1, same padding, no bias.
 
     With oneDNN on processors with AVX2 but not AVX-512 it computes the gradient of its kernel by
     matrix products: oneDNN's own takes up to four times as long (two cores of a Zen 3).
     """
-
-    def __init__(self, filters, kernel_size, **settings):
-        fixed = {"strides": 1, "padding": "same", "dilation_rate": 1, "groups": 1}
-        fixed |= {"data_format": "channels_last", "use_bias": False, "activation": None}
-        super().__init__(filters, kernel_size, **settings | fixed)
 
     def call(self, inputs, training=None):
         if training and self.compute_dtype == "float32" and _products_are_faster(inputs.shape[-1]):
