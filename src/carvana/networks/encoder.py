@@ -35,7 +35,7 @@ def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST))
     Raises:
         CarvanaError: the file of weights is absent or broken.
     """
-    weights = read_weights()
+    weights = _read_weights()
     inputs = keras.Input(input_shape)
     # (255 x - 127) / 128, as the network was trained.
     x = keras.layers.Rescaling(255 / 128, -127 / 128)(inputs)
@@ -55,16 +55,8 @@ def imagenet_encoder(input_shape: tuple[int, int, int], levels: int = len(LAST))
     return encoder
 
 
-def read_weights() -> dict[str, np.ndarray]:
-    """Read the encoder's kernels and biases, batch norm folded in, by the names of their layers.
-
-    Returns:
-        float32 arrays: "stem.kernel" (3, 3, 3, 32), "stem.bias" (32,), "0.depthwise.kernel" and
-        so on; a block's layers are "expand" (but for the first), "depthwise" and "project".
-
-    Raises:
-        CarvanaError: the file is absent or broken.
-    """
+def _read_weights() -> dict[str, np.ndarray]:
+    """Read float32 kernels and biases, as "stem.kernel", "stem.bias" and "0.depthwise.kernel"."""
     try:
         with np.load(WEIGHTS) as arrays:
             return dict(arrays)
@@ -75,7 +67,6 @@ def read_weights() -> dict[str, np.ndarray]:
 
 
 def _convolve(x, weights: dict[str, np.ndarray], name: str, strides: int = 1):
-    """Convolve by pretrained weights."""
     kernel, bias = weights[f"{name}.kernel"], weights[f"{name}.bias"]
     size = kernel.shape[0]
     if name.endswith("depthwise"):
