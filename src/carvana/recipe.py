@@ -3,6 +3,7 @@
 A network's own settings, [model], are in its module; `networks.build.NETWORKS` names them.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -293,8 +294,7 @@ def parse_recipe(text: str, source: str, overrides: list[str] | None = None) -> 
     for override in overrides or []:
         add_override(values, override)
     recipe = _check_values(values, source)
-    _check_sizes(recipe, source)
-    _check_network(recipe, source)
+    _check_together(recipe, source)
     return recipe
 
 
@@ -386,8 +386,8 @@ def _explain(fault: dict, kinds: dict[str, type], networks: dict[str, type]) -> 
     return f"{key} = {fault['input']!r}: {text}"
 
 
-def _check_sizes(recipe: Recipe, source: str) -> None:
-    """Make sure that the network can take pictures of the recipe's sizes."""
+def _check_together(recipe: Recipe, source: str) -> None:
+    """Make sure that sizes, classes and stages are such as the network can take."""
     step = recipe.model.step
     for side in ("height", "width"):
         size = getattr(recipe.input, side)
@@ -397,22 +397,14 @@ def _check_sizes(recipe: Recipe, source: str) -> None:
                 f"{source}: input.{side} = {size} is not divisible by {step}, as this network's "
                 f"levels need; use {below} or {below + step}"
             )
-    scales = f"{source}: prediction.scales = {recipe.prediction.scales}"
-    try:
-        sizes = [(pictures.height, pictures.width) for pictures in recipe.prediction_inputs]
-    except ValidationError as error:
+    scales, sizes = recipe.prediction.scales, set()
+    with contextlib.suppress(ValidationError):  # of a side of more than 8192 pixels
+        sizes = {(pictures.height, pictures.width) for pictures in recipe.prediction_inputs}
+    if len(sizes) < len(scales):
         raise UsageError(
-            f"{scales} makes pictures of more than 8192 pixels a side; use smaller scales"
-        ) from error
-    if len(set(sizes)) < len(sizes):
-        raise UsageError(
-            f"{scales} makes the same size twice, as sides are multiples of {step}: {sizes}; "
-            "use scales further apart"
+            f"{source}: prediction.scales = {scales}: sides are rounded to multiples of "
+            f"{step}; give scales of different sizes, of at most 8192 pixels a side"
         )
-
-
-def _check_network(recipe: Recipe, source: str) -> None:
-    """Make sure that training fits the classes, and the number of pictures the network reads."""
     if recipe.augment.repaint and recipe.data.background is None:
         raise UsageError(
             f"{source}: augment.repaint = {recipe.augment.repaint}: paints all but the class "
