@@ -90,7 +90,7 @@ def write_plan(data: Path, out: Path, minutes: float, overrides: Sequence[str] =
     found = find_classes(data, pairs, known)
     choices |= {f"data.{key}": choice for key, choice in found.items()}
     choices |= _choose_split(pairs, folders.get("validation_folders", [])) | given
-    recipe = parse_recipe(_write(choices), str(out), list(overrides))
+    recipe = parse_recipe(_write(choices), str(out), overrides)
     choices |= _choose_flip(recipe.data.class_names) | given
     choices |= _choose_training(pairs, recipe, choices, given, minutes) | given
     recipe = parse_recipe(_write(choices), str(out))
@@ -136,7 +136,6 @@ def _choose_split(pairs: list[Pair], held_out: list[str]) -> dict[str, Choice]:
         units, unit = len({re.search(group, name)[1] for name in names}), "subject"
         split = Choice("car", "photographs of one subject are on one side")
     share = max(min(0.2, HELD_OUT / len(names)), 1 / units)
-    share = 1 / units if round(share * units) == 0 else share
     held_out = plural(round(share * units), unit)
     example = f", as in {names[0]}: {re.search(group, names[0])[1]}" if group else ""
     return {
