@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -255,7 +256,7 @@ class Recipe:
 # ---- reading and writing
 
 
-def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] | None = None) -> Recipe:
     """Load a recipe and check it.
 
     Args:
@@ -285,7 +286,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     return parse_recipe(text, f"{path}.toml", overrides)
 
 
-def parse_recipe(text: str, source: str, overrides: list[str] | None = None) -> Recipe:
+def parse_recipe(text: str, source: str, overrides: Sequence[str] | None = None) -> Recipe:
     """Parse and check a recipe's TOML; errors name `source`. See `load_recipe`."""
     try:
         values = tomllib.loads(text)

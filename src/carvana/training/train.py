@@ -67,7 +67,6 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the model has been saved.
     """
     run, data = Path(run), Path(data)
-    overrides = [overrides] if isinstance(overrides, str) else list(overrides)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     elif overrides:
