@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from carvana.networks import build
-from carvana.networks.build import NETWORKS, build_network, choose_precision, precision_of
+from carvana.networks.build import NETWORKS, build_network, choose_precision
 from carvana.recipe import load_recipe
 from conftest import TINY, TINY_PYRAMID
 
@@ -15,7 +15,7 @@ RECIPES = {"unet": load_recipe("blog", TINY), "pyramid_unet": load_recipe("sharp
 def test_mixed_precision_gives_float32_probabilities_close_to_float32s(name):
     recipe = RECIPES[name]
     whole, mixed = (build_network(recipe, each) for each in ("float32", "mixed_bfloat16"))
-    assert (precision_of(whole), precision_of(mixed)) == ("float32", "mixed_bfloat16")
+    assert any(layer.compute_dtype == "bfloat16" for layer in mixed.layers)
     mixed.set_weights(whole.get_weights())
     size = recipe.input.height, recipe.input.width
     picture = np.random.default_rng(0).random((2, *size, 3), np.float32)

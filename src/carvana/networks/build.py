@@ -92,13 +92,6 @@ def choose_precision(wanted: str) -> str:
     return "mixed_bfloat16" if faster else "float32"
 
 
-def precision_of(network: "keras.Model") -> str:
-    """Return the dtype policy a network was built under."""
-    convolutions = (x for x in all_layers(network) if isinstance(x, keras.layers.Conv2D))
-    policies = {layer.dtype_policy.name for layer in convolutions}
-    return next(iter(policies - {"float32"}), "float32")
-
-
 def describe_device() -> str:
     """Name what networks run on: `2 GPUs (NVIDIA A100)`, or `CPU, 2 cores (AMD EPYC)`."""
     gpus = tf.config.list_physical_devices("GPU")

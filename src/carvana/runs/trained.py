@@ -9,13 +9,7 @@ import numpy as np
 
 from carvana.backend import keras, keras_settings
 from carvana.errors import CarvanaError, UsageError
-from carvana.networks.build import (
-    build_network,
-    choose_precision,
-    is_head,
-    load_network,
-    precision_of,
-)
+from carvana.networks.build import build_network, choose_precision, is_head, load_network
 from carvana.recipe import Recipe, differences, load_recipe, parse_recipe, to_toml
 from carvana.runs.folder import MODEL, RECIPE, check_layout, read_usual
 from carvana.runs.weights import find_source, read_recipe, read_weights, write_weights
@@ -142,7 +136,7 @@ def _load_one(path: Path, precision: str, overrides: Sequence[str]) -> tuple["ke
     """Load a run or a file of weights: its network at each scale of its recipe's prediction."""
     recipe, _ = _read_one(path, overrides)
     if not path.is_dir():
-        return _at_each_scale(recipe, read_weights(path, recipe, precision))
+        return _at_each_scale(recipe, read_weights(path, recipe, precision), precision)
     trained = load_network(path / MODEL)
     if not all(np.isfinite(weight).all() for weight in trained.get_weights()):
         raise CarvanaError(
@@ -157,16 +151,18 @@ def _load_one(path: Path, precision: str, overrides: Sequence[str]) -> tuple["ke
         raise CarvanaError(
             f"{path / MODEL}: does not match its {RECIPE}; restore the right model or train again"
         ) from error
-    return _at_each_scale(recipe, network)
+    return _at_each_scale(recipe, network, precision)
 
 
-def _at_each_scale(recipe: Recipe, network: "keras.Model") -> tuple["keras.Model", ...]:
+def _at_each_scale(
+    recipe: Recipe, network: "keras.Model", precision: str
+) -> tuple["keras.Model", ...]:
     """Return a trained network once for each size of picture its recipe predicts from."""
     networks = []
     for pictures in recipe.prediction_inputs:
         resized = network
         if pictures != recipe.input:
-            resized = build_network(recipe, precision_of(network), pictures)
+            resized = build_network(recipe, precision, pictures)
             resized.set_weights(network.get_weights())
         networks.append(resized)
     return tuple(networks)

@@ -14,7 +14,7 @@ from carvana.backend import keras
 from carvana.data.split import Split, write_split
 from carvana.errors import CarvanaError, UsageError
 from carvana.files import replacing, write_text
-from carvana.networks.build import describe_device, load_network, precision_of
+from carvana.networks.build import describe_device, load_network
 from carvana.recipe import Recipe, Training, differences, load_recipe, to_toml
 from carvana.runs.folder import (
     BEST,
@@ -206,7 +206,7 @@ def read_completed(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
 
 
 def write_metrics(
-    run: Path, history: pd.DataFrame, network: "keras.Model", images: int, recipe: Recipe
+    run: Path, recipe: Recipe, history: pd.DataFrame, network, precision: str, images: int
 ) -> dict:
     """Write and return the figures of a finished training on so many photographs."""
     training, now = recipe.training, datetime.now()
@@ -222,7 +222,7 @@ def write_metrics(
         "seconds": round(seconds, 1),
         "images_per_second": round(epoch_images * len(timed) / seconds, 3) if seconds else None,
         "parameters": network.count_params(),
-        "precision": precision_of(network),
+        "precision": precision,
         "device": describe_device(),
         "date": f"{now.day} {now:%B %Y}",
     }

@@ -154,7 +154,7 @@ def _train(
         keep_best(run, history, training)  # a kill may have come before
     if done >= total and len(history) >= training.epochs:
         print(f"{run}: {plural(len(history), 'epoch')} trained already; nothing to do")
-        return read_metrics(run) or write_metrics(run, history, network, images, recipe)
+        return read_metrics(run) or write_metrics(run, recipe, history, network, precision, images)
     where = f"resuming after step {done} of {total}" if done else f"{total} steps"
     print(f"{run}: {where}, in {precision}", flush=True)
     if fresh:
@@ -171,7 +171,7 @@ def _train(
     display = Display(training, parts, steps, batches, done)
     job = _Job(recipe, run, steps, parts, training_files, validation_files, checkpoint, display)
     _fit_all(job, done, cache)
-    return write_metrics(run, checkpoint.history, network, images, recipe)
+    return write_metrics(run, recipe, checkpoint.history, network, precision, images)
 
 
 def _fit_all(job: _Job, done: int, cache: Path) -> None:
