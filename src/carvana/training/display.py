@@ -18,14 +18,7 @@ class Display(keras.callbacks.Callback):
     batches, `done` the steps completed before.
     """
 
-    def __init__(
-        self,
-        training: Training,
-        parts: list["keras.Model"],
-        steps: int,
-        validation_steps: int,
-        done: int,
-    ):
+    def __init__(self, training: Training, parts, steps: int, validation_steps: int, done: int):
         super().__init__()
         self.training, self.note = training, ""
         self.costs = [_step_cost(part) for part in parts]
