@@ -77,10 +77,9 @@ def train(
         recipe = replace(recipe, data=replace(recipe.data, validation=1 / fold[1]))
     cache = Path(cache) if cache else Paths(data).cache
     settings = recipe.data
-    folders = (settings.images, settings.masks, *settings.validation_folders)
-    for folder in (data, *(data / name for name in folders)):
-        if real_path(run) == real_path(folder):
-            raise UsageError(f"{run}: holds the data; choose another folder for the run")
+    folders = (".", settings.images, settings.masks, *settings.validation_folders)
+    if real_path(run) in [real_path(data / folder) for folder in folders]:
+        raise UsageError(f"{run}: holds the data; choose another folder for the run")
     with alone(run, "training"):
         precision = check_run(run, recipe)  # of a run to be resumed, whatever hardware does it
         precision = precision or choose_precision(recipe.training.precision)
