@@ -118,13 +118,11 @@ def _coarse_unet(picture, settings: PyramidUnet, outputs: int):
 
 def _sum_features(features, count: int):
     """Sum an encoder's features, each half the size of the one before, at the first one's size."""
-    total = None
-    for x in reversed(features):
-        x = _convolve(x, count, 1, activation=None)
-        if total is not None:
-            total = keras.layers.UpSampling2D(2, interpolation="bilinear")(total)
-            x = keras.layers.Add()([total, x])
-        total = x
+    total = _convolve(features[-1], count, 1, activation=None)
+    for feature in reversed(features[:-1]):
+        x = _convolve(feature, count, 1, activation=None)
+        total = keras.layers.UpSampling2D(2, interpolation="bilinear")(total)
+        total = keras.layers.Add()([total, x])
     return total
 
 
