@@ -17,7 +17,7 @@ from pathlib import Path
 from carvana.backend import keras, keras_settings, layer_seeds, tf
 from carvana.errors import CarvanaError, plural
 from carvana.machine import cores, cpuinfo
-from carvana.networks.names import ENCODER, HEAD
+from carvana.networks import ENCODER, HEAD
 from carvana.networks.pyramid import PyramidUnet
 from carvana.networks.unet import Unet
 from carvana.recipe import Input, Recipe

@@ -6,7 +6,7 @@ import numpy as np
 
 from carvana.backend import keras
 from carvana.errors import CarvanaError
-from carvana.networks.names import ENCODER
+from carvana.networks import ENCODER
 
 WEIGHTS = Path(__file__).parent / "efficientnet_lite2.npz"  # its card is beside it
 BLOCKS = [  # kernel, stride, expansion, filters, as in the EfficientNet-Lite2 of Tan et al. (2020)

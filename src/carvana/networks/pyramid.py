@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from carvana.backend import keras
+from carvana.networks import HEAD
 from carvana.networks.encoder import imagenet_encoder
-from carvana.networks.names import HEAD
 from carvana.recipe import Filters, section
 
 STEM = 4  # pixels a side that become channels, on the way in and on the way out

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from carvana.backend import keras, keras_settings
-from carvana.networks.names import HEAD
+from carvana.networks import HEAD
 from carvana.recipe import Filters, section
 
 
