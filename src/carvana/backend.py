@@ -12,7 +12,6 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from carvana.errors import UsageError
@@ -52,7 +51,7 @@ _OURS = {
 }
 
 
-def _import_keras() -> ModuleType:
+def _import_keras() -> None:
     """Import Keras on TensorFlow.
 
     Raises:
@@ -82,7 +81,6 @@ def _import_keras() -> ModuleType:
             "KERAS_BACKEND=tensorflow before anything imports keras"
         )
     importlib.import_module("tensorflow")
-    return loaded
 
 
 def check_process() -> None:

@@ -43,10 +43,8 @@ def check_processor() -> None:
 
 def free_memory() -> int:
     """Return the bytes that are free for this process, by its machine and its container's limit."""
-    free = []
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    lines = _lines(Path("/proc/meminfo"))
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
     for folder in _cgroups("memory"):
         stat = "\n".join(_lines(folder / "memory.stat"))
         for limit, used, cache in (
