@@ -136,11 +136,10 @@ class ClassScores(keras.metrics.Metric):
 
 
 def _mean_of(values, counted):
-    """Average the values that count; 1 if none does."""
-    count = keras.ops.sum(counted)
-    return keras.ops.where(
-        count > 0, keras.ops.sum(values * counted) / keras.ops.maximum(count, 1.0), 1.0
-    )
+    """Average the values that count over the last axis; 1 if none does."""
+    ops = keras.ops
+    total, count = ops.sum(values * counted, axis=-1), ops.sum(counted, axis=-1)
+    return ops.where(count > 0, total / ops.maximum(count, 1.0), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="carvana")
@@ -164,9 +163,7 @@ class ExpectedDice(keras.metrics.Mean):
         squares = ops.take(ops.diagonal(products, axis1=1, axis2=2), self.places, axis=-1)
         pixels = ops.cast(ops.prod(ops.shape(y_pred)[1:3]), "float32")
         there = ops.cast(sums >= LEAST_SHARE * pixels, "float32")
-        dice = ops.sum(there * squares / ops.maximum(sums, 1e-9), axis=-1)
-        count = ops.sum(there, axis=-1)
-        super().update_state(ops.where(count > 0, dice / ops.maximum(count, 1.0), 1.0))
+        super().update_state(_mean_of(squares / ops.maximum(sums, 1e-9), there))
 
     def get_config(self):
         return {**super().get_config(), "places": self.places}
