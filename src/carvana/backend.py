@@ -52,11 +52,7 @@ _OURS = {
 
 
 def _import_keras() -> None:
-    """Import Keras on TensorFlow.
-
-    Raises:
-        UsageError: Keras already runs on another backend in this process, or does not start.
-    """
+    """Import Keras on TensorFlow; raise UsageError if it is on another backend or cannot start."""
     if "keras" in sys.modules:  # imported by us before, or by whoever uses the API
         loaded = importlib.import_module("keras")
     else:
@@ -84,11 +80,7 @@ def _import_keras() -> None:
 
 
 def check_process() -> None:
-    """Make sure that TensorFlow was not used before this process was forked: it would hang.
-
-    Raises:
-        UsageError: it was.
-    """
+    """Raise UsageError if TensorFlow was used before this process was forked: it would hang."""
     global _process
     _process = _process or os.getpid()
     if _process != os.getpid():
