@@ -109,7 +109,7 @@ def load_checkpoint(run: Path, precision: str, seed: int) -> "keras.Model":
 class Checkpoint(keras.callbacks.Callback):
     """Keep `history.csv`, `model.keras` and `best.keras` up to date, each atomically.
 
-    Weights that are not finite are never saved: `model.stop_training` is set instead.
+    A loss or weight that is not finite ends the training by a CarvanaError, and is not saved.
 
     An epoch's row is written before the model that has completed it: a kill between the two
     trains that epoch again and drops the row, so that none is repeated or lost.
@@ -122,7 +122,6 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.run, self.history, self.steps, self.step = run, history, steps, done
         self.whole, self.recipe = whole, recipe
-        self.set_model(whole)
         self.saved = time.monotonic()
         self.began = None  # when this epoch's first step began, None if that was before a stop
 
@@ -131,14 +130,15 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
+        if not np.isfinite(logs["loss"]):
+            raise self._diverged()
         if self.step % self.steps and time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs.get("val_loss", 0.0)):
-            self.model.stop_training = True
-        if self.model.stop_training or not self._is_sound():  # diverged: keep the last good model
-            return
+        if not np.isfinite(logs["val_loss"]):
+            raise self._diverged()
+        self._check_weights()
         row = {"epoch": epoch + 1, "steps": self.step, **logs}
         if self.began:
             row["seconds"] = time.monotonic() - self.began
@@ -152,8 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def save(self, after_failed_step: bool = False):
         """Save the whole network; the optimizer may have counted a step that failed."""
-        if self.model.stop_training or not self._is_sound():
-            return
+        self._check_weights()
         # A step whose float16 gradients overflowed is skipped, and not counted, by the optimizer.
         if not after_failed_step:
             self.step = max(self.step, int(self.whole.optimizer.iterations.numpy()))
@@ -164,12 +163,17 @@ class Checkpoint(keras.callbacks.Callback):
             self.whole.save(temporary)
         self.saved = time.monotonic()
 
-    def _is_sound(self) -> bool:
-        """Tell whether all weights are numbers; end the training if they are not."""
+    def _check_weights(self) -> None:
         variables = (*self.whole.variables, *self.whole.optimizer.variables)
-        sound = all(np.isfinite(keras.ops.convert_to_numpy(each)).all() for each in variables)
-        self.model.stop_training = self.model.stop_training or not sound
-        return sound
+        if not all(np.isfinite(keras.ops.convert_to_numpy(each)).all() for each in variables):
+            raise self._diverged()
+
+    def _diverged(self) -> CarvanaError:
+        return CarvanaError(
+            f"{self.run}: the loss or a weight is not a number; the last good model, if one was "
+            "saved, is kept; lower training.learning_rate (--set training.learning_rate=...) in "
+            "another run"
+        )
 
 
 def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:

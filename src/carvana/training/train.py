@@ -193,8 +193,6 @@ def _fit_all(job: _Job, done: int, cache: Path) -> None:
             checkpoint.save()
         if isinstance(error, BrokenPipeError):
             raise
-        if checkpoint.model.stop_training:
-            raise _diverged(job.run) from None
         print(
             f"\n{job.run}: saved at step {checkpoint.step} of {steps * training.epochs}; "
             "run the same command to resume"
@@ -216,11 +214,8 @@ def _validate(job: _Job, epoch: int) -> None:
     validation = validation_dataset(job.validation_files, job.recipe, shrink)
     logs = network.evaluate(validation, return_dict=True, verbose=0)
     logs = {f"val_{name}": value for name, value in logs.items()}
-    job.checkpoint.set_model(network)
     for callback in (job.checkpoint, job.display):
         callback.on_epoch_end(epoch, logs)
-    if network.stop_training:
-        raise _diverged(job.run)
 
 
 def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> None:
@@ -239,21 +234,11 @@ def _fit(job: _Job, first_step: int, last_epoch: int, steps_per_epoch: int) -> N
         validation_data=validation_dataset(job.validation_files, job.recipe, shrink),
         callbacks=[
             keras.callbacks.TensorBoard(job.run / "logs", profile_batch=0),
-            keras.callbacks.TerminateOnNaN(),
             job.checkpoint,
             job.display,
         ],
         shuffle=False,  # the batches are shuffled already
         verbose=0,  # `display` shows more in fewer lines
-    )
-    if network.stop_training:
-        raise _diverged(job.run)
-
-
-def _diverged(run: Path) -> CarvanaError:
-    return CarvanaError(
-        f"{run}: the loss or a weight is not a number; the last good model, if one was saved, is "
-        "kept; lower training.learning_rate (--set training.learning_rate=...) in another run"
     )
 
 
