@@ -179,16 +179,13 @@ class Checkpoint(keras.callbacks.Callback):
 def keep_best(run: Path, history: pd.DataFrame, training: Training) -> None:
     """Copy the model that completed the last epoch to `best.keras` if none of its stage is better.
 
-    Call it with the model of just that epoch in place; a second time it does nothing.
+    Call it with the model of just that epoch in place.
     """
     *before, last = _dice_of_stage(history, training)
-    model, best = run / MODEL, run / BEST
     if before and not last > max(before):
         return
-    if best.exists() and best.stat().st_mtime_ns >= model.stat().st_mtime_ns:
-        return
-    with replacing(best) as temporary:
-        shutil.copyfile(model, temporary)
+    with replacing(run / BEST) as temporary:
+        shutil.copyfile(run / MODEL, temporary)
 
 
 def read_completed(run: Path, recipe: Recipe, epochs_done: int) -> pd.DataFrame:
