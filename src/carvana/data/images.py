@@ -19,15 +19,13 @@ from carvana.errors import CarvanaError, UsageError
 from carvana.recipe import Input
 
 ORIENTATION = 0x0112  # the EXIF tag
-_DISGUISES = {  # how files begin that are often named like photographs and are none; lower case
+_DISGUISES = {  # in the first bytes of files that are often named like photographs; lower case
     b"<!doctype": "a web page; fetch the picture itself",
     b"<html": "a web page; fetch the picture itself",
     b"%pdf": "a PDF; export its pictures",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
-}
-_STARTS = {  # how files of common formats begin
-    **{b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP"},
-    **{b"II": "TIFF", b"MM": "TIFF", b"BM": "BMP"},
+    b"ftyphei": "HEIC under another name; rename it to .heic, or convert it to JPEG",
+    b"ftypmif1": "HEIC under another name; rename it to .heic, or convert it to JPEG",
 }
 READING = 12  # bytes a pixel: the decoded photograph, and copies of it on its way to the network
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # read
@@ -103,25 +101,19 @@ def as_photograph(picture: object, white: int = 0) -> np.ndarray:
     """
     if isinstance(picture, Image.Image):
         try:
-            pixels = _on_white(_upright(picture, white))
+            picture = _on_white(_upright(picture, white))
         except Exception as error:
             if not _is_decoders(error):
                 raise
             raise UsageError(f"the PIL image cannot be read ({error}); open it again") from error
-        if pixels.size:
-            return pixels
-        raise UsageError(f"a PIL image of size {picture.size} is not a photograph")
-    if not isinstance(picture, np.ndarray):
-        raise UsageError(
-            f"a {type(picture).__name__} is not a photograph; give a path, a PIL image or an "
-            "array (height, width, 3) of uint8"
-        )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise UsageError(
-            f"an array {picture.shape} of {picture.dtype} is not a photograph; give (height, "
-            "width, 3) of uint8, RGB, values 0 to 255"
-        )
-    return picture
+    is_array = isinstance(picture, np.ndarray)
+    if is_array and picture.dtype == np.uint8 and picture.shape[2:] == (3,) and picture.size:
+        return picture
+    what = f"array {picture.shape} of {picture.dtype}" if is_array else type(picture).__name__
+    raise UsageError(
+        f"{what}: is not a photograph; give a path, a PIL image, or an array (height, width, 3) of "
+        "uint8, RGB, values 0 to 255"
+    )
 
 
 def photograph_size(path: Path) -> tuple[int, int, int]:
@@ -147,8 +139,7 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
     except FileNotFoundError as error:
         raise CarvanaError(f"{path}: no such {kind}; check the name") from error
     except PermissionError as error:
-        reason = f"cannot be read ({error.strerror}); change its permissions"
-        raise CarvanaError(f"{path}: {reason}") from error
+        raise CarvanaError(f"{path}: cannot be read; change its permissions") from error
     except Unsupported as error:
         raise CarvanaError(f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
@@ -162,32 +153,25 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
 
 def _is_decoders(error: Exception) -> bool:
     """Tell whether an error is one that decoders raise of broken files; others are bugs."""
-    of_pillow = isinstance(error, OSError | ValueError | SyntaxError | EOFError)
-    of_its_avif = type(error) is RuntimeError
+    of_pillow = isinstance(error, OSError | ValueError | SyntaxError | EOFError | RuntimeError)
     of_tensorflow = type(error).__name__ == "InvalidArgumentError"  # which may not be installed
-    return of_pillow or of_its_avif or of_tensorflow
+    return of_pillow or of_tensorflow
 
 
 def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
     start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         start = file.read(64)
-    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-        what = "HEIC under another name; rename it to .heic, or convert it to JPEG"
-        return f"{path}: is not a {kind} but {what}"
-    for magic, what in _DISGUISES.items():
-        if start.lower().lstrip().startswith(magic):
+    for part, what in _DISGUISES.items():
+        if part in start.lower():
             return f"{path}: is not a {kind} but {what}"
     reason = getattr(error, "strerror", None) or "cut short or broken"
     remedy = "replace or remove it"
     if not start and not path.is_dir():
         reason = "it is empty"
     elif isinstance(error, Image.UnidentifiedImageError):
-        reason, remedy = "of no format that is read", "convert it to PNG or JPEG, or remove it"
-        for magic, format in _STARTS.items():
-            if start.startswith(magic):
-                reason = f"a {format} that is broken, or has channels or bits that are not read"
-                remedy = "save it again with 8 bits, or remove it"
+        reason = "broken, or of a format, channels or bits that are not read"
+        remedy = "save it as PNG or JPEG with 8 bits, or remove it"
     return (
         f"{path}: is not a readable {kind} ({reason}); {remedy} and run the same command again: "
         "what was made so far is kept"
