@@ -62,16 +62,16 @@ def open_mask(path: Path, settings: Data) -> Mask:
     if path.is_dir():
         return _unite(path, settings)
     with readable(path, "mask"), Image.open(io.BytesIO(path.read_bytes())) as picture:
-        frames, kind, raw = getattr(picture, "n_frames", 1), picture.format, raw_mode(picture)
-        frame = picture.tile[0][1] if kind == "GIF" else None
+        _check_kind(picture, settings)
+        is_jpeg, raw = picture.format == "JPEG", raw_mode(picture)
+        frame = picture.tile[0][1] if picture.format == "GIF" else None
         picture = turn_upright(picture)
         picture.load()
-        _check_kind(picture, kind, frames, raw, settings)
         if frame in (None, (0, 0, *picture.size)):
             places, values = values_of(picture, raw)
         else:
             places, values = values_in_frame(picture, raw, frame)
-        if settings.soft and _is_soft(values, kind == "JPEG"):
+        if settings.soft and _is_soft(values, is_jpeg):
             shares = _shares(values, settings)
             labels = [int(share > 127) for share in shares]
             shares = _look_up(shares, places, values) if settings.soft == "share" else None
@@ -111,19 +111,17 @@ def _unite(folder: Path, settings: Data) -> Mask:
     return Mask(labels, {}, {0: labels.size - inside, 1: inside}, shares)
 
 
-def _check_kind(
-    picture: Image.Image, kind: str | None, frames: int, raw: str, settings: Data
-) -> None:
-    """Refuse files whose pixels do not tell classes."""
-    if kind not in FORMATS and not settings.soft:
+def _check_kind(picture: Image.Image, settings: Data) -> None:
+    """Refuse files whose pixels do not tell classes; they are not decoded yet."""
+    if picture.format not in FORMATS and not settings.soft:
         remedy = 'set data.soft = "threshold", which cuts it at half grey'
         if settings.classes:
             remedy = "get the masks it was made from, as PNG"
-        raise Unsupported(f"is a {kind}, which does not keep a mask's values; {remedy}")
-    if frames != 1:
+        raise Unsupported(f"is a {picture.format}, which does not keep a mask's values; {remedy}")
+    if (frames := getattr(picture, "n_frames", 1)) != 1:
         raise Unsupported(f"has {frames} frames; a mask has one")
     if not picture.mode.startswith(("I", "F")):
-        if ";16" in raw:
+        if ";16" in raw_mode(picture):
             raise Unsupported("has colours of 16 bits, which are not read; save it with 8 bits")
         check_mode(picture)
 
