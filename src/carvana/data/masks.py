@@ -13,7 +13,7 @@ from PIL import Image
 from carvana.data.folders import MASKS, list_files
 from carvana.data.images import Unsupported, check_mode, raw_mode, readable, turn_upright
 from carvana.data.values import FORMATS, PixelValue, hex_of, values_in_frame, values_of
-from carvana.errors import CarvanaError, plural
+from carvana.errors import CarvanaError
 from carvana.recipe import Data
 
 # Colours of label maps whose recipe numbers its classes.
@@ -210,63 +210,45 @@ def _label_two_colours(values: list[PixelValue], settings: Data) -> list[int]:
             'data.soft = "threshold"'
         )
     opaque = [value for value in values if value.alpha]
-    counts = Counter()
-    for value in opaque:
-        counts[value.colour] += value.count
-    car = counts.keys() - {"#000000"}
+    by_colour = {value.colour: value for value in opaque}
+    shown = _first_five([_describe(value) for value in by_colour.values()])
+    car = by_colour.keys() - {"#000000"}
     if settings.foreground == "any":
         if any(value.number is not None and value.number < 0 for value in opaque):
             raise Unsupported("has values below 0; give background the value 0")
-    elif len(counts) > 2:
-        raise Unsupported(_explain_more(opaque, counts))
+    elif len(by_colour) > 2:
+        raise Unsupported(
+            f"has {len(by_colour)} colours ({shown}), and a mask has two; if it was a JPEG or "
+            'smoothed, set data.soft = "threshold", which cuts it at half grey; if it numbers '
+            'objects, data.foreground = "any"; several classes go into data.classes'
+        )
     elif settings.foreground:
         car = {settings.foreground}
-        if len(counts) == 2 and settings.foreground not in counts:
+        if len(by_colour) == 2 and settings.foreground not in by_colour:
             raise Unsupported(
-                f"has the colours {' and '.join(counts)}, and data.foreground = "
-                f"{settings.foreground} is neither"
+                f"has the colours {shown}, and data.foreground = {settings.foreground} is neither"
             )
-    elif list(counts) == ["#000000"] and any(not v.alpha and not v.outside for v in values):
+    elif [*by_colour] == ["#000000"] and any(not v.alpha and not v.outside for v in values):
         raise Unsupported(
             "has black and transparent pixels alone; set data.foreground to #000000 if black is "
             "not the background, to #ffffff if it is"
         )
-    elif len(car) == 2:
+    elif len(car) == 2 or not car <= {*ON}:
         raise Unsupported(
-            f"has the colours {' and '.join(counts)}, and neither is black; name the one that is "
-            "not the background in data.foreground"
+            f"has the colours {shown}, not black and white; set data.foreground to the one that "
+            'counts, as in "#ff0000", or to "any" for all but black; several classes go into '
+            "data.classes"
         )
-    elif not car <= {*ON}:
-        raise Unsupported(_explain_other(*car, opaque))
     return [int(value.alpha > 0 and value.colour in car) for value in values]
 
 
-def _explain_other(colour: str, values: list[PixelValue]) -> str:
-    """Say that a mask's colour beside black may mean anything."""
-    number = next(value.number for value in values if value.colour == colour)
-    what, remedy = f"the colour {colour} beside black, not white", f'"{colour}"'
-    if not colour.startswith("#"):
-        what, remedy = f"the value {colour} beside 0, neither 1 nor white", '"any"'
-    elif number is not None and colour == hex_of(*[int(number)] * 3):
-        what = f"the value {number} ({colour}) beside 0, neither 1 nor white"
-    return (
-        f"has {what}; if that is the foreground, set data.foreground = {remedy}; several classes "
-        "go into data.classes"
-    )
+def _describe(value: PixelValue) -> str:
+    has_both = value.number is not None and value.colour.startswith("#")
+    return f"{value.number} ({value.colour})" if has_both else value.colour
 
 
-def _explain_more(values: list[PixelValue], counts: Counter) -> str:
-    """Say what a mask of more than two colours may be, and what to do about it."""
-    *others, _, _ = sorted(counts.values())
-    more = f"{plural(sum(others), 'pixel')} of {plural(len(others), 'more colour')}"
-    numbers = [value.number for value in values]
-    text = f"has {more} than the two of a mask"
-    if None not in numbers:
-        text += f" (values {min(numbers):.6g} to {max(numbers):.6g})"
-    return (
-        f'{text}; if it was a JPEG or smoothed, set data.soft = "threshold", which cuts it at half '
-        'grey; if it numbers objects, data.foreground = "any"; several classes go into data.classes'
-    )
+def _first_five(names: list) -> str:
+    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _is_soft(values: list[PixelValue], is_lossy: bool) -> bool:
@@ -328,9 +310,9 @@ def _label_classes(values: list[PixelValue], settings: Data) -> list[int]:
     if None in unknown:
         raise Unsupported("is in colours, but data.classes gives numbers; give colours there")
     if unknown:
-        shown = ", ".join(map(str, [*unknown][:5])) + (", ..." if len(unknown) > 5 else "")
         raise Unsupported(
-            f"has {unknown.total()} pixels of values that data.classes does not name ({shown}); "
-            "add them, set data.ignore, or save the mask again as PNG without smoothing"
+            f"has {unknown.total()} pixels of values that data.classes does not name "
+            f"({_first_five([*unknown])}); add them, set data.ignore, or save the mask again as "
+            "PNG without smoothing"
         )
     return [labels[key] if v.alpha else clear for v, key in zip(values, keys, strict=True)]
