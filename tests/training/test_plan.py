@@ -305,7 +305,7 @@ FAULTS = {
     (lambda root: root.mkdir()): "holds no pictures; a mask has its photograph's name",
     photographs_alone: "no masks of them; annotations (.json) are not read, export masks as PNG",
     nested: "pictures lie in 3 folders (s01/images, s02/images, ...), and training reads one",
-    a_file_a_class: "masks holds several masks of one photograph; merge them into one file",
+    a_file_a_class: "several masks of one photograph go into one file",
     two_sets_of_masks: "which folder holds the masks? run again with --set data.masks=masks or "
     "with --set data.masks=masks_coarse",
     masks_in_parts: 'set data.unmasked = "skip" or "empty" for photographs without a mask',

@@ -82,7 +82,7 @@ def find_layout(
     flat = {name: files for name, files in folders.items() if name not in used}
     if len(flat) > MOST_FOLDERS:
         if not found:
-            raise _no_masks(root, flat) if _several_masks(flat) else _scattered(root, flat)
+            raise _scattered(root, flat)
         flat = {}
     pairs = [layout for a, b in itertools.product(flat, flat) if (layout := _match(flat, a, b))]
     found += [each for each in pairs if _is_right_way_round(root, flat, each, given)]
@@ -279,11 +279,6 @@ def _scattered(root: Path, folders: Collection[str]) -> CarvanaError:
 
 def _no_masks(root: Path, folders: Mapping[str, list[str]]) -> CarvanaError:
     """Say why no picture is the mask of another."""
-    if several := _several_masks(folders):
-        return CarvanaError(
-            f"{root}: {several} holds several masks of one photograph; merge them into one file, "
-            "with a value for each class, or white where any of them is"
-        )
     files = (name for _, _, names in os.walk(root) for name in names)
     annotations = sorted({Path(name).suffix.lower() for name in files} & {*ANNOTATIONS})
     what = "holds no pictures"
@@ -294,20 +289,6 @@ def _no_masks(root: Path, folders: Mapping[str, list[str]]) -> CarvanaError:
         what += f"; annotations ({', '.join(annotations)}) are not read, export masks as PNG"
     return CarvanaError(
         f"{root}: {what}; a mask has its photograph's name, or that and more, as in "
-        "images/cat1.jpg and masks/cat1.png, or cat1.jpg and cat1_mask.png"
+        "images/cat1.jpg and masks/cat1.png, or cat1.jpg and cat1_mask.png; several masks of one "
+        "photograph go into one file, with a value for each class, or white where any of them is"
     )
-
-
-def _several_masks(folders: Mapping[str, list[str]]) -> str | None:
-    """Return a folder that holds a mask for each class or object, not for each photograph."""
-    alone = {Path(name).parent for name, files in folders.items() if len(files) == 1}
-    stems = {name: _stems(files) for name, files in folders.items()}
-    photographs = set().union(*stems.values())
-    for name, own in stems.items():
-        if _holds_masks(name) and len(own) > 1 and Path(name).parent in alone:
-            return name
-        owners = Counter(re.sub(r"[\W_][^\W_]*$", "", stem) for stem in own)  # cat1 of cat1_tail
-        shared = sum(n for owner, n in owners.items() if n > 1 and owner in photographs)
-        if shared > len(own) / 2:
-            return name
-    return None
