@@ -138,16 +138,12 @@ def _find_nested(folders: Mapping[str, list[str]]) -> tuple[list[_Layout], set[s
         if all(stems[folder] == {name} for name, folder in found.items()):
             pattern = "/".join(filter(None, (above, "*", below)))
             photographs[pattern], members[pattern] = {*found}, [*found.values()]
-    holders = defaultdict(list)
-    for images, names in photographs.items():
-        for name in names:
-            holders[name].append(images)
     layouts, used = [], set()
     for (above, below), found in groups.items():
         called = [part for part in Path(above, below).parts if MASKS.search(part)]
-        counts = Counter(images for name in found for images in holders.get(name, ()))
-        for images, count in counts.items() if called else ():
-            if count <= len(photographs[images]) / 2 or {*members[images]} & {*found.values()}:
+        for images, names in photographs.items() if called else ():
+            count = len(names & found.keys())
+            if count <= len(names) / 2 or {*members[images]} & {*found.values()}:
                 continue
             mask_names = "/".join(filter(None, ("{name}", below)))
             reason = "a folder of masks for each photograph, whose files are united"
@@ -162,12 +158,12 @@ def _picture_folders(root: Path) -> dict[str, list[str]]:
         raise CarvanaError(f"{root}: no such folder; give the one that holds your pictures")
     found, seen = {}, set()
     for folder, below, _ in os.walk(root, followlinks=True):
-        path = Path(folder).relative_to(root)
-        if len(path.parts) == DEPTH or real_path(Path(folder)) in seen:  # a link to one above
+        path, real = Path(folder).relative_to(root), real_path(Path(folder))
+        if len(path.parts) == DEPTH or real in seen:
             below.clear()
-        if real_path(Path(folder)) in seen:
+        if real in seen:  # a link to one above
             continue
-        seen.add(real_path(Path(folder)))
+        seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith((".", "__")))
         if names := list_files(Path(folder), PHOTOGRAPHS)[0]:
             found[path.as_posix()] = names
@@ -187,12 +183,10 @@ def _match(folders: Mapping[str, list[str]], images: str, masks: str) -> _Layout
         if bool(re.search(r"[^\W\d]", added)) != bool(added) or (images == masks and not added):
             continue  # digits alone are other photographs' names
         matched = {mask_names.replace("{name}", stem) for stem in photographs} & others
-        of_all = 2 * len(matched) / len(others) if images == masks else len(matched) / len(others)
-        if of_all > 0.5:
-            together = images == masks
-            reason = "the same folder" if together else f"{len(folders[masks]):,} masks"
-            count = len(folders[images])
-            return _Layout(images, masks, mask_names, masks, count, reason)
+        masked = 2 * len(matched) if images == masks else len(matched)
+        if masked > len(others) / 2:
+            reason = "the same folder" if images == masks else f"{len(folders[masks]):,} masks"
+            return _Layout(images, masks, mask_names, masks, len(folders[images]), reason)
     return None
 
 
@@ -220,7 +214,6 @@ def _is_right_way_round(
 
 
 def _holds_masks(folder: str) -> bool:
-    """Tell whether a folder is called as those of masks are."""
     return bool(MASKS.search(Path(folder).name))
 
 
@@ -261,14 +254,12 @@ def _choose(root: Path, found: list[_Layout]) -> _Layout:
 
 
 def _question(root: Path, question: str, key: str, answers: list[str]) -> CarvanaError:
-    """Ask what cannot be decided; the answer is given by --set."""
     first, second, *more = (f"--set {key}={shlex.quote(answer)}" for answer in answers)
     others = f" (or {len(more)} others)" if more else ""
     return CarvanaError(f"{root}: {question}? run again with {first} or with {second}{others}")
 
 
 def _scattered(root: Path, folders: Collection[str]) -> CarvanaError:
-    """Say that photographs or masks are in many folders."""
     first, second, *_ = sorted(folders)
     return CarvanaError(
         f"{root}: pictures lie in {len(folders)} folders ({first}, {second}, ...), and training "
@@ -278,7 +269,6 @@ def _scattered(root: Path, folders: Collection[str]) -> CarvanaError:
 
 
 def _no_masks(root: Path, folders: Mapping[str, list[str]]) -> CarvanaError:
-    """Say why no picture is the mask of another."""
     files = (name for _, _, names in os.walk(root) for name in names)
     annotations = sorted({Path(name).suffix.lower() for name in files} & {*ANNOTATIONS})
     what = "holds no pictures"
