@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,8 +16,6 @@ from carvana.data.masks import Mask, open_mask
 from carvana.errors import CarvanaError, list_faults, plural
 from carvana.files import real_path
 from carvana.recipe import Data
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, order=True)
@@ -148,12 +145,12 @@ def list_photographs(root: Path, images: str) -> dict[str, Path]:
     Raises:
         CarvanaError: there is no such folder, it holds none, or two have the same name.
     """
-    if not _is_pattern(images):
-        if not (root / images).is_dir():
-            raise _no_folder(root / images, "images")
-        return {name: root / images / name for name in list_images(root / images)}
-    if not root.is_dir():
-        raise _no_folder(root, "images")
+    is_pattern = _is_pattern(images)
+    top = root if is_pattern else root / images
+    if not top.is_dir():
+        raise _no_folder(top, "images")
+    if not is_pattern:
+        return {name: top / name for name in list_images(top)}
     folders = [root]
     for part in Path(images).parts:
         if part == "*":
@@ -198,9 +195,16 @@ def open_truth(pair: Pair, settings: Data, size: tuple[int, int]) -> Mask:
     if pair.mask is None:
         return Mask(np.zeros(size, np.uint8), {}, {0: size[0] * size[1]})
     mask = open_mask(pair.mask, settings)
-    if mask.labels.shape != tuple(size):
-        raise CarvanaError(_size_fault(pair, mask.labels.shape))
-    return mask
+    found = mask.labels.shape
+    if found == tuple(size):
+        return mask
+    height, width, orientation = photograph_size(pair.image)
+    fault = f"{pair.mask}: is {found[1]}x{found[0]}, its photograph {width}x{height}"
+    remedy = "make a mask of the photograph's size"
+    if found == (width, height) and orientation > 4:
+        fault += f" when upright (its EXIF orientation tag is {orientation})"
+        remedy = "rotate the mask the same way, or remove the tag"
+    raise CarvanaError(f"{fault}; {remedy}")
 
 
 def _stem(name: str) -> str:
@@ -208,19 +212,7 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", Path(name).stem)
 
 
-def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
+def evenly(items: Sequence, count: int) -> list:
     """Return at most `count` items evenly spread over a sequence, its ends among them."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[place] for place in places]
-
-
-def _size_fault(pair: Pair, size: tuple[int, int]) -> str:
-    """Say what is wrong with a mask whose (height, width) is not its photograph's."""
-    height, width, orientation = photograph_size(pair.image)
-    fault = f"{pair.mask}: is {size[1]}x{size[0]}, its photograph {width}x{height}"
-    if size == (width, height) and orientation > 4:
-        return (
-            f"{fault} when upright (its EXIF orientation tag is {orientation}, so it is shown on "
-            "its other side); rotate the mask the same way, or remove the tag"
-        )
-    return f"{fault}; make a mask of the photograph's size"
