@@ -43,10 +43,8 @@ def draw_split(pairs: list[Pair], settings: Data, fold: tuple[int, int] | None =
                 "data.validation_folders says what to validate on, and folds draw it; leave one out"
             )
         start = f"{settings.validation_folders[0]}/"
-        sides = [], []
-        for pair in sorted(pairs):
-            sides[pair.name.startswith(start)].append(pair)
-        return Split(*sides)
+        held_out = {pair for pair in pairs if pair.name.startswith(start)}
+        return Split(sorted({*pairs} - held_out), sorted(held_out))
     units = {pair.name: pair.name for pair in pairs}
     if settings.split == "car":
         units = group_pairs(pairs, settings.group)
@@ -135,7 +133,6 @@ def names_in(path: Path, side: str) -> set[str]:
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:
-    """Read a split's rows: a photograph and its side."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [(row["img"], row["subset"]) for row in csv.DictReader(file)]
