@@ -23,11 +23,6 @@ class ClassNames:
     by_value: dict[Value, str]
     are_counted: bool  # the file gives no values, its names count from 0
 
-    @property
-    def are_numbers(self) -> bool:
-        """Tell whether the values are numbers, not colours."""
-        return all(isinstance(value, int) for value in self.by_value)
-
     def fitted_to(self, values: Collection[Value]) -> dict[Value, str]:
         """Return the names by the values of masks, of which a file may leave the background out."""
         count = len(self.by_value)

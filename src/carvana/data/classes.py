@@ -153,7 +153,9 @@ def _choose_classes(
     """Choose the classes of masks with more than two values."""
     if names is None and _are_objects(root, seen):
         return {"foreground": Choice("any", "masks number objects: all but black is one class")}
-    by_number = names.are_numbers if names else _are_numbers(seen)
+    by_number = _are_numbers(seen)
+    if names:
+        by_number = all(isinstance(value, int) for value in names.by_value)
     counts = Counter()
     for mask in seen:
         if by_number and mask.numbers is None:
