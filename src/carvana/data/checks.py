@@ -3,6 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+import cv2
+
 from carvana.data.masks import IGNORED, Mask
 from carvana.errors import CarvanaError, plural
 from carvana.recipe import Recipe
@@ -29,7 +31,8 @@ class MaskChecks:
         Raises:
             CarvanaError: one of its numbers has another colour than in an earlier mask.
         """
-        self._masks.append((path, {label: n for label, n in mask.pixels.items() if n}))
+        pixels = cv2.calcHist([mask.labels], [0], None, [256], [0, 256]).ravel()
+        self._masks.append((path, {label: int(n) for label, n in enumerate(pixels) if n}))
         for number, colour in mask.palette.items():
             before, first = self.palette.setdefault(number, (colour, path.name))
             if before != colour:

@@ -34,7 +34,6 @@ class Mask:
 
     labels: np.ndarray  # (height, width) uint8
     palette: dict[int, str]  # the colour of each number; empty where numbers are greys
-    pixels: dict[int, int]  # how many each label has
     shares: np.ndarray | None = None  # (height, width) uint8, of 255; of data.soft = "share"
 
 
@@ -75,7 +74,7 @@ def open_mask(path: Path, settings: Data) -> Mask:
             shares = _shares(values, settings)
             labels = [int(share > 127) for share in shares]
             shares = _look_up(shares, places, values) if settings.soft == "share" else None
-            return Mask(_look_up(labels, places, values), {}, _count(labels, values), shares)
+            return Mask(_look_up(labels, places, values), {}, shares)
         label = _label_classes if settings.classes else _label_two_colours
         labels = label(values, settings)
         palette = {}
@@ -83,7 +82,7 @@ def open_mask(path: Path, settings: Data) -> Mask:
             palette = {v.number: v.colour for v in values if v.number is not None}
         if all(colour == hex_of(number, number, number) for number, colour in palette.items()):
             palette = {}
-        return Mask(_look_up(labels, places, values), palette, _count(labels, values))
+        return Mask(_look_up(labels, places, values), palette)
 
 
 def _unite(folder: Path, settings: Data) -> Mask:
@@ -107,8 +106,7 @@ def _unite(folder: Path, settings: Data) -> Mask:
         np.maximum(united, shares, out=united)
     labels = (united > 127).astype(np.uint8)
     shares = united if settings.soft == "share" else None
-    inside = np.count_nonzero(labels)
-    return Mask(labels, {}, {0: labels.size - inside, 1: inside}, shares)
+    return Mask(labels, {}, shares)
 
 
 def _check_kind(picture: Image.Image, settings: Data) -> None:
@@ -183,14 +181,6 @@ def _rgb(colour: str) -> list[int]:
 
 
 # ---- the labels of values
-
-
-def _count(labels: list[int], values: list[PixelValue]) -> dict[int, int]:
-    """Count the pixels of each label, from those of the values that have it."""
-    pixels = Counter()
-    for label, value in zip(labels, values, strict=True):
-        pixels[label] += value.count
-    return dict(pixels)
 
 
 def _look_up(table: Sequence[int], places: np.ndarray, values: list[PixelValue]) -> np.ndarray:

@@ -193,7 +193,7 @@ def open_truth(pair: Pair, settings: Data, size: tuple[int, int]) -> Mask:
         CarvanaError: it cannot be read, or has another size than its photograph.
     """
     if pair.mask is None:
-        return Mask(np.zeros(size, np.uint8), {}, {0: size[0] * size[1]})
+        return Mask(np.zeros(size, np.uint8), {})
     mask = open_mask(pair.mask, settings)
     found = mask.labels.shape
     if found == tuple(size):
