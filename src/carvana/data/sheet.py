@@ -12,8 +12,6 @@ from carvana.files import replacing
 PAPER, INK, LINE, ORANGE = "#fdfdfb", "#1c1e21", "#dcdcd6", (0xE6, 0x77, 0x00)  # the report's
 LEAST = 240  # pixels: pictures are enlarged to at least this, so that their pixels can be seen
 GUTTER, MARGIN, TEXT = 8, 24, 24  # pixels between pictures, between groups, for a name
-
-
 Tile = tuple[np.ndarray, str]  # (height, width, 3) uint8, and its name
 
 
