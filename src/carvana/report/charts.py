@@ -179,24 +179,21 @@ def distances(shares: np.ndarray) -> Chart:
         return _finish(axes, "Wrong pixels by distance from the true edge")
 
 
-def against(left: str, right: str, x: np.ndarray, y: np.ndarray, numbers: tuple[int, int]) -> Chart:
-    """Draw each photograph's Dice in two runs; the better run's colour is that of its number."""
-    worse, better = map(run_colour, numbers)
+def differences(
+    left: str, right: str, x: np.ndarray, y: np.ndarray, number: int
+) -> tuple[Chart, Chart]:
+    """Draw each photograph's Dice in the first run and in that of a number, and the difference."""
+    worse, better = run_colour(1), run_colour(number)
     with _axes(f"Dice of {left}", f"Dice of {right}") as axes:
         _scatter(axes, x, y, np.where(y > x, better, worse))
         caption = f"Each dot is a photograph; above the line, {right} is better."
-        return _finish(axes, "Dice of each photograph", caption)
-
-
-def gains(left: str, right: str, gain: np.ndarray, numbers: tuple[int, int]) -> Chart:
-    """Draw how much better or worse the right run is on each photograph."""
-    worse, better = map(run_colour, numbers)
+        against = _finish(axes, "Dice of each photograph", caption)
     with _axes("photographs, ordered by difference", "difference in Dice") as axes:
-        gain = np.sort(gain)
+        gain = np.sort(y - x)
         axes.bar(range(len(gain)), gain, width=1, color=np.where(gain > 0, better, worse))
         axes.set_xticks([])
         caption = f"Above zero, {right} is better; below, {left}."
-        return _finish(axes, "Difference in Dice", caption)
+        return against, _finish(axes, "Difference in Dice", caption)
 
 
 def run_colour(number: int) -> str:

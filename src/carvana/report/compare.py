@@ -102,7 +102,7 @@ def _figures(
 
 def _pair(titles: list[str], runs: list[list[Examined]], number: int, recipe: Recipe) -> dict:
     """Compare the first run with another on the same photographs, in the same order."""
-    both, numbers = (titles[0], titles[number]), (1, number + 1)
+    both = titles[0], titles[number]
     x, y = (np.array([one.dice for one in runs[place]]) for place in (0, number))
     gain = y - x
     order = np.argsort(gain, kind="stable")
@@ -116,7 +116,7 @@ def _pair(titles: list[str], runs: list[list[Examined]], number: int, recipe: Re
         "better": int((gain > 0).sum()),
         "worse": int((gain < 0).sum()),
         "mean": float(gain.mean()),
-        "charts": [charts.against(*both, x, y, numbers), charts.gains(*both, gain, numbers)],
+        "charts": charts.differences(*both, x, y, number + 1),
         "views": view_names(both),
         "pictures": [view([runs[0][place], runs[number][place]], recipe) for place in shown],
         "groups": [
