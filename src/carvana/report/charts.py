@@ -62,7 +62,7 @@ def curves(history: pd.DataFrame, recipe: Recipe, reported: bool) -> list[Chart]
                 _scale_by_powers(axes)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
-            charts.append(_finish(axes, {"dice": "Dice"}.get(name, name.capitalize())))
+            charts.append(_finish(axes, name.capitalize()))
     return charts
 
 
@@ -140,30 +140,21 @@ def thresholds(examined: Sequence[Examined], used: float) -> Chart:
 
 def certainty(examined: Sequence[Examined]) -> Chart:
     """Plot each photograph's true against its expected Dice."""
-    expected, dices = [one.expected for one in examined], [one.dice for one in examined]
-    correlation, found, worst, unsure = ranking(expected, dices)
+    expected = pd.Series([one.expected for one in examined])
+    dices = pd.Series([one.dice for one in examined])
+    correlation = expected.rank().corr(dices.rank())  # Spearman's
+    unsure = expected.nsmallest(-(-len(dices) // 10)).index  # a tenth
+    worst = dices.nsmallest(-(-len(dices) // 20)).index  # a twentieth
+    found = len(worst.intersection(unsure))
     caption = (
         "Each dot is a photograph. Expected Dice is computed from the probabilities alone; on the "
         f"dashed line it equals the true Dice. The rank correlation is {correlation:.2f}: the "
-        f"{unsure} photographs with the lowest expected Dice include {found} of the {worst} worst."
+        f"{len(unsure)} photographs with the lowest expected Dice include {found} of the "
+        f"{len(worst)} worst."
     )
     with _axes("expected Dice", "Dice") as axes:
         _scatter(axes, expected, dices, COLOURS["accent"])
         return _finish(axes, "Dice by certainty", caption)
-
-
-def ranking(expected: Sequence[float], dices: Sequence[float]) -> tuple[float, int, int, int]:
-    """Tell how well the expected Dice ranks photographs by their true Dice.
-
-    Returns:
-        Spearman's rank correlation, in [-1, 1]; how many of the worst twentieth are among the
-        tenth of the least certain; the sizes of this twentieth and this tenth.
-    """
-    expected, dices = pd.Series(expected), pd.Series(dices)
-    worst = dices.nsmallest(-(-len(dices) // 20)).index
-    unsure = expected.nsmallest(-(-len(dices) // 10)).index
-    correlation = float(expected.rank().corr(dices.rank()))
-    return correlation, len(worst.intersection(unsure)), len(worst), len(unsure)
 
 
 def distances(shares: np.ndarray) -> Chart:
