@@ -64,10 +64,11 @@ def validate(options) -> int:
 
 
 def score(options) -> None:
-    if (options.submission is None) == (options.run is None):
-        raise UsageError("give a SUBMISSION with --truth, or --run to score its validation split")
-    if options.run and options.truth:
-        raise UsageError("--truth goes with a SUBMISSION; --run has its own validation masks")
+    absent = [options.submission, options.truth].count(None)
+    if absent != (2 if options.run else 0):
+        raise UsageError(
+            "give a SUBMISSION and its --truth, or --run alone to score its validation split"
+        )
     is_named = options.set or options.recipe != "blog"  # the default
     if is_named and not (options.submission and options.submission.is_dir()):
         raise UsageError(
@@ -86,8 +87,6 @@ def score(options) -> None:
 
 def _score_files(options):
     submission, truth = options.submission, options.truth
-    if truth is None:
-        raise UsageError("--truth is missing: the true masks, a CSV (img,rle_mask) or a folder")
     if truth.is_dir() != submission.is_dir():
         raise UsageError(
             f"{submission} and --truth {truth}: give two folders of masks, or two CSVs "
