@@ -15,8 +15,7 @@ def add_commands(commands) -> None:
     help = "fetch the competition's files, check and unpack them"
     added = add_command(commands, "download", help, download)
     add_option(added, "--data", Path("data"), "where to put them")
-    kinds, help = ("train", "test", "all"), "which files (default: train)"
-    added.add_argument("--only", default="train", choices=kinds, help=help)
+    add_option(added, "--only", "train", "which files", str, ("train", "test", "all"))
     help = "use this folder or zip instead of Kaggle"
     added.add_argument("--from", dest="source", type=Path, help=help)
 

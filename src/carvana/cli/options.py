@@ -21,21 +21,17 @@ def add_command(
     return added
 
 
-def add_option(added, name: str, default, help: str, type=Path) -> None:
+def add_option(added, name: str, default, help: str, type=Path, choices=None) -> None:
     """Add an option whose help names its default."""
-    added.add_argument(name, type=type, default=default, help=f"{help} (default: {default})")
+    help = f"{help} (default: {default})"
+    added.add_argument(name, type=type, default=default, choices=choices, help=help)
 
 
 def add_recipe(added) -> None:
     """Add --recipe and --set."""
-    help = "a recipe's name or .toml file (default: blog)"
-    added.add_argument("--recipe", default="blog", help=help)
-    added.add_argument(
-        "--set",
-        action="append",
-        metavar="SECTION.KEY=VALUE",
-        help="change a setting of the recipe; may be repeated",
-    )
+    add_option(added, "--recipe", "blog", "a recipe's name or .toml file", str)
+    help = "change a setting of the recipe; may be repeated"
+    added.add_argument("--set", action="append", metavar="SECTION.KEY=VALUE", help=help)
 
 
 def add_model(added) -> None:

@@ -32,18 +32,11 @@ def add_commands(commands) -> None:
     added.add_argument("--workers", type=whole(1, 64), help=help)
     help = "predict only this part of the photographs; see merge"
     added.add_argument("--part", type=part, metavar="I/N", help=help)
-    added.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "auto"),
-        help="auto: bfloat16 or float16 where that is faster; masks differ a little "
-        "(default: float32)",
-    )
+    help = "auto: bfloat16 or float16 where that is faster; masks differ a little"
+    add_option(added, "--precision", "float32", help, str, ("float32", "auto"))
     add_cluster(added)
-    minutes = between(0, 1e6, "a number of minutes")
-    added.add_argument(
-        "--minutes", type=minutes, default=math.inf, help="stop after this many minutes"
-    )
+    minutes, help = between(0, 1e6, "a number of minutes"), "stop after this many minutes"
+    added.add_argument("--minutes", type=minutes, default=math.inf, help=help)
 
     added = add_command(commands, "merge", "merge separately predicted parts", merge)
     added.add_argument("out", type=Path, help="the submission to write, .csv or .csv.gz")
@@ -58,18 +51,11 @@ def add_commands(commands) -> None:
     added.add_argument("--background", metavar="COLOUR|IMAGE", help=help)
     added.add_argument("--crop", action="store_true", help="cut the picture to the car")
     added.add_argument("--mask-only", action="store_true", help="write the masks in grey instead")
-    added.add_argument(
-        "--format",
-        default="png",
-        choices=("png", "jpg", "webp"),
-        help="of the files; jpg and webp need --background or --mask-only (default: png)",
-    )
-    added.add_argument(
-        "--engine",
-        default="auto",
-        choices=("auto", "litert", "tensorflow"),
-        help="inference engine (default: litert for 16 photographs or fewer, where installed)",
-    )
+    help = "of the files; jpg and webp need --background or --mask-only"
+    add_option(added, "--format", "png", help, str, ("png", "jpg", "webp"))
+    engines = ("auto", "litert", "tensorflow")
+    help = "inference engine; auto: litert for 16 photographs or fewer, where installed"
+    add_option(added, "--engine", "auto", help, str, engines)
 
     help = "export a run or weights for other programs: ONNX, LiteRT, OpenVINO, SavedModel"
     added = add_command(commands, "export", help, export, True)
@@ -78,11 +64,8 @@ def add_commands(commands) -> None:
     added.add_argument("--format", required=True, choices=formats, help="the format")
     added.add_argument("--out", type=Path, required=True, help="the folder for the model")
     add_option(added, "--data", Path("data"), "the data folder, to check on; else rendered cars")
-    added.add_argument(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        help="average with the mirror image's mask (default: as the recipe predicts)",
-    )
+    help = "average with the mirror image's mask (default: as the recipe predicts)"
+    added.add_argument("--flip", action=argparse.BooleanOptionalAction, help=help)
     help = "sizes to predict at, as 1.0,1.25 (default: as the recipe predicts)"
     added.add_argument("--scales", help=help)
     add_option(added, "--count", 16, "photographs to check on, at most", type=whole(1))

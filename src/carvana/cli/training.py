@@ -14,9 +14,8 @@ def add_commands(commands) -> None:
     add_recipe(added)
     add_option(added, "--data", Path("data"), "the data folder")
     added.add_argument("--run", type=Path, required=True, help="the run's folder")
-    added.add_argument(
-        "--cache", type=Path, help="where prepared pairs go (default: cache in --data)"
-    )
+    help = "where prepared pairs go (default: cache in --data)"
+    added.add_argument("--cache", type=Path, help=help)
     help = "train N runs, fold-1, fold-2, ... in --run, each validated on other cars"
     added.add_argument("--folds", type=whole(2, 100), metavar="N", help=help)
     add_cluster(added)
