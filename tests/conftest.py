@@ -169,16 +169,6 @@ def trained(tmp_path_factory) -> tuple[Paths, Path]:
 
 
 @pytest.fixture(scope="session")
-def dask_client():
-    """A Dask cluster of two workers on this machine."""
-    pytest.importorskip("distributed", reason="Dask is not installed: the extra [cluster]")
-    from carvana.cluster.dask import open_cluster
-
-    with open_cluster("local:2") as client:
-        yield client
-
-
-@pytest.fixture(scope="session")
 def model(trained) -> Model:
     """The model of that run."""
     return load(trained[1])

@@ -8,10 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-distributed = pytest.importorskip(
-    "distributed", reason="Dask is not installed: the extra [cluster]"
-)
-
+pytest.importorskip("distributed", reason="Dask is not installed: the extra [cluster]")
 
 import carvana.cluster.dask
 from carvana.cli import main
@@ -25,6 +22,13 @@ from carvana.prediction.label_maps import write_masks
 from carvana.prediction.rows import About, Job
 from carvana.prediction.submission import rows_of, write_submission
 from carvana.runs.trained import RunInfo
+
+
+@pytest.fixture(scope="module")
+def dask_client():
+    """A Dask cluster of two workers on this machine."""
+    with carvana.cluster.dask.open_cluster("local:2") as client:
+        yield client
 
 
 def predict(dask_client, trained, images, out, **options):
