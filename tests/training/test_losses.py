@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from carvana.prediction.certainty import expected_dice
+from carvana.prediction.model import Prediction
 from carvana.training.losses import (
     BinaryCrossentropyDice,
     CategoricalCrossentropyDice,
@@ -96,7 +96,8 @@ def test_expected_dice_is_that_of_certainty():
     batch = rng.dirichlet([0.2] * 4, (3, 20, 30)).astype(np.float32)
     batch[..., 1] *= np.array([0, 1e-3, 1], np.float32)[:, None, None]  # hardly there in two
     batch /= batch.sum(axis=-1, keepdims=True)
-    want = np.mean([expected_dice(each, 0) for each in batch])
+    predictions = [Prediction([each], each.shape[:2], 0.5, background=0) for each in batch]
+    want = np.mean([prediction.decide()[1] for prediction in predictions])
     found = float(measure(ExpectedDice([1, 2, 3]), (batch, batch)))
     assert found == pytest.approx(want, rel=1e-5)
 
