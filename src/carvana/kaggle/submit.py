@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 5.0  # between two checks of a pending submission, at most
 SUBMISSIONS = f"{PAGE}/submissions"
+_SENT = f"sent; do not submit it again: its score will be at {SUBMISSIONS}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def submit(submission: Path, message: str, paths: Paths, wait_seconds: float = 9
     try:
         public, private = _await_score(api, ref, wait_seconds)
     except KeyboardInterrupt:
-        say(f"{submission}: uploaded; do not submit it again: its score will be at {SUBMISSIONS}")
+        say(f"{submission}: {_SENT}")
         raise
     value = public if private is None else private
     return Result(ref, public, private, None if value is None else _standing(api, value))
@@ -121,10 +122,8 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
         try:
             listed = with_retries("the list of submissions", lambda: _listed(api))
         except KaggleError as error:
-            raise KaggleError(
-                f"submission {ref}: sent; do not submit it again: its score will be at "
-                f"{SUBMISSIONS}; waiting for it failed: {str(error).split(';')[0]}"
-            ) from error
+            reason = str(error).split(";")[0]
+            raise KaggleError(f"submission {ref}: {_SENT} (waiting failed: {reason})") from error
         # The newest if Kaggle gave no number; it may be listed late.
         state = next((each for each in listed if each.ref == ref or not ref), None)
         status = state.status if state else SubmissionStatus.PENDING
@@ -137,10 +136,7 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
             )
         now = time.monotonic()
         if now - began > limit:
-            raise KaggleError(
-                f"submission {ref}: sent, but not scored after {limit:.0f} s; it is not lost: "
-                f"its score will be at {SUBMISSIONS}"
-            )
+            raise KaggleError(f"submission {ref}: {_SENT} (it had none after {limit:.0f} s)")
         if shown == began or now - shown > LINE_SECONDS:
             say(f"sent; waiting for the score, {now - began:.0f} s of at most {limit:.0f} s")
             shown = now
