@@ -20,10 +20,8 @@ FEWEST = 20  # photographs in a chart of how they are distributed
 
 def validation(examined: list[Examined], recipe: Recipe) -> dict:
     """Gather what the template shows of the validation photographs."""
-    settings = recipe.data
     ranked = sorted(examined, key=lambda one: (one.dice, one.name))
     dices = [one.dice for one in ranked]
-    score = summarise([(one.overlap, one.name) for one in ranked], settings)
     errors = np.sum([one.errors for one in ranked], axis=0)  # (kinds, bands)
     pixels = np.sum([one.pixels for one in ranked], axis=0)
     groups = _groups(ranked)
@@ -32,8 +30,7 @@ def validation(examined: list[Examined], recipe: Recipe) -> dict:
     drawn, left_out = _charts(ranked, recipe)
     typical = ranked[len(ranked) // 2]
     return {
-        "count": len(ranked),
-        "mean": score.mean,
+        "score": summarise([(one.overlap, one.name) for one in ranked], recipe.data),
         "median": float(np.median(dices)),
         "worst": dices[0],
         "wrong": errors.sum() / pixels.sum(),
@@ -50,10 +47,6 @@ def validation(examined: list[Examined], recipe: Recipe) -> dict:
         "figure": [side_by_side(one, recipe) for one in _one_a_third(ranked)],
         "charts": drawn,
         "left_out": left_out,
-        "classes": list(score.classes.items()),
-        "iou": score.iou,
-        "mean_iou": score.mean_iou,
-        "absent": score.absent,
         "distances": charts.distances(errors / max(errors.sum(), 1)) if errors.any() else None,
         "bands": _shares(errors.sum(axis=0)),
     }
