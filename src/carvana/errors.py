@@ -1,5 +1,7 @@
 """The errors a user meets: one line each, naming the file or key and the remedy."""
 
+from collections.abc import Sequence
+
 
 class CarvanaError(Exception):
     """A stage failed; the message is one line for the user."""
@@ -24,7 +26,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def list_faults(summary: str, faults: list[str], most: int = 20) -> str:
+def list_faults(summary: str, faults: Sequence[str | CarvanaError], most: int = 20) -> str:
     """List faults under a summary, one a line, at most `most` of them."""
     lines = [summary, *(f"  {fault}" for fault in faults[:most])]
     if len(faults) > most:
@@ -32,9 +34,10 @@ def list_faults(summary: str, faults: list[str], most: int = 20) -> str:
     return "\n".join(lines)
 
 
-def raise_faults(summary: str, faults: list[str]) -> None:
+def raise_faults(summary: str, faults: Sequence[str | CarvanaError]) -> None:
     """Raise CarvanaError if there are faults: one by itself, several under a summary."""
     if len(faults) == 1:
-        raise CarvanaError(faults[0])
+        cause = faults[0] if isinstance(faults[0], CarvanaError) else None
+        raise CarvanaError(str(faults[0])) from cause
     if faults:
         raise CarvanaError(list_faults(summary, faults))

@@ -153,9 +153,10 @@ def readable(path: Path, kind: str = "photograph") -> Iterator[None]:
 
 def _is_decoders(error: Exception) -> bool:
     """Tell whether an error is one that decoders raise of broken files; others are bugs."""
-    of_pillow = isinstance(error, OSError | ValueError | SyntaxError | EOFError | RuntimeError)
+    of_pillow = isinstance(error, OSError | ValueError | SyntaxError | EOFError)
+    of_its_avif = type(error) is RuntimeError
     of_tensorflow = type(error).__name__ == "InvalidArgumentError"  # which may not be installed
-    return of_pillow or of_tensorflow
+    return of_pillow or of_its_avif or of_tensorflow
 
 
 def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
@@ -171,7 +172,7 @@ def _explain_unreadable(path: Path, kind: str, error: Exception) -> str:
         reason = "it is empty"
     elif isinstance(error, Image.UnidentifiedImageError):
         reason = "broken, or of a format, channels or bits that are not read"
-        remedy = "save it as PNG or JPEG with 8 bits, or remove it"
+        remedy = "save it as PNG with 8 bits, or remove it"
     return (
         f"{path}: is not a readable {kind} ({reason}); {remedy} and run the same command again: "
         "what was made so far is kept"

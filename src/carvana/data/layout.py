@@ -264,7 +264,8 @@ def _scattered(root: Path, folders: Collection[str]) -> CarvanaError:
     return CarvanaError(
         f"{root}: pictures lie in {len(folders)} folders ({first}, {second}, ...), and training "
         "reads one folder of photographs and one of masks; copy them into images/ and masks/, "
-        "each file's name beginning with its folder's, as in subject1_01.png"
+        "each file's name beginning with its folder's, as in subject1_01.png; several masks of one "
+        "photograph go into one file"
     )
 
 

@@ -224,10 +224,10 @@ def _label_two_colours(values: list[PixelValue], settings: Data) -> list[int]:
             "not the background, to #ffffff if it is"
         )
     elif len(car) == 2 or not car <= {*ON}:
+        but_black = ', or to "any" for all but black' if "#000000" in by_colour else ""
         raise Unsupported(
             f"has the colours {shown}, not black and white; set data.foreground to the one that "
-            'counts, as in "#ff0000", or to "any" for all but black; several classes go into '
-            "data.classes"
+            f'counts, as in "#ff0000"{but_black}; several classes go into data.classes'
         )
     return [int(value.alpha > 0 and value.colour in car) for value in values]
 

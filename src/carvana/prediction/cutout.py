@@ -114,7 +114,7 @@ def cut_out(
     for each in progress(made, "cutting out", len(targets)):
         (faults if isinstance(each, CarvanaError) else written).append(each)
     summary = f"{len(faults)} photographs cannot be read (cutouts written: {len(written)}):"
-    raise_faults(summary, list(map(str, faults)))
+    raise_faults(summary, faults)
     return written
 
 

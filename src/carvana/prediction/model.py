@@ -186,7 +186,7 @@ class Model:
             photographs, workers: as of `predict`.
             work: called on a thread with each photograph as it was given and its prediction.
             keep_going: yield the error of a photograph that cannot be read in its place.
-            full_batches: fill the last batch up. A network may round differently in batches of
+            full_batches: fill smaller batches up. A network may round differently in batches of
                 another size; so no result depends on what else is predicted.
         """
         if isinstance(photographs, (str, os.PathLike, Image.Image, np.ndarray)):

@@ -119,4 +119,6 @@ def read_history(folder: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
             raise ValueError("cut short")
         return pd.read_csv(io.StringIO(text)).apply(pd.to_numeric)[columns]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CarvanaError(f"{path}: is not a training history; train another run") from error
+        raise CarvanaError(
+            f"{path}: is not a training history; restore it or train another run"
+        ) from error

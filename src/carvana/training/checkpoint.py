@@ -62,6 +62,9 @@ def check_run(run: Path, recipe: Recipe) -> str | None:
                     "the model or choose another --run"
                 )
         return None
+    for name in (RECIPE, SPLIT):
+        if name not in present:
+            raise UsageError(f"{run}: holds a model without its {name}; choose another --run")
     training, may_change = recipe.training, ()
     if training.precision in ("auto", precision):  # then nothing changes
         may_change += ("training.precision ",)
