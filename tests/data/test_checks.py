@@ -72,5 +72,8 @@ def test_one_number_with_two_colours_is_named(tmp_path, monkeypatch):
     write(root, {"c": palette(CAT, BLACK, GREEN, RED)})
     (fault,) = look(root, CLASSES).faults
     assert "c.png: its number 1 is #00ff00, that of a.png #ff0000; give the colours" in fault
-    with pytest.raises(CarvanaError, match=r"c\.png: its number 1 is #00ff00, that of a\.png"):
-        prepared.prepare(find_pairs(root, CLASSES.data), tmp_path / "cache", CLASSES)  # also later
+    for cache in ("cache", "fresh", "fresh"):  # after the others, beside them, and again
+        with pytest.raises(CarvanaError, match=r"c\.png: its number 1 is #00ff00, that of a\.png"):
+            prepared.prepare(find_pairs(root, CLASSES.data), tmp_path / cache, CLASSES)
+    write(root, dict.fromkeys("ab", palette(CAT, BLACK, GREEN, RED)))
+    prepared.prepare(find_pairs(root, CLASSES.data), tmp_path / "fresh", CLASSES)  # mended

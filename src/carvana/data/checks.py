@@ -1,5 +1,6 @@
 """Checks over all masks together: classes, objects too small to see, palettes that differ."""
 
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class MaskChecks:
     """
 
     def __init__(self, recipe: Recipe, palette: Palette | None = None):
-        self.recipe = recipe
+        self.recipe, self._lock = recipe, threading.Lock()
         self.palette: Palette = dict(palette or {})
         self._masks: list[tuple[Path, dict[int, int]]] = []  # and the pixels of its labels
         self._names = {**dict(enumerate(recipe.data.class_names)), IGNORED: "ignored"}
@@ -33,13 +34,16 @@ class MaskChecks:
         """
         pixels = cv2.calcHist([mask.labels], [0], None, [256], [0, 256]).ravel()
         self._masks.append((path, {label: int(n) for label, n in enumerate(pixels) if n}))
-        for number, colour in mask.palette.items():
-            before, first = self.palette.setdefault(number, (colour, path.name))
-            if before != colour:
-                raise CarvanaError(
-                    f"{path}: its number {number} is {colour}, that of {first} {before}; give "
-                    "the colours in data.classes, or save all masks with one palette"
-                )
+        seen = {number: (colour, path.name) for number, colour in mask.palette.items()}
+        with self._lock:
+            for number, (colour, _) in seen.items():
+                before, first = self.palette.get(number, seen[number])
+                if before != colour:
+                    raise CarvanaError(
+                        f"{path}: its number {number} is {colour}, that of {first} {before}; give "
+                        "the colours in data.classes, or save all masks with one palette"
+                    )
+            self.palette = seen | self.palette  # never of a mask that was refused
 
     def warnings(self) -> list[str]:
         """Say what may be a mistake; the masks can be used."""

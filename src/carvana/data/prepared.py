@@ -141,7 +141,9 @@ def _prepare_missing(
 
     What may be a mistake is printed on standard error. `palette` keeps the masks' palette.
     """
-    checks = MaskChecks(recipe, _read_palette(palette))
+    again = {pair.mask.name for pair in files if pair.mask}  # may have been mended
+    before = {n: seen for n, seen in _read_palette(palette).items() if seen[1] not in again}
+    checks = MaskChecks(recipe, before)
 
     def write(pair: Pair, picture: np.ndarray, mask: Mask) -> None:
         with replacing(files[pair], remedy) as temporary:  # `tofile` would not say why it failed
@@ -151,7 +153,7 @@ def _prepare_missing(
     faults = [str(result) for result in results if result]
     for line in checks.warnings():
         print(line, file=sys.stderr)
-    if checks.palette and not faults:
+    if checks.palette:  # also beside a refused mask, which the next run must not take
         write_text(palette, json.dumps(checks.palette) + "\n")
     return faults
 
