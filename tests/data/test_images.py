@@ -130,7 +130,7 @@ JPEG = cv2.imencode(".jpg", np.asarray(picture()))[1].tobytes()
     ("content", "says"),
     [
         (b"", "a readable photograph .it is empty"),
-        (b"text", "a readable photograph .broken, or of a format.*; save it as PNG or JPEG"),
+        (b"text", "a readable photograph .broken, or of a format.*; save it as PNG"),
         (JPEG[:100], "a readable photograph .(broken, or of|cut short or broken)"),
         (JPEG[: len(JPEG) // 2], "a readable photograph .cut short or broken"),
         (b"<!DOCTYPE html>", "a photograph but a web page"),
