@@ -69,11 +69,12 @@ def test_missing_key_and_broken_toml_and_no_such_recipe(tmp_path):
 
 
 def test_an_override_of_epochs_keeps_the_stages_shares():
-    training = load_recipe("sharper", ["training.epochs=10"]).training
+    stages = "training.stages=[0.35, 0.35]"
+    training = load_recipe("sharper", ["training.epochs=10", stages]).training
     assert training.stage_ends == [4, 7, 10]
     assert [training.stage_of(epoch) for epoch in range(10)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert load_recipe("blog").training.stage_ends == [5]
-    training = load_recipe("sharper", ["training.epochs=1"]).training
+    training = load_recipe("sharper", ["training.epochs=1", stages]).training
     assert training.stage_ends == [0, 0, 1]
     assert training.stage_of(0) == 2
 

@@ -14,7 +14,6 @@ OTHERS = {  # on the competition's own board, private part; their minutes are no
     "first place, an ensemble: 0.9973": 0.997332,
     "milesial/Pytorch-UNet: 0.9884": 0.988423,
 }
-ESTIMATED = {"sharper": 270}  # minutes of two cores; its weights were trained on a GPU
 
 
 def read_table() -> dict[str, tuple[float, float]]:
@@ -22,8 +21,7 @@ def read_table() -> dict[str, tuple[float, float]]:
     points = {}
     for line in README.read_text(encoding="utf-8").splitlines():
         if row := re.match(r"\| `(\w+)` \|.*\| (0\.\d+) \| (\d+) min", line):
-            minutes = ESTIMATED.get(row[1], int(row[3]))
-            points[row[1]] = (minutes, float(row[2]))
+            points[row[1]] = (int(row[3]), float(row[2]))
     return points
 
 
@@ -31,12 +29,10 @@ def main() -> None:
     figure = Figure(figsize=(7.6, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, (minutes, dice) in read_table().items():
-        filled = "none" if name in ESTIMATED else "#1f5fc4"
-        axes.plot(minutes, 1 - dice, "o", ms=9, mec="#1f5fc4", mfc=filled)
-        text = f"{name}: {dice:g}" + (" (minutes estimated)" if name in ESTIMATED else "")
+        axes.plot(minutes, 1 - dice, "o", ms=9, color="#1f5fc4")
         left = minutes > 100
         axes.annotate(
-            text,
+            f"{name}: {dice:g}",
             (minutes, 1 - dice),
             (-10, 4) if left else (10, -12),
             textcoords="offset points",
