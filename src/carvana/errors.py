@@ -37,7 +37,7 @@ def list_faults(summary: str, faults: Sequence[str | CarvanaError], most: int = 
 def raise_faults(summary: str, faults: Sequence[str | CarvanaError]) -> None:
     """Raise CarvanaError if there are faults: one by itself, several under a summary."""
     if len(faults) == 1:
-        cause = faults[0] if isinstance(faults[0], CarvanaError) else None
-        raise CarvanaError(str(faults[0])) from cause
+        fault = faults[0]
+        raise fault if isinstance(fault, CarvanaError) else CarvanaError(fault)
     if faults:
         raise CarvanaError(list_faults(summary, faults))

@@ -66,7 +66,7 @@ SUBMIT_FAULTS = {
     ),
     "403 on=StartSubmissionUpload": r"accept the competition's rules in a browser at .*/rules",
     "failed message='Unexpected row'": "took it but could not score it: Unexpected row; see .*/sub",
-    "pending": r"sent; do not submit it again: .* \(it had none after 1 s\)",
+    "pending": r"sent; do not submit it again: .* \(not scored after 1 s\)",
     "500 on=/upload/ times=0": "the upload failed, nothing was submitted; see https://status.kag",
     "503 on=ListSubmissions times=0": r"the list of submissions: Kaggle has a problem \(503\)",
     "503 on=CreateSubmission times=0": r"not known whether it was submitted.*problem \(503\)\)",

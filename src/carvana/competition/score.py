@@ -155,7 +155,7 @@ def _mistake(mask: np.ndarray, truth: np.ndarray, value: float) -> str:
     fits = {"": value}
     for mistake, shift in (("shift +1", (1, 0)), ("shift -1", (-1, 0))):
         fits[mistake] = dice(mask + shift, truth)
-    if value < 0.9:  # of two masks so different only one fits as well as that
+    if value < 0.9:  # a mask that fits better has neither of these
         runs = " ".join(map(str, mask.ravel()))
         inverted = ~rle.decode(runs, HEIGHT, WIDTH)
         turned = rle.decode(runs, WIDTH, HEIGHT).T

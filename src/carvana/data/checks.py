@@ -43,7 +43,7 @@ class MaskChecks:
                         f"{path}: its number {number} is {colour}, that of {first} {before}; give "
                         "the colours in data.classes, or save all masks with one palette"
                     )
-            self.palette = seen | self.palette  # never of a mask that was refused
+            self.palette = seen | self.palette  # of accepted masks only
 
     def warnings(self) -> list[str]:
         """Say what may be a mistake; the masks can be used."""

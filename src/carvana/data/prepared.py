@@ -141,7 +141,7 @@ def _prepare_missing(
 
     What may be a mistake is printed on standard error. `palette` keeps the masks' palette.
     """
-    again = {pair.mask.name for pair in files if pair.mask}  # may have been mended
+    again = {pair.mask.name for pair in files if pair.mask}  # may have been fixed since
     before = {n: seen for n, seen in _read_palette(palette).items() if seen[1] not in again}
     checks = MaskChecks(recipe, before)
 
@@ -153,7 +153,7 @@ def _prepare_missing(
     faults = [str(result) for result in results if result]
     for line in checks.warnings():
         print(line, file=sys.stderr)
-    if checks.palette:  # also beside a refused mask, which the next run must not take
+    if checks.palette:  # also after a refusal, so that the next run refuses it too
         write_text(palette, json.dumps(checks.palette) + "\n")
     return faults
 

@@ -136,7 +136,7 @@ def _await_score(api: "KaggleApi", ref: int, limit: float) -> tuple[float | None
             )
         now = time.monotonic()
         if now - began > limit:
-            raise KaggleError(f"submission {ref}: {_SENT} (it had none after {limit:.0f} s)")
+            raise KaggleError(f"submission {ref}: {_SENT} (not scored after {limit:.0f} s)")
         if shown == began or now - shown > LINE_SECONDS:
             say(f"sent; waiting for the score, {now - began:.0f} s of at most {limit:.0f} s")
             shown = now
